@@ -1,8 +1,8 @@
 """One safe YAML reader for input and potential files, by the rules of YAML 1.2.
 
-Differences from PyYAML's own loader: `5e-7` and `1e3` are floats; only true and false are booleans, so that the elements
-`No` and `Y` stay strings; a key that stands twice in a mapping is an error; list keys (`[0, 1]:` in .yace files) become
-tuples; no tag can create anything but plain data.
+Differences from PyYAML's own loader: `5e-7` and `1e3` are floats; only true and false are booleans, so that the
+elements `No` and `Y` stay strings; a key that stands twice in a mapping is an error; list keys (`[0, 1]:` in .yace
+files) become tuples; no tag can create anything but plain data.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def _build(parser: Any, name: str, lines: dict[tuple, int] | None) -> Any:
             frame = _Frame(kind is yaml.MappingStartEvent, event)
             allowed = (None, "!", _TAG + ("map" if frame.is_map else "seq"))
             if frame.tag not in allowed:
-                raise fail(frame.line, f"tag `{_show_tag(frame.tag)}` cannot be used here; remove it")
+                raise fail(frame.line, _bad_tag(frame.tag))
             if frame.anchor is not None:
                 anchors.pop(frame.anchor, None)
             stack.append(frame)
@@ -262,8 +262,9 @@ def _show(key: Any) -> str:
     return "<<" if key is _MERGE else str(list(key)) if isinstance(key, tuple) else str(key)
 
 
-def _show_tag(tag: str) -> str:
-    return "!!" + tag.removeprefix(_TAG) if tag.startswith(_TAG) else tag
+def _bad_tag(tag: str) -> str:
+    shown = "!!" + tag.removeprefix(_TAG) if tag.startswith(_TAG) else tag
+    return f"tag `{shown}` cannot be used here; remove it"
 
 
 def _syntax_message(error: yaml.YAMLError, name: str) -> str:

@@ -107,7 +107,7 @@ def bomb() -> str:
         ("a: !own x\n", 1, "tag `!own`"),
         ("a: !!float x\n", 1, "tag `!!float`"),
         ("--- 1\n--- 2\n", 2, "one document per file"),
-        ("a:\n" + "[" * 500, 2, "nested more than 100 levels"),
+        ("a:\n " + "[" * 500, 2, "nested more than 100 levels"),
         ("a: " + "9" * 5000, 1, "5000 digits"),
         (bomb(), 6, "write the values out"),
         ("a: {<<: 3}\n", 1, "`<<` takes a mapping"),
