@@ -1,0 +1,1 @@
+"""The formulas of the atomic cluster expansion in plain NumPy: values and derivatives, one topic per module."""
