@@ -137,10 +137,8 @@ def _build(parser: Any, name: str, lines: dict[tuple, int] | None) -> Any:
             except TypeError:
                 raise fail(line, "a mapping cannot be a key; give the key a simple name") from None
             if repeated:
-                raise fail(
-                    line,
-                    f"key `{_show(value)}` is given twice (before in line {frame.key_lines[value]}); remove one of them",
-                )
+                before = frame.key_lines[value]
+                raise fail(line, f"key `{_show(value)}` is given twice (before in line {before}); remove one of them")
             frame.key = value
             if value is not _MERGE:
                 frame.key_lines[value] = line
@@ -175,11 +173,8 @@ def _build(parser: Any, name: str, lines: dict[tuple, int] | None) -> Any:
                 value = text
             else:
                 value = _plain(text)
-                types = _TAG_TYPES.get(event.tag)
-                if types is None or type(value) not in types:
-                    raise fail(
-                        event.start_mark.line + 1, f"tag `{_show_tag(event.tag)}` cannot be used here; remove it"
-                    )
+                if type(value) not in _TAG_TYPES.get(event.tag, ()):
+                    raise fail(event.start_mark.line + 1, _bad_tag(event.tag))
                 if event.tag == _TAG + "float":
                     value = float(value)
             if type(value) is int and len(text) > MAX_INTEGER_DIGITS:
