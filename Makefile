@@ -1,0 +1,60 @@
+# make demo   fit the example on two cores        make test   lint and run the whole test suite
+# make lint   style only                          make docs   build the pages of docs/ into site/
+# make clean  remove everything made here, the environment included
+#
+# PYTHON=python3.13 chooses the interpreter of a new environment.
+
+PYTHON ?= python3
+# Parts of pacehpc that `make test` installs.
+EXTRAS ?= mpich,test
+BIN := $(CURDIR)/.venv/bin
+
+# The environment's own tools and MPI library, whatever else the shell has loaded.
+export PATH := $(BIN):$(PATH)
+unexport MPI4PY_MPIABI MPI4PY_LIBMPI PYTHONPATH PYTHONHOME
+
+.PHONY: demo test lint docs clean
+.DEFAULT_GOAL := demo
+
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "pacehpc needs Python 3.11 or newer; choose one with make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv \
+		|| { echo "No virtual environment could be made; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@touch $@
+
+# Installed from the checkout, so that only a change of pyproject.toml asks for installing again.
+.venv/demo: EXTRAS = mpich
+.venv/docs: EXTRAS = docs
+.venv/demo .venv/docs .venv/test-$(EXTRAS): pyproject.toml .venv/made
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: .venv/demo
+	@rm -rf demo && cp -R examples/al_ni demo
+	cd demo && mpirun -n 2 pacehpc input.yaml
+	@echo
+	@echo "Final errors:"
+	@grep -A 3 'Energy/at, meV/at' demo/log.txt | tail -n 4
+	@echo "Potential: demo/output_potential.yaml"
+	@echo "Report:    demo/report/"
+	@echo "Log:       demo/log.txt"
+
+# Every part runs and shows what it finds; pytest's closing line comes last.
+test: .venv/test-$(EXTRAS)
+	@status=0; \
+	ruff check . || status=1; \
+	ruff format --check . || status=1; \
+	python -m pytest || status=1; \
+	exit $$status
+
+lint: .venv/test-$(EXTRAS)
+	ruff check .
+	ruff format --check .
+
+docs: .venv/docs
+	mkdocs build --strict
+
+clean:
+	rm -rf .venv demo site build dist .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
