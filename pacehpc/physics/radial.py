@@ -48,9 +48,9 @@ def radial_basis(bond: Bond, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def smoothness(potential: Potential) -> tuple[np.ndarray, np.ndarray]:
     """I_0, I_1, I_2 and their gradients by the radial coefficients.
 
-    I_d is the mean over ordered bonds of (1/rcut^2) sum_q r_q^2 sum_nl |d^d R_nl/dr^d (r_q)| h, with 100 equidistant r_q
-    on [1e-10, R - 1e-5], R the largest rcut of the potential and h their spacing; R_nl is taken without inner cutoff
-    and without the dcut factor, and is 0 beyond its own rcut.
+    I_d is the mean over ordered bonds of (1/rcut^2) sum_q r_q^2 sum_nl |d^d R_nl/dr^d (r_q)| h, with 100 equidistant
+    points r_q on [1e-10, R - 1e-5], R the largest rcut of the potential and h their spacing; R_nl is taken without
+    inner cutoff and without the dcut factor, and is 0 beyond its own rcut.
 
     Returns values (3,) and gradients (3, n_radial), n_radial the leading, radial part of potential.parameters.
     """
