@@ -1,0 +1,1 @@
+"""The fit: optimizers, cycles, ladder, early stopping, callbacks, outputs."""

@@ -1,0 +1,268 @@
+"""Minimise f(x) -> (loss, gradient, metrics): an own BFGS with an O(n²) update, or a method of scipy.optimize by name.
+
+BFGS keeps the inverse Hessian H as one symmetric matrix and applies the update (J. Nocedal, S. Wright, Numerical
+Optimization, eq. 6.17) in its rank-2 form: with s = x' - x, y = g' - g, ρ = 1/(y·s), v = H y,
+
+    H' = H + s uᵀ + u sᵀ,   u = ½ρ(1 + ρ y·v) s - ρ v
+
+one dsymv and one dsyr2, where scipy multiplies n×n matrices. Line search (scipy's own), stopping rules and, to
+round-off, iterates are those of scipy.optimize.minimize(method="BFGS"); `scipy-BFGS` is that one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+from scipy.linalg.blas import dsymv, dsyr2
+
+from pacehpc.errors import PacehpcError
+
+try:  # private in scipy, with the same meaning from 1.12 to 1.17
+    from scipy.optimize._optimize import _line_search_wolfe12, _LineSearchError
+except ImportError:
+    _line_search_wolfe12 = None
+
+Function = Callable[[np.ndarray], tuple[float, np.ndarray | None, dict[str, float]]]
+
+MEMORY_SHARE = 0.5  # of the machine's memory that an optimizer's matrices may take
+# n×n matrices of float64 that a method holds at once
+MATRICES = {
+    "BFGS": 1,
+    "scipy-BFGS": 5,
+    "SLSQP": 1,
+    "COBYQA": 3,
+    "COBYLA": 1,
+    "Powell": 1,
+    "Nelder-Mead": 2,
+    "trust-constr": 3,
+}
+GRADIENT_FREE = ("Nelder-Mead", "Powell", "COBYLA", "COBYQA")
+RECENT = 64  # evaluations whose metrics are kept, so that an accepted point of the line search is not evaluated again
+
+
+@dataclass
+class Minimum:
+    """How a minimisation ended."""
+
+    x: np.ndarray
+    """(n,): the last accepted point (gradient-free methods: the best)."""
+    loss: float
+    metrics: dict[str, float]
+    n_iterations: int
+    n_evaluations: int
+    message: str
+    stopped: bool
+    """Ended by `on_iteration`."""
+
+
+class _Stop(Exception):
+    """Raised out of a minimisation when `on_iteration` returns True."""
+
+
+def minimize(
+    f: Function,
+    x0: np.ndarray,
+    method: str = "BFGS",
+    maxiter: int = 100,
+    options: dict[str, Any] | None = None,
+    on_iteration: Callable[[np.ndarray, dict[str, float], int, int], bool] | None = None,
+) -> Minimum:
+    """Minimise f from x0 (n,).
+
+    method: "BFGS", "scipy-BFGS", or one of scipy.optimize.minimize that needs no Hessian; options: of that method.
+    on_iteration(x, metrics, iteration, evaluations): called at x0 (iteration 0) and after each iteration; True stops.
+    Raises PacehpcError where the method's matrices do not fit in memory and where the loss at x0 is not finite.
+    """
+    x0 = np.array(x0, dtype=np.float64)
+    check_memory(method, len(x0))
+    memory = _Evaluations(f)
+    loss, _ = memory(x0)
+    if not np.isfinite(loss):
+        raise PacehpcError(
+            f"the loss at the start is {loss}: check the data (closest atoms) and the potential's coefficients."
+        )
+    iteration, last = 0, x0.copy()
+
+    def step(x: np.ndarray) -> None:
+        nonlocal iteration, last
+        iteration += 1
+        last = np.array(x, dtype=np.float64)
+        if on_iteration is not None and on_iteration(last, memory.metrics(last), iteration, memory.count):
+            raise _Stop
+
+    def callback(intermediate_result: scipy.optimize.OptimizeResult) -> None:
+        step(intermediate_result.x)
+
+    stopped = True
+    try:
+        if on_iteration is not None and on_iteration(x0, memory.metrics(x0), 0, memory.count):
+            raise _Stop
+        if len(x0) == 0 or maxiter == 0:
+            message = "nothing to minimise" if len(x0) == 0 else "maximum number of iterations reached"
+        elif method == "BFGS":
+            message = _bfgs(memory.loss, memory.gradient, x0, step, maxiter, **(options or {}))
+        else:
+            scipy_method = "BFGS" if method == "scipy-BFGS" else method
+            limit = {"TNC": "maxfun"}.get(scipy_method, "maxiter")
+            result = scipy.optimize.minimize(
+                memory.loss,
+                x0,
+                method=scipy_method,
+                jac=None if method in GRADIENT_FREE else memory.gradient,
+                callback=callback if scipy_method not in ("TNC", "SLSQP", "COBYLA") else step,
+                options={limit: maxiter, **(options or {})},
+            )
+            message, last = str(result.message), np.array(result.x, dtype=np.float64)
+        stopped = False
+    except _Stop:
+        message = "stopped"
+    metrics = memory.metrics(last)
+    return Minimum(last, metrics["loss"], metrics, iteration, memory.count, message, stopped)
+
+
+def _bfgs(
+    loss: Callable[[np.ndarray], float],
+    gradient: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray,
+    step: Callable[[np.ndarray], None],
+    maxiter: int,
+    gtol: float = 1e-5,
+    norm: float = np.inf,
+    xrtol: float = 0.0,
+    c1: float = 1e-4,
+    c2: float = 0.9,
+    disp: bool = False,
+) -> str:
+    """BFGS from x; calls step(x) after each iteration; returns why it ended. `disp` is ignored: the fit logs anyway."""
+    value, g = loss(x), gradient(x)
+    old_value = value + np.linalg.norm(g) / 2  # a first step of about 1
+    inverse = np.eye(len(x), order="F")
+    for _ in range(maxiter):
+        if np.linalg.norm(g, norm) <= gtol:
+            return f"gradient below gtol = {gtol:g}"
+        p = -dsymv(1.0, inverse, g)
+        found = _line_search(loss, gradient, x, p, g, value, old_value, c1, c2)
+        if found is None:
+            return "no lower loss found along the search direction (precision of the loss reached)"
+        length, value, old_value, g_new = found
+        s = length * p
+        x = x + s
+        if g_new is None:
+            g_new = gradient(x)
+        y = g_new - g
+        g = g_new
+        step(x)
+        if np.linalg.norm(g, norm) <= gtol:
+            return f"gradient below gtol = {gtol:g}"
+        if length * np.linalg.norm(p) <= xrtol * (xrtol + np.linalg.norm(x)):
+            return f"step below xrtol = {xrtol:g}"
+        if not np.isfinite(value):
+            return f"the loss became {value}"
+        ys = y @ s
+        rho = 1.0 / ys if ys != 0.0 else 1000.0
+        v = dsymv(1.0, inverse, y)
+        u = (0.5 * rho * (1.0 + rho * (y @ v))) * s - rho * v
+        inverse = dsyr2(1.0, s, u, a=inverse, overwrite_a=1)
+    return "maximum number of iterations reached"
+
+
+def _line_search(
+    loss: Callable,
+    gradient: Callable,
+    x: np.ndarray,
+    p: np.ndarray,
+    g: np.ndarray,
+    value: float,
+    old: float,
+    c1: float,
+    c2: float,
+) -> tuple[float, float, float, np.ndarray | None] | None:
+    """(step length, loss there, loss before, gradient there) by the strong Wolfe conditions; None: no such step."""
+    if _line_search_wolfe12 is not None:
+        try:
+            length, _, _, value, old, g_new = _line_search_wolfe12(
+                loss, gradient, x, p, g, value, old, amin=1e-100, amax=1e100, c1=c1, c2=c2
+            )
+        except _LineSearchError:
+            return None
+        return length, value, old, g_new
+    length, _, _, value, old, _ = scipy.optimize.line_search(
+        loss, gradient, x, p, g, value, old, c1=c1, c2=c2, amax=1e100
+    )
+    return None if length is None else (length, value, old, gradient(x + length * p))
+
+
+class _Evaluations:
+    """f with its last gradient and the metrics of recent points (by hash of x), so that nothing is evaluated twice."""
+
+    def __init__(self, f: Function) -> None:
+        self.f = f
+        self.count = 0
+        self._last: bytes | None = None
+        self._value: tuple[float, np.ndarray | None] = (np.nan, None)
+        self._recent: OrderedDict[bytes, dict[str, float]] = OrderedDict()
+        self._best: tuple[bytes, dict[str, float]] | None = None
+
+    def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray | None]:
+        key = _key(x)
+        if key != self._last:
+            loss, gradient, metrics = self.f(x)
+            self.count += 1
+            self._last, self._value = key, (loss, gradient)
+            self._recent[key] = metrics
+            if len(self._recent) > RECENT:
+                self._recent.popitem(last=False)
+            if self._best is None or loss < self._best[1]["loss"]:
+                self._best = key, metrics
+        return self._value
+
+    def loss(self, x: np.ndarray) -> float:
+        return self(x)[0]
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        return self(x)[1]
+
+    def metrics(self, x: np.ndarray) -> dict[str, float]:
+        key = _key(x)
+        if self._best is not None and self._best[0] == key:
+            return self._best[1]
+        if key not in self._recent:
+            self(x)
+        return self._recent[key]
+
+
+def _key(x: np.ndarray) -> bytes:
+    return blake2b(np.ascontiguousarray(x, dtype=np.float64), digest_size=16).digest()
+
+
+def check_memory(method: str, n_parameters: int, total: int | None = None) -> None:
+    """Raises PacehpcError if the dense matrices of `method` exceed `MEMORY_SHARE` of the memory (`total` bytes)."""
+    needed = 8 * n_parameters**2 * MATRICES.get(method, 0)
+    total = machine_memory() if total is None else total
+    if needed > MEMORY_SHARE * total:
+        raise PacehpcError(
+            f"fit.optimizer {method}: {n_parameters} parameters need {needed / 2**30:.1f} GiB for its dense matrices, "
+            f"more than {100 * MEMORY_SHARE:.0f} % of the {total / 2**30:.1f} GiB of memory here. Use `optimizer: L-BFGS-B` "
+            "(for instance with `options: {maxcor: 100}`)."
+        )
+
+
+def machine_memory() -> int:
+    """Bytes of physical memory, or the limit of this process's control group if that is smaller."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limit = Path(name).read_text().strip()
+        except OSError:
+            continue
+        if limit.isdigit():
+            total = min(total, int(limit))
+    return total
