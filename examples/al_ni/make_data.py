@@ -113,7 +113,8 @@ def molecule_structures(rng: np.random.Generator) -> Iterator[tuple[str, Atoms]]
             yield "mixed_icosahedron", mixed
 
 
-def main() -> None:
+def make_frame() -> pd.DataFrame:
+    """All structures with EMT's energy (eV) and forces (eV/Angstrom), one row each, no calculators attached."""
     rng = np.random.default_rng(SEED)
     rows = []
     for family in (bulk_structures, surface_structures, molecule_structures):
@@ -125,6 +126,11 @@ def main() -> None:
     frame = pd.DataFrame(rows, dtype=object)
     frame.columns = pd.Index(["name", "ase_atoms", "energy", "forces"], dtype=object)
     frame["energy"] = frame["energy"].astype(float)
+    return frame
+
+
+def main() -> None:
+    frame = make_frame()
     with OUTPUT.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as file:
         pickle.dump(frame, file, protocol=4)
     print(f"{OUTPUT.name}: {len(frame)} structures, {sum(map(len, frame['ase_atoms']))} atoms")

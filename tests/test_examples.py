@@ -1,0 +1,70 @@
+"""The examples that users start from: their data can be made again, their inputs are valid, the first one fits."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pacehpc.config import load_settings
+from pacehpc.yamlio import loads_yaml
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "al_ni"
+
+
+def test_the_script_makes_the_committed_data():
+    made = runpy.run_path(EXAMPLE / "make_data.py")["make_frame"]()
+    kept = pd.read_pickle(EXAMPLE / "al_ni.pckl.gzip", compression="gzip")
+    assert len(kept) >= 150
+    assert list(kept.name) == list(made.name)
+    for a, b in zip(kept.ase_atoms, made.ase_atoms, strict=True):
+        assert a.calc is None
+        assert a.symbols.get_chemical_formula() == b.symbols.get_chemical_formula()
+        np.testing.assert_allclose(a.positions, b.positions, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(kept.energy, made.energy, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(np.concatenate(list(kept.forces)), np.concatenate(list(made.forces)), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/**/input*.yaml")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_inputs_are_valid(path):
+    load_settings(path, {})
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_input_shown_to_readers_is_valid(page, tmp_path):
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    inputs = [text for text in blocks if "potential" in loads_yaml(text, page)]
+    assert inputs
+    for text in inputs:
+        (tmp_path / "input.yaml").write_text(text)
+        load_settings(tmp_path / "input.yaml", {})
+
+
+@pytest.mark.slow
+def test_first_example_fits(tmp_path):
+    """A short version of what `make demo` runs."""
+    shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
+    text = (tmp_path / "input.yaml").read_text()
+    (tmp_path / "input.yaml").write_text(re.sub(r"maxiter: \d+", "maxiter: 30", text))
+    tools = Path(sys.executable).parent
+    mpirun = tools / "mpirun" if (tools / "mpirun").exists() else shutil.which("mpirun")
+    command = [mpirun, "-n", "2", tools / "pacehpc", "input.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, env=os.environ, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    metrics = pd.read_csv(tmp_path / "metrics.txt", sep=r"\s+")
+    assert metrics.rmse_epa.iloc[-1] < 0.1 * metrics.rmse_epa.iloc[0]
+    assert metrics.rmse_f_comp.iloc[-1] < 0.5 * metrics.rmse_f_comp.iloc[0]
+    assert (tmp_path / "output_potential.yaml").is_file()
+    assert (tmp_path / "report" / "train_EF-pairplots.png").is_file()
+    # What `make demo` shows at the end.
+    assert "Energy/at, meV/at" in (tmp_path / "log.txt").read_text()
