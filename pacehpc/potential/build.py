@@ -1,0 +1,2 @@
+def ladder_start(): pass
+def build_potential(): pass

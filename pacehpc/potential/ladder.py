@@ -1,0 +1,2 @@
+def ladder_step_size(): pass
+def next_ladder_potential(): pass

@@ -1,0 +1,1 @@
+def trainable_mask(): pass
