@@ -1,0 +1,472 @@
+"""The oracle: energies, forces, virials, loss and gradient in plain NumPy, by the sums over m as the papers write them.
+
+Nothing is shared with the kernels but the input: moments of every bond are kept as complex numbers, B functions are
+sums of products of A_nlm, and derivatives follow from the product rule term by term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase.data import atomic_numbers
+from scipy.sparse import csr_array
+
+from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
+from pacehpc.basis import m_terms
+from pacehpc.errors import PacehpcError
+from pacehpc.physics.core import core_repulsion, core_switch, zbl_switch
+from pacehpc.physics.embedding import embed
+from pacehpc.physics.harmonics import spherical_harmonics
+from pacehpc.physics.radial import radial_basis
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from pacehpc.potential import Bond, Function, Potential
+
+BONDS_PER_BATCH = 4000
+
+
+class ReferenceEvaluator:
+    """Evaluator of the `reference` backend; structures are taken in batches to bound memory."""
+
+    name = "reference"
+
+    def __init__(self, potential: Potential, structures: Structures, loss: LossWeights | None = None) -> None:
+        self.structures = structures
+        self.loss = loss or LossWeights()
+        self.elements = potential.elements
+        self.bonds = dict(potential.bonds)
+        self.radial_slices = dict(potential.radial_slices)
+        self.radial_shapes = {pair: c.shape for pair, c in potential.radcoefficients.items()}
+        self.centres = [_Centre(potential, element) for element in potential.elements]
+
+    def evaluate(self, parameters: np.ndarray, gradient: bool = True) -> Sums:
+        """The data part of the loss; the structures must carry reference values and weights."""
+        from pacehpc.metrics import MAXIMA, TERMS, local_sums
+
+        kappa, stress = self.loss.kappa, self.loss.stress
+        terms, maxima = np.zeros(len(TERMS)), np.zeros(len(MAXIMA))
+        total = np.zeros(len(parameters)) if gradient else None
+        for batch in _batches(self.structures):
+            state = self._forward(batch, parameters)
+            energies, forces, virials = self._collect(batch, state)
+            per_structure = _sum_rows(_owners(batch.atom_offsets), energies, batch.n_structures)
+            batch_terms, batch_maxima = local_sums(batch, per_structure, forces, virials)
+            terms += batch_terms
+            maxima = np.maximum(maxima, batch_maxima)
+            if total is None:
+                continue
+            counts = batch.atoms_per_structure
+            a = 2.0 * (1.0 - kappa) * batch.w_energy * (per_structure - batch.energy) / counts**2
+            b = 2.0 * kappa * batch.w_forces[:, None] * (forces - batch.forces)
+            tangent = b[state.bond_centre] - b[batch.bond_atom]  # of r_ij; minus, as F = -dE/dr
+            if stress and batch.stress is not None:
+                h = stress * _virial_slopes(batch, virials)
+                tangent += np.einsum("bac,bc->ba", h[state.bond_structure], batch.bond_vector)
+            self._add_gradient(batch, state, parameters, a[_owners(batch.atom_offsets)], tangent, total)
+        return Sums(terms=terms, maxima=maxima, gradient=total)
+
+    def predict(self, parameters: np.ndarray) -> Prediction:
+        """Atomic energies, forces and virials."""
+        energies, forces, virials = [np.zeros(0)], [np.zeros((0, 3))], [np.zeros((0, 3, 3))]
+        for batch in _batches(self.structures):
+            parts = self._collect(batch, self._forward(batch, parameters))
+            for rows, part in zip((energies, forces, virials), parts, strict=True):
+                rows.append(part)
+        return Prediction(np.concatenate(energies), np.concatenate(forces), np.concatenate(virials))
+
+    def projections(self, parameters: np.ndarray) -> list[np.ndarray]:
+        """B of every atom, (n_functions of its element,): the element's blocks in the potential's order."""
+        rows: list[np.ndarray] = []
+        for batch in _batches(self.structures):
+            state = self._forward(batch, parameters)
+            found: dict[int, np.ndarray] = {}
+            for centre in state.centres:
+                found.update(zip(centre.atoms.tolist(), centre.b, strict=True))
+            rows += [found[i] for i in range(batch.n_atoms)]
+        return rows
+
+    def _coefficients(self, parameters: np.ndarray, centre: str, neighbour: str) -> tuple[np.ndarray, slice]:
+        """c_nlk of a bond, and where it lies in the vector."""
+        pair = (centre, neighbour) if centre <= neighbour else (neighbour, centre)
+        where = self.radial_slices[pair]
+        return parameters[where].reshape(self.radial_shapes[pair]), where
+
+    def _forward(self, batch: Structures, parameters: np.ndarray) -> _State:
+        """Everything up to atomic energies and dE_i/dr_ij of every bond."""
+        state = _State(batch)
+        self._add_core(batch, state)
+        for index, centre in enumerate(self.centres):
+            atoms = np.flatnonzero(batch.species == index)
+            if len(atoms) == 0:
+                continue
+            place = np.full(batch.n_atoms, -1)
+            place[atoms] = np.arange(len(atoms))
+            work = _CentreState(atoms=atoms)
+            columns = []
+            for other, neighbour in enumerate(self.elements):
+                bond = self.bonds[centre.element, neighbour]
+                c, _ = self._coefficients(parameters, centre.element, neighbour)
+                which = np.flatnonzero(
+                    (batch.species[state.bond_centre] == index) & (batch.species[batch.bond_atom] == other)
+                )
+                owner = place[state.bond_centre[which]]
+                values, slopes = _moments(bond, batch.bond_vector[which])
+                g = _sum_rows(owner, values, len(atoms))
+                work.neighbours.append(_Neighbours(which, owner, slopes, g))
+                columns += [g[:, :, 0], _contract(c, g).reshape(len(atoms), -1)]
+            work.base = np.concatenate(columns, axis=1)
+
+            coefficients = parameters[centre.positions]
+            work.b = centre.values(work.base)
+            f, df, d2f = embed(centre.embedding, work.b @ coefficients)
+            work.f, work.df, work.d2f = f, df, d2f
+            work.slope = centre.pullback(work.base, df @ coefficients.T)
+
+            switch = state.switch[atoms]
+            state.energies[atoms] += f * switch
+            for other, part in enumerate(work.neighbours):
+                w = self._moment_slopes(parameters, centre, other, work.slope)
+                along = np.einsum("bakc,bkc->ba", part.slopes, w[part.owner]).real
+                state.bond_slopes[part.bonds] += switch[part.owner, None] * along
+                state.bond_slopes[part.bonds] += (
+                    f[part.owner, None] * state.switch_slopes[part.bonds, None] * state.unit[part.bonds]
+                )
+            state.centres.append(work)
+        return state
+
+    def _moment_slopes(self, parameters: np.ndarray, centre: _Centre, other: int, slope: np.ndarray) -> np.ndarray:
+        """From derivatives by the atomic base to derivatives by the moments G_klm, (n_atoms, nradbase, (lmax+1)^2)."""
+        c, _ = self._coefficients(parameters, centre.element, self.elements[other])
+        rank_one, rest = centre.split(slope, other, c.shape)
+        w = np.einsum("nck,inc->ikc", _by_column(c), rest)
+        w[:, :, 0] += rank_one
+        return w
+
+    def _add_core(self, batch: Structures, state: _State) -> None:
+        """Core repulsion and the switch of every atom, with derivatives by each bond's length."""
+        density, slopes = np.zeros(batch.n_atoms), np.zeros(batch.n_bonds)
+        gap, width = np.zeros(batch.n_bonds), np.zeros(batch.n_bonds)
+        here, there = batch.species[state.bond_centre], batch.species[batch.bond_atom]
+        for i, centre in enumerate(self.elements):
+            for j, neighbour in enumerate(self.elements):
+                which = np.flatnonzero((here == i) & (there == j))
+                bond = self.bonds[centre, neighbour]
+                numbers = (atomic_numbers[centre], atomic_numbers[neighbour])
+                value, slopes[which] = core_repulsion(bond, numbers, state.r[which])
+                density += np.bincount(state.bond_centre[which], value, minlength=batch.n_atoms)
+                gap[which], width[which] = state.r[which] - (bond.r_in - bond.delta_in), bond.delta_in
+
+        if self.bonds[self.elements[0], self.elements[0]].inner_cutoff_type != "zbl":
+            for index, centre in enumerate(self.centres):
+                mine = batch.species == index
+                switch, dswitch = core_switch(centre.embedding, density[mine])
+                state.switch[mine] = switch
+                from_bond = mine[state.bond_centre]
+                state.switch_slopes[from_bond] = (
+                    np.repeat(dswitch, np.diff(batch.bond_offsets)[mine]) * slopes[from_bond]
+                )
+            state.energies += density
+            core_slopes = slopes
+        else:
+            for i in range(batch.n_atoms):
+                start, stop = batch.bond_offsets[i], batch.bond_offsets[i + 1]
+                if start == stop:
+                    continue
+                nearest = start + np.argmin(gap[start:stop])
+                switch, dswitch = zbl_switch(gap[nearest], width[nearest])
+                state.switch[i], state.switch_slopes[nearest] = switch, dswitch
+            state.energies += density * (1.0 - state.switch)
+            core_slopes = slopes * (1.0 - state.switch[state.bond_centre])
+            core_slopes -= density[state.bond_centre] * state.switch_slopes
+        state.bond_slopes += core_slopes[:, None] * state.unit
+
+    def _collect(self, batch: Structures, state: _State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Atomic energies, forces, virials."""
+        f = state.bond_slopes
+        forces = _sum_rows(state.bond_centre, f, batch.n_atoms) - _sum_rows(batch.bond_atom, f, batch.n_atoms)
+        products = f[:, :, None] * batch.bond_vector[:, None, :]
+        return state.energies, forces, _sum_rows(state.bond_structure, products, batch.n_structures)
+
+    def _add_gradient(
+        self,
+        batch: Structures,
+        state: _State,
+        parameters: np.ndarray,
+        a: np.ndarray,
+        tangent: np.ndarray,
+        total: np.ndarray,
+    ) -> None:
+        """Add the gradient of sum_i a_i E_i + sum_ij dE_i/dr_ij . tangent_ij to `total`.
+
+        a (n_atoms,) and tangent (n_bonds, 3) are held fixed.
+        """
+        lengthening = np.einsum("ba,ba->b", state.unit, tangent)
+        dswitch = np.bincount(state.bond_centre, state.switch_slopes * lengthening, minlength=batch.n_atoms)
+        for work in state.centres:
+            centre = self.centres[batch.species[work.atoms[0]]]
+            coefficients = parameters[centre.positions]
+            switch = state.switch[work.atoms]
+
+            columns, dgs = [], []
+            for neighbour, part in zip(self.elements, work.neighbours, strict=True):
+                c, _ = self._coefficients(parameters, centre.element, neighbour)
+                moving = np.einsum("bakc,ba->bkc", part.slopes, tangent[part.bonds])
+                dg = _sum_rows(part.owner, moving, len(work.atoms))
+                dgs.append(dg)
+                columns += [dg[:, :, 0], _contract(c, dg).reshape(len(work.atoms), -1)]
+            dbase = np.concatenate(columns, axis=1)
+            db = centre.directional(work.base, dbase)
+
+            drho = db @ coefficients
+            plain = (a[work.atoms] * switch + dswitch[work.atoms])[:, None] * work.df
+            by_rho = plain + switch[:, None] * work.d2f * drho
+            by_drho = switch[:, None] * work.df
+            np.add.at(total, centre.positions, work.b.T @ by_rho + db.T @ by_drho)
+
+            by_b, by_db = by_rho @ coefficients.T, by_drho @ coefficients.T
+            by_base = centre.pullback(work.base, by_b) + centre.pullback_tangent(work.base, dbase, by_db)
+            by_dbase = centre.pullback(work.base, by_db)
+            for other, (neighbour, part, dg) in enumerate(zip(self.elements, work.neighbours, dgs, strict=True)):
+                c, where = self._coefficients(parameters, centre.element, neighbour)
+                by_column = np.einsum("inc,ikc->nck", centre.split(by_base, other, c.shape)[1], part.g).real
+                by_column += np.einsum("inc,ikc->nck", centre.split(by_dbase, other, c.shape)[1], dg).real
+                l_of_column = np.repeat(np.arange(c.shape[1]), 2 * np.arange(c.shape[1]) + 1)
+                slope = np.zeros(c.shape)
+                np.add.at(slope, (slice(None), l_of_column), by_column)
+                total[where] += slope.ravel()
+
+
+def projections(potential: Potential, atoms: Atoms) -> list[np.ndarray]:
+    """B of every atom of one structure, see `ReferenceEvaluator.projections`."""
+    from pacehpc.dataset.neighbours import cutoff_matrix, find_neighbours, species_indices
+
+    species = species_indices(atoms.numbers, potential.elements)
+    if (species < 0).any():
+        raise PacehpcError(f"the potential knows {', '.join(potential.elements)}, not all of {atoms.symbols}.")
+    offsets = np.array([0, len(atoms)])
+    neighbours, vectors = find_neighbours(
+        offsets, atoms.positions, atoms.cell.array[None], atoms.pbc[None], species, cutoff_matrix(potential)
+    )
+    structures = Structures(offsets, species, neighbours.offsets, neighbours.atom, vectors, np.zeros(1))
+    return ReferenceEvaluator(potential, structures).projections(potential.parameters)
+
+
+class _State:
+    """A batch with what its atoms and bonds have got so far."""
+
+    def __init__(self, batch: Structures) -> None:
+        self.bond_centre = _owners(batch.bond_offsets)
+        self.bond_structure = _owners(batch.atom_offsets)[self.bond_centre]
+        self.r = np.linalg.norm(batch.bond_vector, axis=1)
+        self.unit = batch.bond_vector / self.r[:, None]
+        self.energies = np.zeros(batch.n_atoms)
+        self.switch = np.ones(batch.n_atoms)
+        self.switch_slopes = np.zeros(batch.n_bonds)  # by the bond's length
+        self.bond_slopes = np.zeros((batch.n_bonds, 3))  # dE_i/dr_ij
+        self.centres: list[_CentreState] = []
+
+
+@dataclass
+class _Neighbours:
+    """Bonds from the atoms of one element to those of another."""
+
+    bonds: np.ndarray
+    owner: np.ndarray
+    """Position of the centre among the atoms of its element."""
+    slopes: np.ndarray
+    """Gradients of g_k Y_lm, (n_bonds, 3, nradbase, (lmax+1)^2)."""
+    g: np.ndarray
+    """Moments G_klm, (n_atoms, nradbase, (lmax+1)^2)."""
+
+
+class _CentreState:
+    """The atoms of one element in a batch: atomic base, B, embedding and derivatives."""
+
+    base: np.ndarray
+    b: np.ndarray
+    f: np.ndarray
+    df: np.ndarray
+    d2f: np.ndarray
+    slope: np.ndarray
+
+    def __init__(self, atoms: np.ndarray) -> None:
+        self.atoms = atoms
+        self.neighbours: list[_Neighbours] = []
+
+
+class _Centre:
+    """B functions of one central element as polynomials in its atomic base.
+
+    The atomic base of an atom is, for each neighbour element, A_k of rank 1 and then A_nlm. B = Re P(base), and since
+    every m has its own entry, dB = Re sum_A (dP/dA) dA.
+    """
+
+    def __init__(self, potential: Potential, element: str) -> None:
+        self.element = element
+        self.embedding = potential.embeddings[element]
+        self.starts: list[int] = []
+        size = 0
+        for neighbour in potential.elements:
+            bond = potential.bonds[element, neighbour]
+            self.starts.append(size)
+            size += bond.nradbase + bond.nradmax * (bond.lmax + 1) ** 2
+        self.size = size
+
+        functions: list[Function] = []
+        positions = [np.zeros((0, self.embedding.ndensity), dtype=int)]
+        for block, where in zip(potential.blocks, potential.block_slices, strict=True):
+            if block.elements[0] == element:
+                functions += block.functions
+                positions.append(np.arange(where.start, where.stop).reshape(-1, self.embedding.ndensity))
+        self.positions = np.concatenate(positions)
+        """Places of the coefficients in the parameter vector, (n_functions, ndensity)."""
+        self.groups = [
+            _Terms(self, potential, [(k, f) for k, f in enumerate(functions) if len(f.ns) == rank], len(functions))
+            for rank in sorted({len(f.ns) for f in functions})
+        ]
+        self.n_functions = len(functions)
+
+    def split(self, base: np.ndarray, other: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """A neighbour element's part of base-like rows: rank one (n, nradbase), the rest (n, nradmax, (lmax+1)^2)."""
+        nradmax, n_l, nradbase = shape
+        start = self.starts[other]
+        middle = start + nradbase
+        rest = base[:, middle : middle + nradmax * n_l**2]
+        return base[:, start:middle], rest.reshape(len(base), nradmax, n_l**2)
+
+    def values(self, base: np.ndarray) -> np.ndarray:
+        """B, (n_atoms, n_functions)."""
+        b = np.zeros((len(base), self.n_functions))
+        for terms in self.groups:
+            b += (terms.product(base) @ terms.to_functions).real
+        return b
+
+    def directional(self, base: np.ndarray, dbase: np.ndarray) -> np.ndarray:
+        """dB along dbase, (n_atoms, n_functions)."""
+        db = np.zeros((len(base), self.n_functions))
+        for terms in self.groups:
+            for v in range(terms.rank):
+                db += ((dbase[:, terms.factors[:, v]] * terms.product(base, v)) @ terms.to_functions).real
+        return db
+
+    def pullback(self, base: np.ndarray, by_b: np.ndarray) -> np.ndarray:
+        """sum_b by_b dP_b/dA, complex (n_atoms, size)."""
+        result = np.zeros((len(base), self.size), dtype=complex)
+        for terms in self.groups:
+            weight = by_b @ terms.to_functions.T
+            for v in range(terms.rank):
+                result += (weight * terms.product(base, v)) @ terms.to_base[v]
+        return result
+
+    def pullback_tangent(self, base: np.ndarray, dbase: np.ndarray, by_b: np.ndarray) -> np.ndarray:
+        """The derivative of `pullback` along dbase, by_b fixed."""
+        result = np.zeros((len(base), self.size), dtype=complex)
+        for terms in self.groups:
+            weight = by_b @ terms.to_functions.T
+            for v in range(terms.rank):
+                for u in range(terms.rank):
+                    if u != v:
+                        change = dbase[:, terms.factors[:, u]] * terms.product(base, v, u)
+                        result += (weight * change) @ terms.to_base[v]
+        return result
+
+
+class _Terms:
+    """The products of all functions of one rank."""
+
+    def __init__(
+        self, centre: _Centre, potential: Potential, functions: list[tuple[int, Function]], n_functions: int
+    ) -> None:
+        self.rank = len(functions[0][1].ns)
+        factors, weights, owners = [], [], []
+        for k, function in functions:
+            ms, coupling = m_terms(function.ls, function.LS)
+            columns = np.zeros_like(ms)
+            for v, (neighbour, n, l) in enumerate(zip(function.elements[1:], function.ns, function.ls, strict=True)):
+                bond = potential.bonds[centre.element, neighbour]
+                start = centre.starts[potential.elements.index(neighbour)]
+                if self.rank == 1:
+                    columns[:, v] = start + n - 1
+                else:
+                    columns[:, v] = start + bond.nradbase + (n - 1) * (bond.lmax + 1) ** 2 + l * l + l + ms[:, v]
+            factors.append(columns)
+            weights.append(coupling)
+            owners.append(np.full(len(coupling), k))
+        self.factors = np.concatenate(factors)
+        n_terms = np.arange(len(self.factors))
+        self.to_functions = csr_array(
+            (np.concatenate(weights), (n_terms, np.concatenate(owners))), shape=(len(n_terms), n_functions)
+        )
+        self.to_base = [
+            csr_array((np.ones(len(n_terms)), (n_terms, self.factors[:, v])), shape=(len(n_terms), centre.size))
+            for v in range(self.rank)
+        ]
+
+    def product(self, base: np.ndarray, *left_out: int) -> np.ndarray:
+        """Product of the factors of every term, without those at the positions left out; (n_atoms, n_terms)."""
+        result = np.ones((len(base), len(self.factors)), dtype=complex)
+        for v in range(self.rank):
+            if v not in left_out:
+                result *= base[:, self.factors[:, v]]
+        return result
+
+
+def _moments(bond: Bond, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """g_k Y_lm of each bond, (n, nradbase, (lmax+1)^2), and its gradient, (n, 3, nradbase, (lmax+1)^2)."""
+    r = np.linalg.norm(vectors, axis=1)
+    g, dg = radial_basis(bond, r)
+    y, dy = spherical_harmonics(bond.lmax, vectors)
+    slopes = (vectors / r[:, None])[:, :, None, None] * dg[:, None, :, None] * y[:, None, None, :]
+    slopes += g[:, None, :, None] * dy[:, :, None, :]
+    return g[:, :, None] * y[:, None, :], slopes
+
+
+def _by_column(c: np.ndarray) -> np.ndarray:
+    """c_nlk with l repeated for each m: (nradmax, (lmax+1)^2, nradbase)."""
+    return np.repeat(c, 2 * np.arange(c.shape[1]) + 1, axis=1)
+
+
+def _contract(c: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """A_nlm = sum_k c_nlk G_klm, (n_atoms, nradmax, (lmax+1)^2)."""
+    return np.einsum("nck,ikc->inc", _by_column(c), g)
+
+
+def _virial_slopes(batch: Structures, virials: np.ndarray) -> np.ndarray:
+    """Derivative of s_loss = sum_s w_s sum_ab ((virial_ab - V stress_ab)/N)^2 by the virials, (n_structures, 3, 3)."""
+    slopes = np.zeros_like(virials)
+    for s in range(batch.n_structures):
+        xx, yy, zz, yz, xz, xy = batch.stress[s]
+        if batch.volumes[s] > 0.0 and np.isfinite(batch.stress[s]).all():
+            reference = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) * batch.volumes[s]
+            weight = 2.0 * batch.w_energy[s] / batch.atoms_per_structure[s] ** 2
+            slopes[s] = weight * (virials[s] - reference)
+    return slopes
+
+
+def _batches(structures: Structures) -> Iterator[Structures]:
+    """Runs of whole structures with some thousand bonds each."""
+    bonds = structures.bond_offsets[structures.atom_offsets]
+    start = 0
+    while start < structures.n_structures:
+        stop = int(np.searchsorted(bonds, bonds[start] + BONDS_PER_BATCH, side="right")) - 1
+        stop = max(stop, start + 1)
+        yield structures.select(slice(start, stop))
+        start = stop
+
+
+def _owners(offsets: np.ndarray) -> np.ndarray:
+    """The row that each item of a CSR layout belongs to."""
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def _sum_rows(owner: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
+    """Sum the rows of `values` that have the same owner, (n, ...)."""
+    rows = np.arange(len(owner))
+    matrix = csr_array((np.ones(len(owner)), (owner, rows)), shape=(n, len(owner)))
+    flat = matrix @ values.reshape(len(values), int(np.prod(values.shape[1:])))
+    return flat.reshape(n, *values.shape[1:])
