@@ -16,7 +16,6 @@ from scipy.sparse import csr_array
 
 from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
 from pacehpc.basis import m_terms
-from pacehpc.errors import PacehpcError
 from pacehpc.physics.core import core_repulsion, core_switch, zbl_switch
 from pacehpc.physics.embedding import embed
 from pacehpc.physics.harmonics import spherical_harmonics
@@ -243,16 +242,9 @@ class ReferenceEvaluator:
 
 def projections(potential: Potential, atoms: Atoms) -> list[np.ndarray]:
     """B of every atom of one structure, see `ReferenceEvaluator.projections`."""
-    from pacehpc.dataset.neighbours import cutoff_matrix, find_neighbours, species_indices
+    from pacehpc.neighbourhood import Neighbourhood
 
-    species = species_indices(atoms.numbers, potential.elements)
-    if (species < 0).any():
-        raise PacehpcError(f"the potential knows {', '.join(potential.elements)}, not all of {atoms.symbols}.")
-    offsets = np.array([0, len(atoms)])
-    neighbours, vectors = find_neighbours(
-        offsets, atoms.positions, atoms.cell.array[None], atoms.pbc[None], species, cutoff_matrix(potential)
-    )
-    structures = Structures(offsets, species, neighbours.offsets, neighbours.atom, vectors, np.zeros(1))
+    structures = Neighbourhood(potential).structures(atoms)
     return ReferenceEvaluator(potential, structures).projections(potential.parameters)
 
 
