@@ -1,0 +1,494 @@
+"""Reference structures in memory as flat columns."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from pacehpc.dataset import checks, neighbours, reference, weights
+from pacehpc.dataset.files import Table, find_file, read_table
+from pacehpc.errors import PacehpcError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pacehpc.backends.interface import Structures
+    from pacehpc.potential import Potential
+
+logger = logging.getLogger("pacehpc")
+
+_LONG = 2000  # structures; shorter work gets no progress bar
+
+
+def progress_bar(total: int, text: str) -> Any:
+    """A tqdm bar on a terminal for long work, else None."""
+    if total < _LONG or not sys.stderr.isatty():
+        return None
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=text, unit=" structures", leave=False)
+
+
+@dataclass
+class Dataset:
+    """Structures with reference values and weights; flat arrays, atoms of one structure after the other.
+
+    Energies in eV, lengths in Angstrom, forces in eV/Angstrom, stress in eV/Angstrom^3 (Voigt xx yy zz yz xz xy).
+    """
+
+    sources: list[str]
+    source: np.ndarray  # (n_structures,) int32, index into sources
+    rows: np.ndarray  # (n_structures,) int64, position in the data as loaded
+    index: list[Any]  # row labels
+    names: list[str]
+    info: list[dict[str, Any]]
+    atom_offsets: np.ndarray  # (n_structures+1,) int64
+    numbers: np.ndarray  # (n_atoms,) uint8
+    positions: np.ndarray  # (n_atoms, 3)
+    cells: np.ndarray  # (n_structures, 3, 3)
+    pbc: np.ndarray  # (n_structures, 3) bool
+    energy: np.ndarray | None  # (n_structures,) total energy
+    energy_corrected: np.ndarray  # (n_structures,) E^ref, what is fitted
+    flat_forces: np.ndarray  # (n_atoms, 3)
+    stress: np.ndarray | None  # (n_structures, 6), NaN rows where unknown
+    w_energy: np.ndarray  # (n_structures,)
+    flat_w_forces: np.ndarray  # (n_atoms,)
+    low: np.ndarray  # (n_structures,) bool
+    above_hull: np.ndarray | None = None  # (n_structures,) eV/atom, where a weighting policy computed it
+    reference_energy: dict[str, float] | None = None  # resolved; None: energy_corrected came with the data
+    weighting: str = "uniform"
+    extra: dict[str, np.ndarray] = field(default_factory=dict)  # given weights before normalisation
+
+    @classmethod
+    def load(
+        cls,
+        files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        elements: Sequence[str] | None = None,
+        rows: slice | Sequence[int] | None = None,
+        reference_energy: float | str | Mapping[str, float] | None = None,
+        weighting: Mapping[str, Any] | None = None,
+        datapath: str | os.PathLike[str] | None = None,
+        *,
+        ignore_weights: bool = False,
+        aug_factor: float = 1e-4,
+        stress_units: str = "eV/A3",
+        seed: int = 42,
+    ) -> Dataset:
+        """Read, check and weight reference data.
+
+        Args:
+            files: one or several pickled pandas frames, extended xyz files or ASE databases.
+            elements: the elements that may occur (None: any).
+            rows: which structures of all files together (None: all).
+            reference_energy: a number or {element: eV, 'shift': eV/atom}, 'auto', or None for ``energy_corrected``.
+            weighting: {'type': 'EnergyBasedWeightingPolicy' | 'ExternalWeightingPolicy', ...}; None: columns
+                ``w_energy`` and ``w_forces`` if both are there, else uniform.
+            datapath: folder of relative file names; $PACEMAKERDATAPATH is searched, too.
+            ignore_weights: do not use weights that come with the data.
+            aug_factor: factor of the weights of structures whose name starts with 'augmented'.
+            stress_units: of the column ``stress``: eV/A3, GPa, kbar or -kbar (VASP).
+            seed: of random selections by the weighting policy.
+
+        Raises:
+            PacehpcError: what is wrong with which row of which file.
+        """
+        data = read_dataset(files, elements, rows, reference_energy, datapath, stress_units)
+        return weighted(data, weighting, datapath, ignore_weights, aug_factor, seed)
+
+    @property
+    def n_structures(self) -> int:
+        return len(self.atom_offsets) - 1
+
+    @property
+    def n_atoms(self) -> int:
+        return len(self.numbers)
+
+    def __len__(self) -> int:
+        return self.n_structures
+
+    @property
+    def atoms_per_structure(self) -> np.ndarray:
+        """(n_structures,) int64."""
+        return np.diff(self.atom_offsets)
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Elements that occur, alphabetical."""
+        return tuple(sorted(chemical_symbols[z] for z in np.unique(self.numbers)))
+
+    @property
+    def volumes(self) -> np.ndarray:
+        """(n_structures,) Angstrom^3, 0 where not periodic in three directions."""
+        return neighbours.volumes(self.cells, self.pbc)
+
+    @property
+    def atoms(self) -> list[Atoms]:
+        """The structures as ase.Atoms without calculators; made anew at each call."""
+        bounds = self.atom_offsets.tolist()
+        return [
+            Atoms(
+                numbers=self.numbers[a:b], positions=self.positions[a:b], cell=self.cells[s], pbc=self.pbc[s],
+                info=dict(self.info[s]),
+            )
+            for s, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))
+        ]  # fmt: skip
+
+    @property
+    def forces(self) -> list[np.ndarray]:
+        """Reference forces, (n, 3) each; views."""
+        return self.per_structure(self.flat_forces)
+
+    @property
+    def w_forces(self) -> list[np.ndarray]:
+        """Weights of the atoms, (n,) each; views."""
+        return self.per_structure(self.flat_w_forces)
+
+    def per_structure(self, flat: np.ndarray) -> list[np.ndarray]:
+        """A flat per-atom array cut into views, one a structure."""
+        bounds = self.atom_offsets.tolist()
+        return [flat[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+
+    def where(self, structure: int) -> str:
+        """File and row of a structure, for messages."""
+        return f"{self.sources[self.source[structure]]}, row {self.index[structure]}"
+
+    def subset(self, rows: slice | Sequence[int] | np.ndarray) -> Dataset:
+        """The structures at these positions, in this order; weights stay as they are."""
+        chosen = _positions(rows, self.n_structures)
+        counts = self.atoms_per_structure[chosen]
+        atoms = concatenated_ranges(self.atom_offsets[chosen], counts)
+
+        def pick(array: np.ndarray | None, which: np.ndarray) -> np.ndarray | None:
+            return None if array is None else array[which]
+
+        return Dataset(
+            sources=self.sources,
+            source=self.source[chosen],
+            rows=self.rows[chosen],
+            index=[self.index[k] for k in chosen],
+            names=[self.names[k] for k in chosen],
+            info=[self.info[k] for k in chosen],
+            atom_offsets=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+            numbers=self.numbers[atoms],
+            positions=self.positions[atoms],
+            cells=self.cells[chosen],
+            pbc=self.pbc[chosen],
+            energy=pick(self.energy, chosen),
+            energy_corrected=self.energy_corrected[chosen],
+            flat_forces=self.flat_forces[atoms],
+            stress=pick(self.stress, chosen),
+            w_energy=self.w_energy[chosen],
+            flat_w_forces=self.flat_w_forces[atoms],
+            low=self.low[chosen],
+            above_hull=pick(self.above_hull, chosen),
+            reference_energy=self.reference_energy,
+            weighting=self.weighting,
+            extra={k: v[atoms if k == "w_forces" else chosen] for k, v in self.extra.items()},
+        )
+
+    def structures(self, potential: Potential, rows: slice | Sequence[int] | None = None) -> Structures:
+        """What a backend takes: neighbour lists cut to each bond's rcut, reference values and weights.
+
+        Args:
+            potential: gives the elements and the cutoffs.
+            rows: positions of structures (None: all).
+
+        Raises:
+            PacehpcError: an element that the potential does not know.
+        """
+        from pacehpc.backends.interface import Structures
+
+        if rows is not None:
+            return self.subset(rows).structures(potential)
+        species = self.species(potential.elements)
+        bar = progress_bar(self.n_structures, "neighbour lists")
+        found, vectors = neighbours.find_neighbours(
+            self.atom_offsets, self.positions, self.cells, self.pbc, species, neighbours.cutoff_matrix(potential),
+            None if bar is None else bar.update,
+        )  # fmt: skip
+        if bar is not None:
+            bar.close()
+        return Structures(
+            atom_offsets=self.atom_offsets,
+            species=species,
+            bond_offsets=found.offsets,
+            bond_atom=found.atom,
+            bond_vector=vectors,
+            volumes=self.volumes,
+            energy=self.energy_corrected,
+            forces=self.flat_forces,
+            w_energy=self.w_energy,
+            w_forces=self.flat_w_forces,
+            stress=self.stress,
+            low=self.low,
+        )
+
+    def species(self, elements: Sequence[str]) -> np.ndarray:
+        """Index of each atom's element in ``elements``, (n_atoms,) int32; PacehpcError where it is not there."""
+        species = neighbours.species_indices(self.numbers, elements)
+        if (species < 0).any():
+            atom = int(np.nonzero(species < 0)[0][0])
+            row = int(np.searchsorted(self.atom_offsets, atom, side="right")) - 1
+            raise PacehpcError(
+                f"{self.where(row)}: contains {chemical_symbols[self.numbers[atom]]}, "
+                f"but the potential is for {' '.join(elements)}."
+            )
+        return species
+
+    def to_frame(self, columns: Mapping[str, Sequence[Any]] | None = None) -> pd.DataFrame:
+        """The data as a frame with the columns of fitting_data_info.pckl.gzip, and ``columns`` after them."""
+        from pacehpc.dataset.frames import frame_of
+
+        return frame_of(self, columns)
+
+
+def structures_of(atoms: Iterable[Atoms], potential: Potential) -> Structures:
+    """Structures without reference values, from ase.Atoms: for predictions.
+
+    Raises:
+        PacehpcError: elements that the potential does not know, impossible cells or positions.
+    """
+    from pacehpc.backends.interface import Structures
+
+    atoms = list(atoms)
+    table = Table(
+        "atoms", list(range(len(atoms))), [a.numbers for a in atoms], [a.positions for a in atoms],
+        [a.cell.array for a in atoms], [a.pbc for a in atoms],
+    )  # fmt: skip
+    offsets, numbers, positions, cells, pbc = checks.geometry(table)
+    checks.known_elements(table, offsets, numbers, potential.elements)
+    species = neighbours.species_indices(numbers, potential.elements)
+    found, vectors = neighbours.find_neighbours(
+        offsets, positions, cells, pbc, species, neighbours.cutoff_matrix(potential)
+    )
+    volume = neighbours.volumes(cells, pbc)
+    return Structures(offsets, species, found.offsets, found.atom, vectors, volume)
+
+
+def concatenated_ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """start, start+1, ..., start+count-1 of every pair, one after the other; int64."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) + np.repeat(np.asarray(starts) - (ends - counts), counts)
+
+
+def _positions(rows: slice | Sequence[int] | np.ndarray, n_structures: int) -> np.ndarray:
+    if isinstance(rows, slice):
+        return np.arange(n_structures)[rows]
+    chosen = np.asarray(rows)
+    if chosen.dtype == bool and chosen.shape == (n_structures,):
+        return np.nonzero(chosen)[0]
+    if chosen.size == 0:
+        return np.zeros(0, np.int64)
+    if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or chosen.min() < -n_structures or chosen.max() >= n_structures:
+        raise PacehpcError(f"rows: positions from 0 to {n_structures - 1} are needed.")
+    return chosen % n_structures
+
+
+def read_dataset(
+    files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    elements: Sequence[str] | None = None,
+    rows: slice | Sequence[int] | None = None,
+    reference_energy: float | str | Mapping[str, float] | None = None,
+    datapath: str | os.PathLike[str] | None = None,
+    stress_units: str = "eV/A3",
+) -> Dataset:
+    """`Dataset.load` before any weighting: uniform weights, weights of the data in ``extra``."""
+    names = [files] if isinstance(files, (str, os.PathLike)) else list(files)
+    if not names:
+        raise PacehpcError("data.filename: no files are named.")
+    paths = [find_file(name, datapath) for name in names]
+    parts = [_checked(read_table(path), elements, stress_units) for path in paths]
+    data = _joined(parts)
+    if rows is not None:
+        data = data.subset(rows)
+    if data.n_structures == 0:
+        raise PacehpcError(f"{', '.join(map(str, paths))}: no structures.")
+    _too_close(data)
+    corrected = data.energy_corrected if np.isfinite(data.energy_corrected).all() else None
+    if corrected is None and np.isfinite(data.energy_corrected).any() and reference_energy is None:
+        raise PacehpcError("Some data files have a column 'energy_corrected', some not; set data.reference_energy.")
+    energies, resolved = reference.reference_energies(
+        reference_energy, data.atom_offsets, data.numbers, data.volumes, data.energy, corrected, data.sources[0]
+    )
+    data.energy_corrected, data.reference_energy = energies, resolved
+    data.low = weights.low_energies(energies, data.atoms_per_structure, None)
+    for name in data.sources:
+        logger.info("data: %s", name)
+    logger.info("data: %d structures, %d atoms, %s", len(data), data.n_atoms, " ".join(data.elements))
+    return data
+
+
+def _checked(table: Table, elements: Sequence[str] | None, stress_units: str) -> Dataset:
+    """One file's table as a Dataset; ``energy_corrected`` is NaN where the file has none."""
+    columns = table.columns
+    if "energy" not in columns and "energy_corrected" not in columns:
+        raise PacehpcError(f"{table.source}: neither a column 'energy' nor 'energy_corrected' (found: {_list(columns)}).")
+    if "forces" not in columns:
+        raise PacehpcError(f"{table.source}: no column 'forces' (found: {_list(columns)}).")
+    offsets, numbers, positions, cells, pbc = checks.geometry(table)
+    checks.known_elements(table, offsets, numbers, elements)
+    n = len(table.labels)
+    w_energy, w_forces = weights.uniform(np.diff(offsets))
+    extra: dict[str, np.ndarray] = {}
+    if "w_energy" in columns and "w_forces" in columns:
+        extra["w_energy"] = checks.scalars(table, "w_energy")
+        extra["w_forces"] = checks.per_atom(table, "w_forces", offsets, ())
+    if "w_factor" in columns:
+        extra["w_factor"] = checks.scalars(table, "w_factor")
+    names = columns.get("name", [""] * n)
+    return Dataset(
+        sources=[table.source],
+        source=np.zeros(n, np.int32),
+        rows=np.arange(n),
+        index=list(table.labels),
+        names=[name if isinstance(name, str) else "" for name in names],
+        info=table.info or [{} for _ in range(n)],
+        atom_offsets=offsets,
+        numbers=numbers,
+        positions=positions,
+        cells=cells,
+        pbc=pbc,
+        energy=checks.scalars(table, "energy") if "energy" in columns else None,
+        energy_corrected=checks.scalars(table, "energy_corrected") if "energy_corrected" in columns else np.full(n, np.nan),
+        flat_forces=checks.per_atom(table, "forces", offsets, (3,)),
+        stress=checks.stresses(table, stress_units) if "stress" in columns else None,
+        w_energy=w_energy,
+        flat_w_forces=w_forces,
+        low=np.ones(n, bool),
+        extra=extra,
+    )  # fmt: skip
+
+
+def _list(columns: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, columns)) or "nothing"
+
+
+def _joined(parts: list[Dataset]) -> Dataset:
+    """Several files as one Dataset, rows numbered through where labels would repeat."""
+    if len(parts) == 1:
+        data = parts[0]
+        if len(set(map(str, data.index))) < len(data.index):
+            data.index = list(range(len(data)))
+            logger.info("%s: row labels repeat, rows are numbered from 0", data.sources[0])
+        return data
+    counts = [len(p) for p in parts]
+    total = sum(counts)
+    n_atoms = np.concatenate([p.atoms_per_structure for p in parts])
+    w_energy, w_forces = weights.uniform(n_atoms)
+    extra = {
+        name: np.concatenate([p.extra[name] for p in parts])
+        for name in ("w_energy", "w_forces")
+        if all("w_energy" in p.extra for p in parts)
+    }
+    if not extra and any("w_energy" in p.extra for p in parts):
+        logger.warning("not all data files have the columns w_energy and w_forces: they are not used")
+    if any("w_factor" in p.extra for p in parts):
+        extra["w_factor"] = np.concatenate([p.extra.get("w_factor", np.ones(len(p))) for p in parts])
+    stress = None
+    if any(p.stress is not None for p in parts):
+        stress = np.concatenate([np.full((len(p), 6), np.nan) if p.stress is None else p.stress for p in parts])
+    return Dataset(
+        sources=[p.sources[0] for p in parts],
+        source=np.repeat(np.arange(len(parts), dtype=np.int32), counts),
+        rows=np.arange(total),
+        index=list(range(total)),
+        names=[name for p in parts for name in p.names],
+        info=[info for p in parts for info in p.info],
+        atom_offsets=np.concatenate(([0], np.cumsum(n_atoms))).astype(np.int64),
+        numbers=np.concatenate([p.numbers for p in parts]),
+        positions=np.concatenate([p.positions for p in parts]),
+        cells=np.concatenate([p.cells for p in parts]),
+        pbc=np.concatenate([p.pbc for p in parts]),
+        energy=np.concatenate([p.energy for p in parts]) if all(p.energy is not None for p in parts) else None,
+        energy_corrected=np.concatenate([p.energy_corrected for p in parts]),
+        flat_forces=np.concatenate([p.flat_forces for p in parts]),
+        stress=stress,
+        w_energy=w_energy,
+        flat_w_forces=w_forces,
+        low=np.ones(total, bool),
+        extra=extra,
+    )
+
+
+def _too_close(data: Dataset) -> None:
+    """Raises PacehpcError at the first structure with two atoms (or images) closer than 0.1 Angstrom."""
+    bar = progress_bar(len(data), "checks")
+    lists = neighbours.raw_lists(data.atom_offsets, data.positions, data.cells, data.pbc, checks.SHORTEST)
+    for row, (i, j, _) in enumerate(lists):
+        if len(i):
+            raise PacehpcError(
+                f"{data.where(row)}: atoms {i[0]} and {j[0]} are closer than {checks.SHORTEST} Angstrom."
+            )
+        if bar is not None:
+            bar.update(1)
+    if bar is not None:
+        bar.close()
+
+
+def weighted(
+    data: Dataset,
+    weighting: Mapping[str, Any] | None = None,
+    datapath: str | os.PathLike[str] | None = None,
+    ignore_weights: bool = False,
+    aug_factor: float = 1e-4,
+    seed: int = 42,
+) -> Dataset:
+    """The structures that a weighting policy keeps, with normalised weights and ``low`` flags."""
+    selection = _selection(data, weighting, datapath, ignore_weights, seed)
+    low = weights.low_energies(data.energy_corrected, data.atoms_per_structure, selection.above_hull)
+    kept = data if len(selection.rows) == len(data) else data.subset(selection.rows)
+    kept.low, kept.weighting = low[selection.rows], selection.policy
+    kept.above_hull = None if selection.above_hull is None else selection.above_hull[selection.rows]
+    w_energy, w_forces = selection.w_energy, selection.w_forces
+    factor = np.ones(len(kept))
+    if "w_factor" in kept.extra and not ignore_weights:
+        factor = factor * kept.extra["w_factor"]
+    factor[[name.startswith("augmented") for name in kept.names]] *= aug_factor
+    kept.w_energy, kept.flat_w_forces = weights.normalise(
+        w_energy * factor, w_forces * np.repeat(factor, kept.atoms_per_structure), ", ".join(kept.sources)
+    )
+    return kept
+
+
+def _selection(
+    data: Dataset,
+    weighting: Mapping[str, Any] | None,
+    datapath: str | os.PathLike[str] | None,
+    ignore_weights: bool,
+    seed: int,
+) -> weights.Selection:
+    everything = np.arange(len(data))
+    kind = None if weighting is None else weighting.get("type", "uniform")
+    if kind not in (None, "uniform", "EnergyBasedWeightingPolicy", "ExternalWeightingPolicy"):
+        raise PacehpcError(
+            f"fit.weighting.type: {kind!r} is none of uniform, EnergyBasedWeightingPolicy, ExternalWeightingPolicy."
+        )
+    if "w_energy" in data.extra and not ignore_weights:
+        if kind not in (None, "uniform"):
+            logger.warning("the data have weights (w_energy, w_forces): fit.weighting is not applied")
+        return weights.Selection(everything, data.extra["w_energy"], data.extra["w_forces"], policy="columns")
+    if kind == "EnergyBasedWeightingPolicy":
+        return weights.energy_based(
+            weighting, data.atom_offsets, data.numbers, data.pbc, data.energy_corrected, data.flat_forces, seed
+        )
+    if kind == "ExternalWeightingPolicy":
+        unknown = [k for k in weighting if k not in ("type", "filename")]
+        if unknown or "filename" not in weighting:
+            raise PacehpcError(f"fit.weighting: ExternalWeightingPolicy needs 'filename' and nothing else {unknown}.")
+        from pacehpc.dataset.files import read_bytes
+        from pacehpc.dataset.unpickle import unpickle_frame
+
+        path: Path = find_file(weighting["filename"], datapath)
+        columns, labels = unpickle_frame(read_bytes(path), str(path))
+        return weights.external(columns, labels, str(path), data.index, data.atom_offsets)
+    return weights.Selection(everything, *weights.uniform(data.atoms_per_structure))

@@ -1,0 +1,173 @@
+"""From a file name to a table of structures: search, compression and format, all recognised from the content."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pacehpc.dataset.unpickle import AtomsState, CellState, unpickle_frame
+from pacehpc.errors import PacehpcError
+
+_SMALL = 256 * 2**20  # what any file may unpack to
+_RATIO = 200  # frames pack 3 to 50 times
+
+
+@dataclass
+class Table:
+    """What a file holds, one entry a structure; not yet checked.
+
+    ``columns`` keeps everything that is not geometry under the name in the file (``energy``, ``forces``, ...).
+    """
+
+    source: str
+    labels: list[Any]
+    numbers: list[Any] = field(default_factory=list)
+    positions: list[Any] = field(default_factory=list)
+    cells: list[Any] = field(default_factory=list)
+    pbc: list[Any] = field(default_factory=list)
+    info: list[dict[str, Any]] = field(default_factory=list)
+    columns: dict[str, list[Any] | np.ndarray] = field(default_factory=dict)
+
+
+def find_file(name: str | os.PathLike[str], datapath: str | os.PathLike[str] | None = None) -> Path:
+    """The file ``name``: as it is, else in ``datapath``, else in $PACEMAKERDATAPATH.
+
+    Raises:
+        PacehpcError: it is in none of them; the message lists where was looked.
+    """
+    name = Path(name).expanduser()
+    places = [name]
+    if not name.is_absolute():
+        for folder in (datapath, os.environ.get("PACEMAKERDATAPATH")):
+            if folder:
+                places.append(Path(folder).expanduser() / name)
+    for place in places:
+        if place.is_file():
+            return place
+    raise PacehpcError(f"Data file not found: {', '.join(map(str, places))}. Check data.filename and data.datapath.")
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 2**34
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content, unpacked if it is gzip, bzip2 or xz.
+
+    Raises:
+        PacehpcError: unreadable, damaged, or unpacking to far more than any data set does.
+    """
+    size = path.stat().st_size
+    limit = min(max(_SMALL, _RATIO * size), _memory() // 2)
+    with open(path, "rb") as file:
+        head = file.read(6)
+        file.seek(0)
+        if head[:2] == b"\x1f\x8b":
+            stream: Any = gzip.GzipFile(fileobj=file)
+        elif head[:3] == b"BZh":
+            stream = bz2.BZ2File(file)
+        elif head == b"\xfd7zXZ\0":
+            stream = lzma.LZMAFile(file)
+        else:
+            stream = file
+        chunks, total = [], 0
+        try:
+            while chunk := stream.read(2**22):
+                total += len(chunk)
+                if total > limit:
+                    raise PacehpcError(f"{path}: unpacks to more than {limit / 2**20:.0f} MiB; this is no data set.")
+                chunks.append(chunk)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as problem:
+            raise PacehpcError(f"{path}: damaged file ({problem}).") from None
+    return b"".join(chunks)
+
+
+def file_format(head: bytes) -> str:
+    """'pickle', 'extxyz', 'asedb', 'hdf5' or '' from the first bytes of the unpacked content."""
+    if head.startswith(b"SQLite format 3\0"):
+        return "asedb"
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "hdf5"
+    if head[:1] == b"\x80" and len(head) > 1 and head[1] <= 5:
+        return "pickle"
+    first = head.split(b"\n", 1)[0].strip()
+    if first.isdigit():
+        return "extxyz"
+    if head[:1] in (b"(", b"c"):  # protocols 0 and 1
+        return "pickle"
+    return ""
+
+
+def read_table(path: Path) -> Table:
+    """All structures of a file of any known format.
+
+    Raises:
+        PacehpcError: the format is not known, or the file is damaged.
+    """
+    with open(path, "rb") as file:
+        head = file.read(100)
+    if file_format(head) == "asedb":
+        from pacehpc.dataset.asefiles import read_asedb
+
+        return read_asedb(path)
+    data = read_bytes(path)
+    kind = file_format(data[:100])
+    if kind == "pickle":
+        return frame_table(data, str(path))
+    if kind == "extxyz":
+        from pacehpc.dataset.asefiles import read_extxyz
+
+        return read_extxyz(data, str(path))
+    if not data:
+        raise PacehpcError(f"{path}: the file is empty.")
+    raise PacehpcError(
+        f"{path}: neither a pickled pandas frame, an extended xyz file nor an ASE database (recognised from the content)."
+    )
+
+
+def frame_table(data: bytes, source: str) -> Table:
+    """A pickled frame as a table."""
+    columns, labels = unpickle_frame(data, source)
+    if "ase_atoms" not in columns:
+        raise PacehpcError(f"{source}: no column 'ase_atoms' (columns: {', '.join(columns) or 'none'}).")
+    table = Table(source, labels)
+    for row, atoms in enumerate(columns.pop("ase_atoms")):
+        where = f"{source}, row {labels[row]}"
+        if not isinstance(atoms, AtomsState) or not isinstance(atoms.state, dict):
+            raise PacehpcError(f"{where}: 'ase_atoms' holds {type(atoms).__name__}, not ase.Atoms.")
+        state = atoms.state
+        arrays = state.get("arrays")
+        if not isinstance(arrays, dict) or "numbers" not in arrays or "positions" not in arrays:
+            raise PacehpcError(f"{where}: the atoms have no numbers or positions.")
+        cell = state.get("_cellobj", state.get("_cell"))
+        if isinstance(cell, CellState):
+            cell = cell.state.get("array") if isinstance(cell.state, dict) else None
+        table.numbers.append(arrays["numbers"])
+        table.positions.append(arrays["positions"])
+        table.cells.append(cell)
+        table.pbc.append(state.get("_pbc"))
+        info = state.get("info")
+        plain = (str, int, float, bool, np.generic)
+        kept = {k: v for k, v in info.items() if isinstance(k, str) and isinstance(v, plain)} if info else {}
+        table.info.append(kept)
+    table.columns = columns
+    return table
+
+
+def text_stream(data: bytes, source: str) -> io.StringIO:
+    try:
+        return io.StringIO(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise PacehpcError(f"{source}: not a text file in UTF-8.") from None
