@@ -22,6 +22,7 @@ from pacehpc.errors import PacehpcError
 
 T = TypeVar("T")
 log = logging.getLogger("pacehpc")
+_handlers: list[logging.Handler] = []  # those of `setup_logging`
 
 # Set by launchers for every process that they start; SLURM_NTASKS alone also holds for a serial command inside sbatch.
 SIZE_VARIABLES = ("SLURM_STEP_NUM_TASKS", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
@@ -44,16 +45,16 @@ def world(environ: Mapping[str, str] | None = None) -> Any | None:
 
 
 def check_launcher(n_ranks: int, environ: Mapping[str, str]) -> None:
-    """Raises PacehpcError if a launcher started several processes that became worlds of their own (writing the same files)."""
+    """Raises PacehpcError if a launcher started several processes that became worlds of their own."""
     if n_ranks > 1:
         return
     for name in SIZE_VARIABLES:
         value = environ.get(name, "")
         if value.isdigit() and int(value) > 1:
             raise PacehpcError(
-                f"{name}={value}, but MPI sees one rank: the launcher started {value} separate programs instead of one of "
-                f"{value} ranks. Launcher and MPI library do not fit: try `srun --mpi=pmi2` (or `--mpi=pmix`), or the mpirun "
-                "of the MPI that mpi4py loads (`python -m mpi4py --mpi-library`)."
+                f"{name}={value}, but MPI sees one rank: the launcher started {value} separate programs instead of one "
+                f"of {value} ranks. Launcher and MPI library do not fit: try `srun --mpi=pmi2` (or `--mpi=pmix`), "
+                "or the mpirun of the MPI that mpi4py loads (`python -m mpi4py --mpi-library`)."
             )
 
 
@@ -146,8 +147,8 @@ def on_root(function: Callable[[], T], comm: Any | None, share: bool = True) -> 
 
 
 def setup_logging(comm: Any | None, log_file: str | os.PathLike | None = None) -> None:
-    """Handlers of the logger "pacehpc": the root writes everything to `log_file` (appended), info to stdout and warnings
-    to stderr; the other ranks write warnings and errors to stderr, with their rank."""
+    """Handlers of the logger "pacehpc": the root writes everything to `log_file` (appended), info to stdout,
+    warnings to stderr; the other ranks write warnings and errors to stderr, with their rank."""
     close_logging()
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -157,24 +158,27 @@ def setup_logging(comm: Any | None, log_file: str | os.PathLike | None = None) -
         errors.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         console = logging.StreamHandler(sys.stdout)
         console.addFilter(lambda record: record.levelno < logging.WARNING)
-        log.addHandler(console)
+        _handlers.append(console)
         if log_file is not None:
             try:
                 file = logging.FileHandler(log_file, mode="a", encoding="utf-8")
             except OSError as error:
                 raise PacehpcError(f"cannot write the log {Path(log_file)}: {error.strerror}") from error
             file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s  %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
-            log.addHandler(file)
+            _handlers.append(file)
     else:
         errors.setFormatter(logging.Formatter(f"[rank {rank_of(comm)} of {size_of(comm)}] %(levelname)s: %(message)s"))
-    log.addHandler(errors)
+    _handlers.append(errors)
+    for handler in _handlers:
+        log.addHandler(handler)
 
 
 def close_logging() -> None:
     """Flush and remove the handlers of `setup_logging`."""
-    for handler in list(log.handlers):
+    for handler in _handlers:
         handler.close()
         log.removeHandler(handler)
+    _handlers.clear()
 
 
 def run(function: Callable[[], int], comm: Any | None) -> int:
@@ -198,18 +202,19 @@ def run(function: Callable[[], int], comm: Any | None) -> int:
     except BaseException:
         message, code = traceback.format_exc().rstrip(), 1
     # Ranks often fail together: the lowest shows its message and ends the others before they speak.
-    time.sleep(0.2 * min(rank_of(comm), 10))
+    time.sleep(0.5 * min(rank_of(comm), 5))
     if message:
         _show(message)
     sys.stdout.flush()
     sys.stderr.flush()
     if comm is not None:
+        time.sleep(0.3)  # mpirun drops what it has not yet read
         comm.Abort(code)
     return code
 
 
 def _show(message: str) -> None:
-    if log.handlers:
+    if _handlers:
         log.error("%s", message)
     else:
         print(f"ERROR: {message}", file=sys.stderr, flush=True)

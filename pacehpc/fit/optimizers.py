@@ -98,8 +98,8 @@ def minimize(
         if on_iteration is not None and on_iteration(last, memory.metrics(last), iteration, memory.count):
             raise _Stop
 
-    def callback(intermediate_result: scipy.optimize.OptimizeResult) -> None:
-        step(intermediate_result.x)
+    def callback(intermediate_result: Any) -> None:  # the name makes scipy pass an OptimizeResult where it can
+        step(getattr(intermediate_result, "x", intermediate_result))
 
     stopped = True
     try:
@@ -108,17 +108,15 @@ def minimize(
         if len(x0) == 0 or maxiter == 0:
             message = "nothing to minimise" if len(x0) == 0 else "maximum number of iterations reached"
         elif method == "BFGS":
-            message = _bfgs(memory.loss, memory.gradient, x0, step, maxiter, **(options or {}))
+            message = _bfgs(memory.loss, memory.gradient, x0, step, **{"maxiter": maxiter, **(options or {})})
         else:
-            scipy_method = "BFGS" if method == "scipy-BFGS" else method
-            limit = {"TNC": "maxfun"}.get(scipy_method, "maxiter")
             result = scipy.optimize.minimize(
                 memory.loss,
                 x0,
-                method=scipy_method,
+                method=method.removeprefix("scipy-"),
                 jac=None if method in GRADIENT_FREE else memory.gradient,
-                callback=callback if scipy_method not in ("TNC", "SLSQP", "COBYLA") else step,
-                options={limit: maxiter, **(options or {})},
+                callback=callback,
+                options={"maxiter": maxiter, **(options or {})},
             )
             message, last = str(result.message), np.array(result.x, dtype=np.float64)
         stopped = False
@@ -139,9 +137,8 @@ def _bfgs(
     xrtol: float = 0.0,
     c1: float = 1e-4,
     c2: float = 0.9,
-    disp: bool = False,
 ) -> str:
-    """BFGS from x; calls step(x) after each iteration; returns why it ended. `disp` is ignored: the fit logs anyway."""
+    """BFGS from x; calls step(x) after each iteration; returns why it ended."""
     value, g = loss(x), gradient(x)
     old_value = value + np.linalg.norm(g) / 2  # a first step of about 1
     inverse = np.eye(len(x), order="F")
@@ -250,8 +247,8 @@ def check_memory(method: str, n_parameters: int, total: int | None = None) -> No
     if needed > MEMORY_SHARE * total:
         raise PacehpcError(
             f"fit.optimizer {method}: {n_parameters} parameters need {needed / 2**30:.1f} GiB for its dense matrices, "
-            f"more than {100 * MEMORY_SHARE:.0f} % of the {total / 2**30:.1f} GiB of memory here. Use `optimizer: L-BFGS-B` "
-            "(for instance with `options: {maxcor: 100}`)."
+            f"more than {100 * MEMORY_SHARE:.0f} % of the {total / 2**30:.1f} GiB of memory here. Use "
+            "`optimizer: L-BFGS-B` (for instance with `options: {maxcor: 100}`)."
         )
 
 

@@ -56,7 +56,19 @@ def test_bfgs_without_the_private_line_search(monkeypatch):
 
 @pytest.mark.parametrize(
     "method",
-    ["BFGS", "scipy-BFGS", "L-BFGS-B", "CG", "TNC", "SLSQP", "Powell", "Nelder-Mead", "COBYQA", "trust-constr"],
+    [
+        "BFGS",
+        "scipy-BFGS",
+        "L-BFGS-B",
+        "CG",
+        "Newton-CG",
+        "SLSQP",
+        "COBYLA",
+        "Powell",
+        "Nelder-Mead",
+        "COBYQA",
+        "trust-constr",
+    ],
 )
 def test_methods_by_name_go_down_and_stop_when_told(method):
     seen = []

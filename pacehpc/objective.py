@@ -1,0 +1,298 @@
+"""Loss, gradient and metrics of a potential over all ranks.
+
+    L = (1-κ) Σ_s w_s (ΔE_s/N_s)² + κ Σ_i w_i |ΔF_i|² + λ Σ_s w_s Σ_ab [(V_s/N_s) Δσ_ab]²
+        + L1 Σ|c_B| + L2 Σ c_B² + w0 I_0 + w1 I_1 + w2 I_2 + w_orth O
+
+Every rank evaluates its own structures. One evaluation is one Bcast of [command, x] from the root and one Allreduce of
+[terms | maxima and seconds of each rank | stop requests | gradient]. Regularisation is added on the root.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pacehpc import backends, metrics, parallel
+from pacehpc.backends.interface import LossWeights, Prediction, Structures
+from pacehpc.errors import PacehpcError
+from pacehpc.physics import radial
+
+if TYPE_CHECKING:
+    from pacehpc.potential import Potential
+
+LOSS_KEYS = ("kappa", "L1_coeffs", "L2_coeffs", "w0_rad", "w1_rad", "w2_rad", "w_orth", "stress")
+STOP, GRADIENT, VALUE, TEST, PREDICT, PREDICT_TEST = range(6)  # commands to the ranks
+_MAX = len(metrics.MAXIMA)
+
+
+class Objective:
+    """value, gradient = objective(x): the loss of `potential`'s shape on `data`.
+
+    Making one and calling it is done by all ranks together. Either every rank calls `objective(x)` (the root's x
+    counts), or the root calls it and the others run `serve()` until the root calls `close()`.
+
+    metrics: dict of the last evaluation by the names of the columns of metrics.txt.
+    x: the trainable part of the potential's parameters at the start.
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        data: Any,
+        loss: Mapping[str, Any] | None = None,
+        backend: str = "auto",
+        comm: Any | None = None,
+        trainable: np.ndarray | None = None,
+        test: Any | None = None,
+        **options: Any,
+    ) -> None:
+        """data, test: a Dataset or Store (cut into shards here), or this rank's `Structures`.
+
+        loss: keys of `fit.loss`, zero where absent; kappa a number or "auto". trainable: bool (n_parameters,), None =
+        all; x and the gradient hold only these. options: of the backend.
+        """
+        self.comm, self.rank, self.size = comm, parallel.rank_of(comm), parallel.size_of(comm)
+        self.backend = backends.resolve(backend)
+        self.potential = potential.copy()
+        self._parameters = np.array(self.potential.parameters, dtype=np.float64)
+        self.trainable = (
+            np.ones(len(self._parameters), dtype=bool) if trainable is None else np.asarray(trainable, bool)
+        )
+        self.x = self._parameters[self.trainable]
+        self.structures = shard(data, potential, comm)
+        self.test_structures = None if test is None else shard(test, potential, comm)
+        self.loss = _loss_settings(loss)
+        if self.loss["kappa"] == "auto":
+            self.loss["kappa"] = kappa_auto(self.structures, comm)
+        self.kappa = float(self.loss["kappa"])
+        weights = LossWeights(kappa=self.kappa, stress=float(self.loss["stress"]))
+
+        start = time.perf_counter()
+        if parallel.node_rank(comm)[0] == 0:
+            backends.prepare_kernels(self.backend, self.potential, weights)
+        parallel.barrier(comm)
+        self._evaluators = {"train": self._evaluator(self.structures, weights, options)}
+        if self.test_structures is not None:
+            self._evaluators["test"] = self._evaluator(self.test_structures, weights, options)
+        self.compile_seconds = time.perf_counter() - start
+
+        # (structures, atoms, bonds) of each rank; on the root
+        mine = (self.structures.n_structures, self.structures.n_atoms, self.structures.n_bonds)
+        self.shard_sizes = parallel.gather(mine, comm)
+        self.n_evaluations = 0
+        self.rank_seconds = np.zeros(self.size)  # time of each rank's own part
+        self.evaluation_seconds = 0.0  # wall time of all evaluations
+        self.metrics: dict[str, float] = {}
+        self.test_metrics: dict[str, float] = {}
+        self.stop_requested = False
+        self._stop_here = False
+        n = len(self.x)
+        self._message = np.zeros(1 + n)
+        self._head = len(metrics.TERMS) + self.size * (_MAX + 1) + 1
+        self._send = np.zeros(self._head + n)
+        self._receive = np.zeros(self._head + n)
+
+    def _evaluator(self, structures: Structures, weights: LossWeights, options: Mapping[str, Any]) -> Any:
+        return backends.create_evaluator(self.backend, self.potential, structures, weights, **options)
+
+    def __call__(self, x: np.ndarray, gradient: bool = True) -> tuple[float, np.ndarray | None]:
+        """Loss and gradient (n,) at x (n,), the trainable parameters; sets `metrics`. gradient False: None instead."""
+        value, slope, self.metrics = self.evaluate(x, GRADIENT if gradient else VALUE)
+        return value, slope
+
+    def evaluate(self, x: np.ndarray, command: int = GRADIENT) -> tuple[float, np.ndarray | None, dict[str, float]]:
+        """(loss, gradient or None, metrics) at x; command TEST: of the test set, without gradient."""
+        start = time.perf_counter()
+        command, x = self._announce(command, x)
+        total = self._reduce(command, x)
+        found = self._finish(command, x, total)
+        self.evaluation_seconds += time.perf_counter() - start
+        return found
+
+    def evaluate_test(self, x: np.ndarray) -> dict[str, float]:
+        """Metrics of the test set at x, also left in `test_metrics`."""
+        self.test_metrics = self.evaluate(x, TEST)[2]
+        return self.test_metrics
+
+    def predict(self, x: np.ndarray, which: str = "train") -> Prediction | None:
+        """Atomic energies, forces and virials at x on the root, in the order of the data; None on other ranks."""
+        command, x = self._announce(PREDICT if which == "train" else PREDICT_TEST, x)
+        return self._predict(command, x)
+
+    def close(self) -> None:
+        """End the `serve()` of the other ranks."""
+        self._announce(STOP, self.x)
+
+    def serve(self) -> None:
+        """Take part in what the root asks for, until it calls `close()`."""
+        while True:
+            command, x = self._announce(STOP, self.x)
+            if command == STOP:
+                return
+            if command in (PREDICT, PREDICT_TEST):
+                self._predict(command, x)
+            else:
+                self._reduce(command, x)
+
+    def request_stop(self) -> None:
+        """Ask, from any rank, for a stop: `stop_requested` is True on all ranks after the next evaluation."""
+        self._stop_here = True
+
+    def full(self, x: np.ndarray) -> np.ndarray:
+        """All parameters (n_parameters,), of the trainable ones x (n,)."""
+        parameters = self._parameters.copy()
+        parameters[self.trainable] = x
+        return parameters
+
+    def _announce(self, command: int, x: np.ndarray) -> tuple[int, np.ndarray]:
+        """The root's command and x on every rank."""
+        if self.rank == 0 and np.shape(x) != self.x.shape:
+            raise ValueError(f"x has shape {np.shape(x)}; this objective has {len(self.x)} trainable parameters")
+        if self.comm is None:
+            return command, np.array(x, dtype=np.float64)
+        self._message[0], self._message[1:] = command, x
+        self.comm.Bcast(self._message, root=0)
+        return int(self._message[0]), self._message[1:].copy()
+
+    def _reduce(self, command: int, x: np.ndarray) -> np.ndarray:
+        """Sum over ranks of [terms | maxima and seconds of each rank | stop requests | gradient]."""
+        start = time.perf_counter()
+        with_gradient = command == GRADIENT
+        evaluator = self._evaluators["test" if command == TEST else "train"]
+        sums = evaluator.evaluate(self.full(x), gradient=with_gradient)
+        send = self._send if with_gradient else self._send[: self._head]
+        send[: self._head] = 0.0
+        n_terms = len(metrics.TERMS)
+        send[:n_terms] = sums.terms
+        slot = n_terms + self.rank * (_MAX + 1)
+        send[slot : slot + _MAX] = sums.maxima
+        send[self._head - 1] = self._stop_here
+        if with_gradient:
+            send[self._head :] = sums.gradient[self.trainable]
+        send[slot + _MAX] = time.perf_counter() - start
+        receive = self._receive[: len(send)]
+        if self.comm is None:
+            receive[:] = send
+        else:
+            self.comm.Allreduce(send, receive)
+        self.stop_requested = bool(receive[self._head - 1] > 0)
+        self.n_evaluations += 1
+        return receive
+
+    def _finish(
+        self, command: int, x: np.ndarray, total: np.ndarray
+    ) -> tuple[float, np.ndarray | None, dict[str, float]]:
+        n_terms = len(metrics.TERMS)
+        terms = total[:n_terms]
+        slots = total[n_terms : self._head - 1].reshape(self.size, _MAX + 1)
+        self.rank_seconds += slots[:, _MAX]
+        data = {
+            "e_loss_contrib": (1.0 - self.kappa) * terms[0],
+            "f_loss_contrib": self.kappa * terms[1],
+            "s_loss_contrib": self.loss["stress"] * terms[2],
+        }
+        contributions, slope = regularisation(self.potential, self.full(x), self.loss, gradient=command == GRADIENT)
+        reg = sum(contributions.values())
+        loss = float(sum(data.values()) + reg)
+        found = {"loss": loss, "reg_loss": float(reg), **{k: float(v) for k, v in data.items()}, **contributions}
+        found |= metrics.finish(terms, slots[:, :_MAX].max(axis=0))
+        found |= {"nfuncs": self.potential.n_functions, "ncoefs": len(self._parameters)}
+        gradient = None if command != GRADIENT else total[self._head :] + slope[self.trainable]
+        return loss, gradient, found
+
+    def _predict(self, command: int, x: np.ndarray) -> Prediction | None:
+        which = "train" if command == PREDICT else "test"
+        structures = self.structures if which == "train" else self.test_structures
+        prediction = self._evaluators[which].predict(self.full(x))
+        rows = getattr(structures, "rows", None)
+        parts = parallel.gather((rows, structures.atoms_per_structure, prediction), self.comm)
+        return None if parts is None else _in_order(parts)
+
+
+def _loss_settings(loss: Mapping[str, Any] | None) -> dict[str, Any]:
+    given = dict(loss or {})
+    for key in given:
+        if key not in LOSS_KEYS:
+            raise PacehpcError(f"loss: unknown key `{key}`; known are {', '.join(LOSS_KEYS)}.")
+    settings = {key: 0.0 for key in LOSS_KEYS} | given
+    kappa = settings["kappa"]
+    if kappa != "auto" and not (isinstance(kappa, int | float) and 0.0 <= kappa <= 1.0):
+        raise PacehpcError(
+            f"loss: kappa is {kappa}; give a number from 0 (energies alone) to 1 (forces alone), or auto."
+        )
+    return settings
+
+
+def kappa_auto(structures: Structures, comm: Any | None) -> float:
+    """σ_E²/(σ_E² + σ_F²) over all ranks: sample deviation (n - 1) of E^ref/N, population deviation of |F^ref|."""
+    energies = structures.energy / structures.atoms_per_structure
+    forces = np.linalg.norm(structures.forces, axis=1)
+    n_e, n_f, sum_e, sum_f = parallel.allreduce_sum([len(energies), len(forces), energies.sum(), forces.sum()], comm)
+    squares = [np.sum((energies - sum_e / n_e) ** 2), np.sum((forces - sum_f / n_f) ** 2)]
+    squares_e, squares_f = parallel.allreduce_sum(squares, comm)
+    variance_e, variance_f = squares_e / max(n_e - 1.0, 1.0), squares_f / n_f
+    if variance_e + variance_f == 0.0:
+        raise PacehpcError(
+            "fit.loss.kappa: auto needs energies or forces that differ between structures; give a number."
+        )
+    return float(variance_e / (variance_e + variance_f))
+
+
+def regularisation(
+    potential: Potential, parameters: np.ndarray, loss: Mapping[str, Any], gradient: bool = True
+) -> tuple[dict[str, float], np.ndarray]:
+    """The contributions to the loss (by column of metrics.txt, factors included) and their gradient (n_parameters,).
+
+    L1 and L2 act on the function coefficients, smoothness and orthogonality on the radial ones. Sets the radial
+    coefficients of `potential`.
+    """
+    slope = np.zeros(len(parameters))
+    n_radial = sum(c.size for c in potential.radcoefficients.values())
+    functions = parameters[n_radial:]
+    l1, l2 = float(loss["L1_coeffs"]), float(loss["L2_coeffs"])
+    found = {"l1_reg_contrib": 0.0, "l2_reg_contrib": 0.0, "smooth_orth": 0.0}
+    found |= {"smooth_w1": 0.0, "smooth_w2": 0.0, "smooth_w3": 0.0}
+    if l1:
+        found["l1_reg_contrib"] = l1 * float(np.abs(functions).sum())
+        slope[n_radial:] += l1 * np.sign(functions)
+    if l2:
+        found["l2_reg_contrib"] = l2 * float(functions @ functions)
+        slope[n_radial:] += 2.0 * l2 * functions
+    factors = np.array([loss["w0_rad"], loss["w1_rad"], loss["w2_rad"]], dtype=np.float64)
+    if factors.any() or loss["w_orth"]:
+        for pair, where in potential.radial_slices.items():
+            potential.radcoefficients[pair] = parameters[where].reshape(potential.radcoefficients[pair].shape)
+    if factors.any():
+        values, slopes = radial.smoothness(potential)
+        for k, value in enumerate((factors * values).tolist()):
+            found[f"smooth_w{k + 1}"] = value
+        slope[:n_radial] += factors @ slopes
+    if loss["w_orth"]:
+        value, slope_orth = radial.orthogonality(potential)
+        found["smooth_orth"] = float(loss["w_orth"] * value)
+        slope[:n_radial] += loss["w_orth"] * slope_orth
+    return found, slope
+
+
+def shard(data: Any, potential: Potential, comm: Any | None) -> Structures:
+    """This rank's structures of a Dataset or Store; `Structures` are returned as they are."""
+    if isinstance(data, Structures):
+        return data
+    return data.shard(potential, parallel.rank_of(comm), parallel.size_of(comm))
+
+
+def _in_order(parts: list[tuple[np.ndarray | None, np.ndarray, Prediction]]) -> Prediction:
+    """The ranks' predictions as one, structures in the order of their rows (rank after rank where rows are None)."""
+    energies = np.concatenate([p.energies for _, _, p in parts])
+    forces = np.concatenate([p.forces for _, _, p in parts])
+    virials = np.concatenate([p.virials for _, _, p in parts])
+    if any(rows is None for rows, _, _ in parts):
+        return Prediction(energies, forces, virials)
+    rows = np.concatenate([rows for rows, _, _ in parts])
+    counts = np.concatenate([counts for _, counts, _ in parts])
+    order = np.argsort(rows, kind="stable")
+    atoms = np.argsort(np.repeat(rows, counts), kind="stable")
+    return Prediction(energies[atoms], forces[atoms], virials[order])

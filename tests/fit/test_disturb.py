@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import numpy as np
+
+from pacehpc.fit.disturb import disturb
+
+X = np.array([2.0, -0.5, 0.0, 1e-5])
+FUNCTIONS = np.array([False, False, True, True])
+
+
+def rng():
+    return np.random.default_rng(5)
+
+
+def test_each_kind_of_noise():
+    noise = rng().normal(size=4)
+    np.testing.assert_allclose(disturb(X, FUNCTIONS, rng(), relative=0.1), X + noise * 0.1 * [2.0, 0.5, 0.01, 0.01])
+    np.testing.assert_allclose(disturb(X, FUNCTIONS, rng(), absolute=0.1), X + 0.1 * noise)
+    random = disturb(X, FUNCTIONS, rng(), randomize=0.3)
+    np.testing.assert_array_equal(random[:2], X[:2])
+    np.testing.assert_allclose(random[2:], 0.3 * noise[:2])
+
+
+def test_without_noise_nothing_changes_and_the_input_is_kept():
+    x = X.copy()
+    result = disturb(x, FUNCTIONS, rng(), 0.1, 0.1, 0.1)
+    np.testing.assert_array_equal(x, X)
+    assert not np.array_equal(result, X)
+    np.testing.assert_array_equal(disturb(X, FUNCTIONS, rng()), X)

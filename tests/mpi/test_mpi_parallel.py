@@ -1,0 +1,91 @@
+"""How a job of several ranks ends: codes kept, an exception shown once, nobody left hanging."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from launch import ROOT, python
+
+PROGRAM = """
+import sys, time
+from pacehpc import parallel
+from pacehpc.errors import PacehpcError
+
+comm = parallel.world()
+rank, size = parallel.rank_of(comm), parallel.size_of(comm)
+
+
+def fail():
+    raise PacehpcError("the input is wrong")
+
+
+def program():
+    parallel.setup_logging(comm)
+    parallel.barrier(comm)
+    case = sys.argv[1]
+    if case == "code":
+        return 75
+    if case == "last" and rank == size - 1 or case == "every":
+        raise ValueError("broken")
+    if case == "user" and rank == 1:
+        fail()
+    if case == "agreed":
+        parallel.on_root(fail, comm)
+    if case == "share":
+        assert parallel.on_root(lambda: {"rank": rank}, comm) == {"rank": 0}
+        assert parallel.on_root(lambda: 1, comm, share=False) == (1 if rank == 0 else None)
+        assert parallel.allreduce_sum([rank, 1.0], comm).tolist() == [size * (size - 1) / 2, size]
+        assert parallel.node_rank(comm) == (rank, size)
+        parallel.log.info("information")
+        parallel.log.warning("warning")
+        return 0
+    parallel.barrier(comm)
+    time.sleep(60)
+
+
+sys.exit(parallel.run(program, comm))
+"""
+
+
+def run(case, n_ranks=3):
+    start = time.monotonic()
+    done = python(n_ranks, PROGRAM, case)
+    assert time.monotonic() - start < 20
+    return done
+
+
+def test_helpers_on_three_ranks():
+    done = run("share")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("information") == 1
+    assert "WARNING: warning" in done.stderr and "[rank 2 of 3] WARNING: warning" in done.stderr
+
+
+def test_the_exit_code_of_an_orderly_end_is_kept():
+    assert run("code").returncode == 75
+
+
+@pytest.mark.parametrize("case", ["last", "every"])
+def test_an_exception_ends_all_ranks_and_is_shown_once(case):
+    done = run(case)
+    assert done.returncode != 0
+    assert done.stderr.count("Traceback") == 1 and done.stderr.count("ValueError: broken") == 1
+
+
+@pytest.mark.parametrize("case", ["user", "agreed"])
+def test_a_users_error_is_one_message_without_traceback(case):
+    done = run(case)
+    assert done.returncode == 1
+    assert done.stderr.count("the input is wrong") == 1 and "Traceback" not in done.stderr
+    assert ("MPI_Abort" in done.stderr) == (case == "user")
+
+
+def test_ranks_that_do_not_see_each_other_are_refused():
+    code = "from pacehpc import parallel; parallel.world()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SLURM_STEP_NUM_TASKS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode != 0 and "separate programs" in done.stderr
