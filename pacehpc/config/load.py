@@ -1,0 +1,320 @@
+"""From an input file and command-line values to checked settings, or to one message with every mistake in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from pacehpc.config.kinds import KeyedError, nearest, shown
+from pacehpc.config.models import POLICIES, Settings
+from pacehpc.config.potential import KEYWORDS, Bond, Embedding, Functions, PotentialModel
+from pacehpc.config.unavailable import UNAVAILABLE
+from pacehpc.errors import PacehpcError
+from pacehpc.yamlio import load_yaml
+
+_SAME_IN_CONFIG = ("filename", "ignore_weights", "datapath", "seed")
+_QUERY_KEYS = ("element", "calculator", "ref_energy", "query_limit", "cache_ref_df")
+_OLD_FUNCTIONS = {"nradmax": "nradmax_by_orders", "lmax": "lmax_by_orders"}
+Path = tuple[Any, ...]
+
+
+def load_settings(
+    path: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    needs: tuple[str, ...] = (),
+) -> Settings:
+    """Checked settings of an input file.
+
+    path: the input file; None: defaults only. overrides: values of the command line by dotted path, such as
+    {"backend.evaluator": "cpu", "data.filename": ["a.pckl.gzip"], "potential": "x.yaml"}; they win over the file, None
+    counts as not given. needs: of "data" and "potential", what must be there.
+    Raises PacehpcError with all mistakes, each with line, path of the key and what to do.
+    """
+    reader = _Reader(str(path) if path is not None else "command line")
+    raw = load_yaml(path, reader.lines) if path is not None else {}
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise PacehpcError(f"{path}: must be keys and values such as `cutoff: 7`, not {shown(raw)}; see docs/input.md")
+    return reader.settings(raw, dict(overrides or {}), needs)
+
+
+class _Reader:
+    """Collects what is found wrong or worth a line while an input becomes settings."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lines: dict[Path, int] = {}
+        self.moved: dict[Path, Path] = {}  # where the user wrote what now stands elsewhere
+        self.problems: list[tuple[Path, str]] = []
+        self.notes: list[str] = []
+        self.overridden: dict[Path, Any] = {}
+
+    def settings(self, raw: dict[str, Any], overrides: dict[str, Any], needs: tuple[str, ...]) -> Settings:
+        self._short_forms(raw)
+        for key, value in overrides.items():
+            if value is not None:
+                self._override(raw, tuple(key.split(".")), value)
+        if isinstance(raw.get("data"), dict):
+            self._data(raw["data"])
+        if isinstance(raw.get("potential"), dict):
+            self._potential(raw["potential"])
+        if isinstance(raw.get("fit"), dict):
+            self._fit(raw["fit"])
+        for where in list(_paths(raw)):
+            reason = UNAVAILABLE.get(".".join(map(str, where)))
+            if reason is not None:
+                self.problems.append((where, f"not available yet: {reason}"))
+        result = None
+        try:
+            result = Settings.model_validate(raw)
+        except ValidationError as error:
+            for one in error.errors(include_url=False):
+                self.problems.append(self._problem(one))
+        if result is not None:
+            self._check(result, needs)
+        if self.problems:
+            raise PacehpcError(self._message())
+        self._say_unused(result, ())
+        self._say_meant(raw, result)
+        for where, value in self.overridden.items():
+            self.notes.append(f"{_dotted(where)}: {shown(value)} (command line)")
+        return result.finished(self.notes, {_dotted(where): value for where, value in self.overridden.items()})
+
+    # ------------------------------------------------------------------------------ forms of the same thing
+
+    def _short_forms(self, raw: dict[str, Any]) -> None:
+        for key in ("data", "potential"):
+            if isinstance(raw.get(key), str) or (key == "data" and isinstance(raw.get(key), list)):
+                raw[key] = {"filename": raw[key]}
+                self.moved[(key, "filename")] = (key,)
+
+    def _override(self, raw: dict[str, Any], where: Path, value: Any) -> None:
+        if where in (("data",), ("potential",)) and not isinstance(value, Mapping):
+            if where == ("potential",):
+                raw["potential"] = {}
+            where = (*where, "filename")
+        inner = raw
+        for key in where[:-1]:
+            if not isinstance(inner.get(key), dict):
+                inner[key] = {}
+            inner = inner[key]
+        inner[where[-1]] = value
+        if where == ("data", "filename") and isinstance(inner.get("config"), dict):
+            for key in ("filename", *_QUERY_KEYS):
+                inner["config"].pop(key, None)
+        self.overridden[where] = value
+
+    def _data(self, data: dict[str, Any]) -> None:
+        for key in _QUERY_KEYS[3:]:
+            if key in data and isinstance(data.get("config"), dict):
+                self.moved[("data", "config", key)] = ("data", key)
+                data["config"].setdefault(key, data.pop(key))
+        config = data.get("config")
+        if not isinstance(config, dict):
+            return
+        for key in _SAME_IN_CONFIG:
+            if key not in config:
+                continue
+            value = config.pop(key)
+            if key in data and data[key] != value and ("data", key) not in self.overridden:
+                self.problems.append((("data", "config", key), f"is also given as data.{key}; remove one of them"))
+            elif key not in data:
+                data[key] = value
+                self.moved[("data", key)] = ("data", "config", key)
+                self.notes.append(f"data.config.{key}: old form of data.{key}")
+        if not config:
+            del data["config"]
+
+    def _potential(self, potential: dict[str, Any]) -> None:
+        if "element" in potential:
+            self._single_element(potential)
+        for section in ("embeddings", "bonds", "functions"):
+            blocks = potential.get(section)
+            for key in list(blocks) if isinstance(blocks, dict) else []:
+                if isinstance(key, tuple):
+                    name = " ".join(map(str, key))
+                    self.moved[("potential", section, name)] = ("potential", section, key)
+                    if name in blocks:
+                        self.problems.append(
+                            (("potential", section, key), f"is also given as `{name}`; remove one of them")
+                        )
+                    blocks[name] = blocks.pop(key)
+        ignored = [name for name in ("elements", "embeddings", "bonds", "functions") if name in potential]
+        if potential.get("filename") and ignored:
+            self.notes.append(f"potential.{', potential.'.join(ignored)}: not used, potential.filename gives the basis")
+
+    def _single_element(self, potential: dict[str, Any]) -> None:
+        """The old form: `element`, and the keys of embeddings, bonds and functions at top level."""
+        if "elements" in potential:
+            self.problems.append((("potential", "element"), "is also given as potential.elements; remove one of them"))
+        potential["elements"] = [potential.pop("element")]
+        self.moved[("potential", "elements", 0)] = ("potential", "element")
+        rankmax = potential.pop("rankmax", None)
+        for section, model in (("embeddings", Embedding), ("bonds", Bond), ("functions", Functions)):
+            found = {}
+            for name in _names(model) + (tuple(_OLD_FUNCTIONS) if model is Functions else ()):
+                if name in potential:
+                    new = _OLD_FUNCTIONS.get(name, name) if model is Functions else name
+                    found[new] = potential.pop(name)
+                    self.moved[("potential", section, "ALL", new)] = ("potential", name)
+                    if new != name and isinstance(rankmax, int) and isinstance(found[new], list):
+                        found[new] = found[new][:rankmax]
+            if found:
+                potential.setdefault(section, {"ALL": found})
+        self.notes.append("potential.element: old form of elements, embeddings, bonds and functions")
+
+    def _fit(self, fit: dict[str, Any]) -> None:
+        weighting = fit.get("weighting")
+        uniform = ("uniform", "UniformWeightingPolicy")
+        if weighting in uniform or (
+            isinstance(weighting, dict) and weighting.get("type") in uniform and len(weighting) == 1
+        ):
+            fit["weighting"] = None
+        options = fit.get("options")
+        if isinstance(options, dict) and "disp" in options:
+            self.notes.append("fit.options.disp: accepted, no meaning here: the log shows the progress")
+
+    # -------------------------------------------------------------------------------------- what is found
+
+    def _check(self, settings: Settings, needs: tuple[str, ...]) -> None:
+        """What concerns several sections."""
+        if "data" in needs and settings.data.filename is None:
+            self.problems.append((("data", "filename"), "is missing; name the file with the data here or after -d"))
+        if "potential" in needs and settings.potential is None:
+            self.problems.append((("potential",), "is missing; describe the potential or name a file here or after -p"))
+        for name, bond in ((settings.potential or {}).get("bonds") or {}).items():
+            if settings.cutoff is not None and bond.get("rcut", 0) > settings.cutoff:
+                message = (
+                    f"is smaller than rcut, {bond['rcut']} Å, of potential.bonds.{name}; make it larger or leave it out"
+                )
+                self.problems.append((("cutoff",), message))
+        test = settings.fit.min_relative_test_loss_per_iter
+        if test is not None and settings.data.test_filename is None and settings.data.test_size is None:
+            where = ("fit", "min_relative_test_loss_per_iter")
+            self.problems.append((where, "needs test data; give data.test_size or data.test_filename"))
+
+    def _say_unused(self, model: BaseModel, where: Path) -> None:
+        for name, field in type(model).model_fields.items():
+            value = getattr(model, name)
+            if isinstance(value, BaseModel):
+                self._say_unused(value, (*where, name))
+            elif value is not None and "unused" in (field.json_schema_extra or {}):
+                self.notes.append(f"{_dotted((*where, name))}: {field.description}")
+
+    def _say_meant(self, raw: dict[str, Any], settings: Settings) -> None:
+        evaluator = (raw.get("backend") or {}).get("evaluator")
+        if evaluator in ("tensorpot", "pyace"):
+            self.notes.append(f"backend.evaluator: {evaluator} means {settings.backend.evaluator} here")
+        potential = settings.potential or {}
+        n_elements = len(potential.get("elements", []))
+        for section in ("bonds", "functions"):
+            for key in potential.get(section, {}):
+                if n_elements and key in KEYWORDS and KEYWORDS.index(key) > n_elements:
+                    self.notes.append(
+                        f"potential.{section}.{key}: no meaning here: the potential has {n_elements} element(s)"
+                    )
+
+    def _problem(self, error: dict[str, Any]) -> tuple[Path, str]:
+        where = tuple(part for part in error["loc"] if part not in POLICIES and part != "blocks")
+        kind, given = error["type"], error.get("input")
+        if kind == "value_error":
+            problem = error["ctx"]["error"]
+            return where + (problem.path if isinstance(problem, KeyedError) else ()), str(problem)
+        if kind == "extra_forbidden":
+            return where, _unknown_key(where)
+        if kind == "missing":
+            return where, "is missing"
+        if kind in ("union_tag_invalid", "union_tag_not_found"):
+            name = given.get("type") if isinstance(given, dict) else None
+            close = nearest(name, POLICIES) if name else None
+            hint = f"; did you mean `{close}`?" if close else ""
+            return (*where, "type"), f"must be {' or '.join(POLICIES)}, not {shown(name)}{hint}"
+        if kind in ("model_type", "dict_type", "model_attributes_type"):
+            return where, f"must hold keys and values, not {shown(given)}"
+        return where, error["msg"]
+
+    def _message(self) -> str:
+        texts = []
+        for where, message in dict.fromkeys(self.problems):
+            origin = next(
+                (self.moved[where[:n]] + where[n:] for n in range(len(where), 0, -1) if where[:n] in self.moved), where
+            )
+            if any(where[: len(o)] == o for o in self.overridden):
+                texts.append((-1, origin, message))
+                continue
+            line = next((self.lines[origin[:n]] for n in range(len(origin), 0, -1) if origin[:n] in self.lines), None)
+            texts.append((line or 0, origin, message))
+        texts.sort(key=lambda text: text[0])
+        places = ["command line: " if n < 0 else f"line {n}: " if n else "" for n, _, _ in texts]
+        lines = [f"{place}{_dotted(text[1])}: {text[2]}" for place, text in zip(places, texts, strict=True)]
+        if len(lines) == 1:
+            return f"{self.name}, {lines[0]}" if lines[0].startswith("line ") else f"{self.name}: {lines[0]}"
+        return f"{self.name}: {len(lines)} mistakes\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _paths(value: Any, where: Path = ()) -> Iterator[Path]:
+    """Paths of all keys that have a value."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if inner is not None:
+                yield (*where, key)
+                yield from _paths(inner, (*where, key))
+
+
+def _dotted(where: Path) -> str:
+    text = ""
+    for part in where:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (f"({', '.join(map(str, part))})" if isinstance(part, tuple) else str(part))
+    return text
+
+
+def _names(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(field.alias or name for name, field in model.model_fields.items())
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """All models inside an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]
+
+
+def _models_at(where: Path) -> list[type[BaseModel]]:
+    """The models of the section at a path."""
+    models: list[type[BaseModel]] = [Settings]
+    for part in where:
+        inner = []
+        for model in models:
+            field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
+            field = field or model.model_fields.get("blocks")
+            inner += _models(field.annotation) if field is not None else []
+        models = inner or models
+    return models
+
+
+def _sections(model: type[BaseModel], where: Path = ()) -> Iterator[tuple[Path, str]]:
+    for name, field in model.model_fields.items():
+        if model is PotentialModel and name in ("embeddings", "bonds", "functions"):
+            continue
+        yield where, field.alias or name
+        for inner in _models(field.annotation):
+            yield from _sections(inner, (*where, name))
+
+
+def _unknown_key(where: Path) -> str:
+    key = where[-1]
+    known = [name for model in _models_at(where[:-1]) for name in _names(model)]
+    close = nearest(key, known)
+    if close:
+        return f"unknown key; did you mean `{close}`?"
+    elsewhere = next((path for path, name in _sections(Settings) if name == key), None)
+    if elsewhere is not None:
+        return f"unknown key; it belongs to {_dotted((*elsewhere, key))}"
+    return f"unknown key; known here: {', '.join(known)}"

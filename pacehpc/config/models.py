@@ -1,0 +1,431 @@
+"""The input file as typed settings: every key, its default, what it may hold and what it means.
+
+The reference page is generated from these models, see `reference.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, PrivateAttr, model_validator
+
+from pacehpc.config import kinds, optimizers
+from pacehpc.config.kinds import KeyedError, choice, kind, shown, suggestion
+from pacehpc.config.potential import KEYWORDS, Elements, PotentialSection
+from pacehpc.config.section import Section, unused
+
+# ---------------------------------------------------------------------------------------------------------- data
+
+
+def _test_size(value: Any) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or value == float("inf"):
+        raise ValueError(f"must be a fraction below 1 or a number of structures, not {shown(value)}")
+    if value >= 1 and value != int(value):
+        raise ValueError(f"must be a fraction below 1 or a whole number of structures, not {value}")
+    return float(value) if value < 1 else int(value)
+
+
+def _reference_energy(value: Any) -> float | str | dict[str, float]:
+    real = kinds.checker(kinds.Real)
+    if value == "auto":
+        return value
+    if isinstance(value, dict):
+        energies = {}
+        for key, energy in value.items():
+            if key != "shift" and key not in kinds.ELEMENTS:
+                raise KeyedError((key,), "unknown key; write symbols of elements, and `shift` if wanted")
+            try:
+                energies[key] = real(energy)
+            except ValueError as error:
+                raise KeyedError((key,), f"{error} (eV per atom)") from None
+        return energies
+    if isinstance(value, str):
+        raise ValueError(f"must be a number, auto or a mapping such as {{Al: -1.2, Ni: -3.4}}, not {shown(value)}")
+    return real(value)
+
+
+TestSize = kind("fraction below 1, or whole number", _test_size)
+
+
+ReferenceEnergy = kind("number, auto, or {element: number, shift: number}", _reference_energy)
+
+
+StressUnits = choice("eV/A3", "GPa", "kbar", "-kbar")
+
+
+class DatabaseQuery(Section):
+    """Structures from a database."""
+
+    element: Elements | None = Field(None, description="structures of these elements only")
+    calculator: kinds.Text | None = Field(None, description="key `calculator` of the rows")
+    ref_energy: kinds.Real | None = Field(
+        None, description="energy of the isolated atom, eV; default: from the database"
+    )
+    query_limit: kinds.Count | None = Field(None, description="take at most so many rows, chosen by seed")
+    cache_ref_df: kinds.Flag = Field(True, description="keep the result as a file in datapath")
+
+
+class Data(Section):
+    """Structures with energies and forces."""
+
+    filename: kinds.FileNames | None = Field(
+        None, description="data to fit: pickled pandas frame, extended XYZ or ASE database, recognised by content"
+    )
+    test_filename: kinds.FileNames | None = Field(None, description="data to test on")
+    test_size: TestSize | None = Field(
+        None, description="fraction or number of structures taken at random from the data as test set"
+    )
+    datapath: kinds.FileName | None = Field(
+        None, description="folder where relative file names are looked for; default: $PACEMAKERDATAPATH"
+    )
+    seed: kinds.CountOrZero | None = Field(None, description="of the random choice of the test set; default: `seed`")
+    reference_energy: ReferenceEnergy | None = Field(
+        None,
+        description="energy per atom that is subtracted, eV: one number, per element, or auto (least squares); "
+        "without it the data needs `energy_corrected`",
+    )
+    ignore_weights: kinds.Flag = Field(False, description="do not use the columns w_energy and w_forces of the data")
+    aug_factor: kinds.NotNegative = Field(
+        1e-4, description="factor on the weights of structures whose name starts with `augmented`"
+    )
+    stress_units: StressUnits = Field("eV/A3", description="of the column `stress`; -kbar: VASP's sign")
+
+    database: kinds.FileName | None = Field(
+        None, description="SQLite file or postgresql:// URL; default: $PACEHPC_DATABASE"
+    )
+    config: DatabaseQuery | None = Field(
+        None, description="query of the database; also the old place of filename, ignore_weights, datapath and seed"
+    )
+
+    @model_validator(mode="after")
+    def _one_test_set(self) -> Data:
+        if self.test_filename is not None and self.test_size is not None:
+            raise KeyedError(("test_size",), "give either test_size or test_filename, not both")
+        return self
+
+
+# ----------------------------------------------------------------------------------------------------------- fit
+
+
+def _kappa(value: Any) -> float | str:
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"must be a number from 0 (energies only) to 1 (forces only), or auto, not {shown(value)}")
+    return float(value)
+
+
+Kappa = kind("number from 0 to 1, or auto", _kappa)
+
+
+class Loss(Section):
+    """Terms of the loss function."""
+
+    kappa: Kappa = Field(
+        0.0, description="weight of forces against energies: (1-kappa) E + kappa F; auto: from their variances"
+    )
+    L1_coeffs: kinds.NotNegative = Field(0.0, description="factor of Σ|c| over the function coefficients")
+    L2_coeffs: kinds.NotNegative = Field(0.0, description="factor of Σc² over the function coefficients")
+    w0_rad: kinds.NotNegative = Field(0.0, description="factor of the size of the radial functions")
+    w1_rad: kinds.NotNegative = Field(0.0, description="factor of their first derivative")
+    w2_rad: kinds.NotNegative = Field(0.0, description="factor of their second derivative")
+    w_orth: kinds.NotNegative = Field(0.0, description="factor of their deviation from orthonormal coefficients")
+    stress: kinds.NotNegative = Field(0.0, description="factor of the stress term")
+    w1_coeffs: Any = unused("number", "L1_coeffs alone sets this term")
+    w2_coeffs: Any = unused("number", "L2_coeffs alone sets this term")
+
+
+StructureType = choice("all", "bulk", "cluster")
+
+
+EnergyZero = choice("convex_hull", "cohesive")
+
+
+class EnergyBasedWeighting(Section):
+    """Selects structures and weights them by their energy above the convex hull."""
+
+    type: Literal["EnergyBasedWeightingPolicy"] = Field(description="this policy")
+    nfit: kinds.Count | None = Field(None, description="number of structures to select; default: all")
+    n_lower: kinds.CountOrZero | None = Field(None, description="number to select from the lower tier")
+    n_upper: kinds.CountOrZero | None = Field(None, description="number to select from the upper tier")
+    DElow: kinds.NotNegative = Field(1.0, description="upper end of the lower tier, eV per atom")
+    DEup: kinds.Positive = Field(10.0, description="structures above are dropped, eV per atom")
+    DE: kinds.Real = Field(1.0, description="shift in w ∝ (e + |DE|)⁻², eV per atom")
+    DF: kinds.Real = Field(1.0, description="shift in w ∝ 1/(|F|² + |DF|), (eV/Å)²")
+    wlow: kinds.Fraction | None = Field(None, description="sum of the weights of the lower tier")
+    DFup: kinds.Positive | None = Field(None, description="structures with a larger force are dropped, eV/Å")
+    reftype: StructureType = Field("all", description="bulk: periodic in three directions; cluster: not")
+    energy: EnergyZero = Field("convex_hull", description="what energies are measured from")
+    seed: kinds.CountOrZero | None = Field(None, description="of the random selection; default: `seed`")
+    cutoff: Any = unused("number", "`cutoff` at top level is meant")
+
+    @model_validator(mode="after")
+    def _tiers(self) -> EnergyBasedWeighting:
+        if self.DElow > self.DEup:
+            raise KeyedError(("DElow",), f"must not be above DEup, {self.DEup} eV; is {self.DElow}")
+        return self
+
+
+class ExternalWeighting(Section):
+    """Takes weights from a file."""
+
+    type: Literal["ExternalWeightingPolicy"] = Field(description="this policy")
+    filename: kinds.FileName = Field(
+        description="pickled frame with the index of the data and columns w_energy and w_forces"
+    )
+
+
+def _ladder_step(value: Any) -> Any:
+    what = "must be a whole number of functions, a fraction below 1, or a list of both such as [10, 0.02]"
+    values = value if isinstance(value, list) else [value]
+    if not 1 <= len(values) <= 2 or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
+        raise ValueError(f"{what}, not {shown(value)}")
+    numbers = sum(1 for v in values if v >= 1 and v == int(v))
+    fractions = sum(1 for v in values if 0 < v < 1)
+    if numbers + fractions != len(values) or numbers > 1 or fractions > 1:
+        raise ValueError(f"{what}, not {shown(value)}")
+    cleaned = sorted((int(v) if v >= 1 else float(v) for v in values), reverse=True)
+    return cleaned if isinstance(value, list) else cleaned[0]
+
+
+_PARTS = ("func", "radial")
+
+
+def _parts(value: Any, path: tuple) -> list[str]:
+    """func, radial, [func, radial], or {func, radial} (a YAML set of keys without values)."""
+    parts = list(value) if isinstance(value, list | dict) else [value]
+    for part in parts:
+        if part not in _PARTS:
+            raise KeyedError(path, f"must be func, radial or both as a list, not {shown(part)}")
+    return parts
+
+
+def _trainable(value: Any) -> Any:
+    def block(name: Any, path: tuple, extra: tuple[str, ...]) -> Any:
+        if name in KEYWORDS or name in extra:
+            return name
+        elements = kinds.split_elements(name)
+        if elements is None:
+            names = [*KEYWORDS, *extra]
+            raise KeyedError(
+                path, f"{shown(name)} names no parameters; write elements such as AlNi; {suggestion(name, names)}"
+            )
+        return " ".join(elements)
+
+    if isinstance(value, dict):
+        return {block(name, (name,), ()): _parts(parts, (name,)) for name, parts in value.items()}
+    if isinstance(value, list):
+        if not value:
+            raise ValueError("an empty list leaves nothing to fit; write ALL")
+        mixed = [_trainable(v) if isinstance(v, dict) else block(v, (i,), _PARTS) for i, v in enumerate(value)]
+        return mixed
+    return block(value, (), _PARTS)
+
+
+_FUNCTION_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
+def _callback(value: Any) -> str:
+    if not isinstance(value, str) or not _FUNCTION_NAME.fullmatch(value):
+        raise ValueError(f"must be an importable function such as my_checks.after_iteration, not {shown(value)}")
+    return value
+
+
+Minimiser = kind("name", optimizers.method, str)
+
+
+LadderStep = kind("whole number, fraction below 1, or list of both", _ladder_step)
+
+
+LadderType = choice("body_order", "power_order")
+
+
+Trainable = kind("ALL, UNARY, ..., radial, func, elements, a list, or {elements: parts}", _trainable)
+
+
+Repulsion = choice("auto")
+
+
+Callbacks = kinds.list_of(kind("function", _callback, str), "list of functions", shortest=0, single=True)
+
+
+POLICIES = ("EnergyBasedWeightingPolicy", "ExternalWeightingPolicy")
+
+
+class Fit(Section):
+    """Loss, weights, optimizer and strategy."""
+
+    loss: Loss = Field(default_factory=Loss, description="terms of the loss function")
+    weighting: Annotated[EnergyBasedWeighting | ExternalWeighting, Field(discriminator="type")] | None = Field(
+        None, description="weights of structures and atoms; default: uniform"
+    )
+    optimizer: Minimiser = Field(
+        "BFGS", description="BFGS, or a method of scipy.optimize.minimize: " + ", ".join(list(optimizers.OPTIONS)[1:])
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="options of that method, such as gtol; see below",
+        json_schema_extra={"is": "mapping"},
+    )
+    maxiter: kinds.CountOrZero = Field(
+        100, description="iterations of each minimisation (each cycle of each ladder step)"
+    )
+    fit_cycles: kinds.Count = Field(1, description="number of minimisations, each from the best potential, disturbed")
+    noise_relative_sigma: kinds.NotNegative = Field(
+        0.0, description="relative disturbance of the parameters in each cycle"
+    )
+    noise_absolute_sigma: kinds.NotNegative = Field(
+        0.0, description="absolute disturbance of the parameters in each cycle"
+    )
+    randomize_func_coeffs: kinds.NotNegative = Field(
+        0.0, description="each cycle starts from random function coefficients of this size; all results are kept"
+    )
+    ladder_step: LadderStep | None = Field(
+        None, description="functions added in each step of a ladder fit; a fraction counts present functions"
+    )
+    ladder_type: LadderType = Field("body_order", description="which functions come first")
+    trainable_parameters: Trainable = Field("ALL", description="what is fitted; the rest keeps its values")
+    repulsion: Repulsion | None = Field(
+        None, description="auto: after the fit, ZBL repulsion below the shortest distances in the data"
+    )
+    min_relative_train_loss_per_iter: kinds.NotNegative | None = Field(
+        None, description="stop early when the loss falls less per iteration, as a fraction"
+    )
+    min_relative_test_loss_per_iter: kinds.NotNegative | None = Field(
+        None, description="the same with the loss of the test set"
+    )
+    early_stopping_patience: kinds.Count = Field(200, description="for so many iterations in a row")
+    callbacks: Callbacks = Field(
+        default_factory=list,
+        description="importable functions called after each iteration with basis_config, current_fit_iteration, "
+        "current_fit_cycle, current_ladder_step; returning True stops the fit",
+    )
+
+    @model_validator(mode="after")
+    def _options(self) -> Fit:
+        self.options = optimizers.check_options(self.optimizer, self.options)
+        inner = self.options.pop("maxiter", None)
+        if inner is not None:
+            if "maxiter" in self.model_fields_set and inner != self.maxiter:
+                raise KeyedError(
+                    ("options", "maxiter"), f"differs from fit.maxiter, {self.maxiter}; remove one of them"
+                )
+            self.maxiter = inner
+        return self
+
+
+# ------------------------------------------------------------------------------------------------------- backend
+
+
+def _gpu_index(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < -1:
+        raise ValueError(f"must be -1 (no GPU) or the number of a GPU, not {shown(value)}")
+    return value
+
+
+GpuIndex = kind("whole number, -1 or larger", _gpu_index)
+
+
+class GpuConfig(Section):
+    """The GPU of a run on one rank."""
+
+    gpu_ind: GpuIndex | None = Field(None, description="-1: CPU; else the GPU of a run on one rank")
+    mem_limit: kinds.NotNegative = Field(0.0, description="GPU memory per rank in MB; 0: all")
+
+
+_BATCHES = "batches are cut to the free memory"
+_RANKS = "the number of MPI ranks sets the parallelism"
+
+
+EvaluatorName = choice("auto", "cpu", "cuda", "reference", same={"tensorpot": "auto", "pyace": "auto"})
+
+
+ImageType = choice("png", "pdf", "svg")
+
+
+class Backend(Section):
+    """Where and how the loss is evaluated."""
+
+    evaluator: EvaluatorName = Field(
+        "auto", description="auto: cuda where a GPU is found, else cpu; tensorpot and pyace mean auto"
+    )
+    display_step: kinds.Count = Field(20, description="iterations between two tables of errors")
+    gpu_config: GpuConfig = Field(default_factory=GpuConfig, description="the GPU of a run on one rank")
+    memory_limit: kinds.MemorySize | None = Field(None, description="host memory per rank; default: what is free")
+    imagetype: ImageType = Field("png", description="of the figures in report/")
+    batch_size: Any = unused("whole number", _BATCHES)
+    batch_size_reduction: Any = unused("true or false", _BATCHES)
+    batch_size_reduction_factor: Any = unused("number", _BATCHES)
+    parallel_mode: Any = unused("name", _RANKS)
+    n_workers: Any = unused("whole number", _RANKS)
+
+    @model_validator(mode="after")
+    def _gpu(self) -> Backend:
+        if self.gpu_config.gpu_ind == -1:
+            if self.evaluator == "cuda":
+                raise KeyedError(
+                    ("gpu_config", "gpu_ind"), "-1 means no GPU, but backend.evaluator is cuda; remove one"
+                )
+            if self.evaluator == "auto":
+                self.evaluator = "cpu"
+        return self
+
+
+# ------------------------------------------------------------------------------------------------------ the whole
+
+
+def _metadata(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError(f"must be a mapping of names to texts, not {shown(value)}")
+    for key, text in value.items():
+        if isinstance(text, dict | list):
+            raise KeyedError((key,), f"must be a text or a number, not {shown(text)}")
+    return {str(key): "" if text is None else str(text) for key, text in value.items()}
+
+
+Metadata = kind("mapping", _metadata, dict)
+
+
+class Settings(Section):
+    """All keys of an input file."""
+
+    cutoff: kinds.Positive | None = Field(
+        None, description="radius of the neighbour list, Å; default: the largest rcut; smaller than an rcut is an error"
+    )
+    seed: kinds.CountOrZero = Field(42, description="of every random choice")
+    metadata: Metadata = Field(default_factory=dict, description="free pairs of names and texts, kept in the potential")
+    data: Data = Field(default_factory=Data, description="the data; `data: file` is short for data.filename")
+    potential: PotentialSection | None = Field(
+        None, description="the shape of the potential; `potential: file` continues the fit of that potential"
+    )
+    fit: Fit = Field(default_factory=Fit, description="loss, weights, optimizer and strategy")
+    backend: Backend = Field(default_factory=Backend, description="where and how the loss is evaluated")
+
+    _notes: list[str] = PrivateAttr(default_factory=list)
+    _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the log should say: keys without meaning here, old forms, values of the command line."""
+        return self._notes
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Values of the command line by dotted path."""
+        return self._overrides
+
+    def finished(self, notes: list[str], overrides: dict[str, Any]) -> Settings:
+        """With defaults that stand elsewhere in the input filled in."""
+        self._notes, self._overrides = notes, overrides
+        if self.data.seed is None:
+            self.data.seed = self.seed
+        if isinstance(self.fit.weighting, EnergyBasedWeighting) and self.fit.weighting.seed is None:
+            self.fit.weighting.seed = self.seed
+        return self
+
+    def resolved_yaml(self) -> str:
+        """All settings with their defaults, as an input file that means the same."""
+        values = self.model_dump(exclude_none=True, by_alias=True)
+        return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)

@@ -1,0 +1,143 @@
+"""The input reference of the documentation, made from the models: python -m pacehpc.config.reference > docs/input.md"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from pacehpc.config import models, optimizers, potential
+from pacehpc.config.kinds import Kind
+from pacehpc.config.unavailable import UNAVAILABLE
+
+_INTRODUCTION = """\
+# The input file
+
+Generated from the program by `python -m pacehpc.config.reference > docs/input.md`; edit the models, not this page.
+
+`pacehpc input.yaml` reads one YAML file (YAML 1.2: `1e-8` is a number, `No` and `Y` are words). Every key is checked at
+the start: an unknown key is an error that proposes the nearest known one, and all mistakes are shown at once with their
+lines. A key without a value means its default. Inputs of pacemaker run as they are.
+
+The smallest input of a fit:
+
+```yaml
+potential:
+  elements: [Al, Ni]
+  embeddings: {ALL: {npot: FinnisSinclairShiftedScaled, fs_parameters: [1, 1, 1, 0.5], ndensity: 2}}
+  bonds: {ALL: {radbase: SBessel, radparameters: [5.25], rcut: 6, dcut: 0.01}}
+  functions: {ALL: {nradmax_by_orders: [10, 3, 2], lmax_by_orders: [0, 2, 1]}}
+data: {filename: df.pckl.gzip}
+fit: {loss: {kappa: 0.3}}
+```
+
+Energies are in eV, lengths in Å, forces in eV/Å.
+"""
+_POTENTIAL = """
+Keys of `embeddings`, `bonds` and `functions` are keywords or elements: ALL < UNARY < BINARY < TERNARY < QUATERNARY <
+QUINARY < elements such as `AlNi`, `Al Ni` or `(Al, Ni)`; later ones override earlier ones key by key. For embeddings and
+bonds one element means itself or its own pair, and a pair holds for both directions. In `functions` the first element is
+the centre, the others are neighbours: `AlNi` names the block of Al with Ni around it.
+
+The old form for one element (`element`, and all keys directly under `potential`) is understood as well.
+"""
+_SECTIONS: tuple[tuple[str, str, type[BaseModel], str], ...] = (
+    ("Top level", "", models.Settings, ""),
+    ("data", "data", models.Data, ""),
+    ("data.config", "data.config", models.DatabaseQuery, ""),
+    ("potential", "potential", potential.PotentialModel, _POTENTIAL),
+    ("potential.embeddings", "potential.embeddings.*", potential.Embedding, ""),
+    ("potential.bonds", "potential.bonds.*", potential.Bond, ""),
+    ("potential.functions", "potential.functions.*", potential.Functions, ""),
+    ("fit", "fit", models.Fit, ""),
+    ("fit.loss", "fit.loss", models.Loss, ""),
+    (
+        "fit.weighting: EnergyBasedWeightingPolicy",
+        "fit.weighting",
+        models.EnergyBasedWeighting,
+        "\nColumns `w_energy` and `w_forces` of the data win over this section unless `data.ignore_weights` is true.\n",
+    ),
+    ("fit.weighting: ExternalWeightingPolicy", "fit.weighting", models.ExternalWeighting, ""),
+    ("backend", "backend", models.Backend, ""),
+    ("backend.gpu_config", "backend.gpu_config", models.GpuConfig, ""),
+)
+
+
+def reference() -> str:
+    """The page as Markdown."""
+    parts = [_INTRODUCTION]
+    for title, path, model, text in _SECTIONS:
+        rows = [
+            _row(f"{path}.{field.alias or name}".lstrip("."), field.alias or name, field)
+            for name, field in model.model_fields.items()
+            if name != "blocks"
+        ]
+        if model is potential.Functions:
+            name = "number_of_functions_per_element"
+            field = potential.FunctionsSection.model_fields[name]
+            rows.append(_row(f"potential.functions.{name}", f"{name} (beside the blocks)", field))
+        table = "| key | type | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows)
+        parts.append(f"## {title}\n\n{model.__doc__}\n{text}\n{table}\n")
+    parts.append(_options())
+    return "\n".join(parts)
+
+
+def _row(path: str, name: str, field: FieldInfo) -> str:
+    meaning = field.description or ""
+    if path in UNAVAILABLE:
+        meaning = f"**not available yet**; {meaning}"
+    cells = (f"`{name}`", _type(field), _default(field), meaning)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _type(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    if isinstance(extra, dict):
+        return str(extra["is"])
+    for item in field.metadata:
+        if isinstance(item, Kind):
+            return item.text
+    return _annotation_text(field.annotation)
+
+
+def _annotation_text(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return ", ".join(get_args(annotation))
+    for inner in get_args(annotation):
+        if isinstance(inner, Kind):
+            return inner.text
+    texts = [_annotation_text(inner) for inner in get_args(annotation) if inner is not type(None)]
+    return next((text for text in texts if text != "section"), "section")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "–" if field.default_factory is not None else "needed"
+    value = field.default
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _options() -> str:
+    lines = [
+        "## fit.options",
+        "",
+        "Besides `maxiter` (the same as fit.maxiter), the options of the chosen `fit.optimizer`; their meaning and defaults",
+        "are those of scipy.optimize.minimize. `scipy-BFGS` is scipy's own BFGS; `BFGS` gives the same iterates faster.",
+        "",
+        "| optimizer | options |",
+        "| --- | --- |",
+    ]
+    lines += [
+        f"| {name} | {', '.join(f'`{option}`' for option in known)} |" for name, known in optimizers.OPTIONS.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
