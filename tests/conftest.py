@@ -1,0 +1,92 @@
+"""What tests of several rooms share: golden values, data outside the checkout, an independent neighbour search."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pacehpc.backends.interface import Structures
+
+BACKENDS = ["reference"]
+
+GOLDEN = Path(__file__).parent / "golden"
+POTENTIALS = sorted(path.stem for path in (GOLDEN / "potentials").glob("*.extxyz"))
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`backend`: every backend that runs here; `golden_name`: every potential under golden/potentials."""
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", BACKENDS)
+    if "golden_name" in metafunc.fixturenames:
+        metafunc.parametrize("golden_name", POTENTIALS)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of reference values."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """Path of a file in the folder beside the checkout that holds large data; without it a test is skipped."""
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"{path} is missing on a machine that has to run every test")
+            pytest.skip(f"needs {name} in {SHARED}")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def brute_force() -> Callable[..., Structures]:
+    """Structures of a list of atoms by trying all images: nothing of the package's neighbour search is used."""
+    return _brute_force
+
+
+def _brute_force(potential, frames) -> Structures:
+    elements = list(potential.elements)
+    species, vectors, partners, counts, volumes = [], [], [], [], []
+    start = 0
+    for atoms in frames:
+        symbols = atoms.get_chemical_symbols()
+        species += [elements.index(symbol) for symbol in symbols]
+        images = [range(-n, n + 1) for n in _images(atoms, potential.cutoff)]
+        shifts = np.array(list(itertools.product(*images))) @ atoms.cell.array
+        for i, symbol in enumerate(symbols):
+            d = atoms.positions[None, :, :] + shifts[:, None, :] - atoms.positions[i]
+            r = np.linalg.norm(d, axis=2)
+            rcut = np.array([potential.bonds[symbol, other].rcut for other in symbols])
+            image, j = np.nonzero((r > 0) & (r < rcut))
+            vectors.append(d[image, j])
+            partners.append(j + start)
+            counts.append(len(j))
+        start += len(atoms)
+        volumes.append(atoms.get_volume() if atoms.pbc.all() else 0.0)
+    return Structures(
+        atom_offsets=np.cumsum([0] + [len(atoms) for atoms in frames]),
+        species=np.array(species, dtype=np.int32),
+        bond_offsets=np.cumsum([0, *counts]),
+        bond_atom=np.concatenate(partners).astype(np.int32),
+        bond_vector=np.concatenate(vectors),
+        volumes=np.array(volumes),
+    )
+
+
+def _images(atoms, cutoff: float) -> list[int]:
+    """Images to try along each cell vector: those within the cutoff plus the structure's own extent."""
+    if not atoms.pbc.any():
+        return [0, 0, 0]
+    reach = cutoff + np.linalg.norm(np.ptp(atoms.positions, axis=0))
+    heights = 1.0 / np.linalg.norm(np.linalg.pinv(atoms.cell.array), axis=0)
+    return [int(np.ceil(reach / h)) if periodic else 0 for h, periodic in zip(heights, atoms.pbc, strict=True)]
