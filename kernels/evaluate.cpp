@@ -1,0 +1,240 @@
+// The host's schedule: batches of whole structures go through both passes while their nodes stay in cache.
+//
+// First pass, tile by tile: A, nodes, densities, embedding, their adjoints, forces. Then the residuals of the batch's
+// structures, which need nothing else. Second pass: the tangent of the adjoint of the first along the residuals, which
+// gives the whole gradient. Threads take whole batches and keep gradients of their own.
+#include "bonds.h"
+#include "embedding.h"
+#include "forces.h"
+#include "moments.h"
+#include "products.h"
+#include "radial.h"
+
+#include <chrono>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+enum Stage {
+  BASE, NODES, DENSITIES, EMBEDDING, DENSITY_ADJOINT, NODE_ADJOINT, MOMENT_ADJOINT, FORCES, RESIDUALS,
+  TANGENT_MOMENTS, TANGENT_BASE, NODE_TANGENTS, DENSITY_TANGENTS, DENSITY_GRADIENT, NODE_GRADIENT, RADIAL_GRADIENT, N_STAGES
+};
+
+struct Clock {
+  double* seconds;
+  std::chrono::steady_clock::time_point last;
+  Clock(double* stages) : seconds(stages) { if (seconds) last = std::chrono::steady_clock::now(); }
+  void finish(Stage stage) {
+    if (!seconds) return;
+    const auto now = std::chrono::steady_clock::now();
+    seconds[stage] += std::chrono::duration<double>(now - last).count();
+    last = now;
+  }
+};
+
+// what a tile keeps from the first pass for the second
+struct TileState {
+  Lanes Phi, Phi_bar, y, dF, ddF, G;
+  TileState(const Problem& P, double* memory, index_t tile) {
+    Phi = lane_array(memory);
+    Phi_bar = Phi + P.max_components;
+    y = Phi_bar + P.max_components;
+    dF = y + P.max_y;
+    ddF = dF + ND;
+    G = P.moments ? lane_array(P.moments + P.moment_start[tile] * LANES) : ddF + ND;
+  }
+};
+
+// what one tile after the other uses
+struct Scratch {
+  Lanes w, dG, dPhi, dPhi_bar, dy;
+  Scratch(const Problem& P, double* memory) {
+    w = lane_array(memory);
+    dG = w + P.max_moments;
+    dPhi = dG + P.max_moments;
+    dPhi_bar = dPhi + P.max_components;
+    dy = dPhi_bar + P.max_components;
+  }
+};
+
+static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, bool forces, double* stages) {
+  Clock clock(stages);
+  const int e = P.tile_element[tile];
+  const ElementTable& element = P.elements[e];
+  const int* atoms = P.tile_atoms + tile * LANES;
+  lanes rho[ND], dF[ND], ddF[ND], F;
+  if (!P.moments) make_moments(P, tile, false, t.G);
+  make_atomic_base(P, e, t.G, t.Phi, rho);
+  clock.finish(BASE);
+  couple(element, t.Phi);
+  clock.finish(NODES);
+  make_densities(element, t.Phi, rho, t.y);
+  clock.finish(DENSITIES);
+  make_embedding(element, rho, F, dF, ddF);
+  lanes energy = F;
+#if CORE
+  const lanes cutoff = gather_from_atoms(P.core_cutoff, 1, atoms);
+  energy = F * cutoff + gather_from_atoms(P.core_energy, 1, atoms);
+  for (int p = 0; p < ND; p++) { dF[p] *= cutoff; ddF[p] *= cutoff; }
+#endif
+  store_to_atoms(P.atom_energies, 1, atoms, P.tile_count[tile], energy);
+  for (int p = 0; p < ND; p++) { t.dF[p] = dF[p]; t.ddF[p] = ddF[p]; }
+  if (!forces) return;
+  for (index_t k = 0; k < element.n_components; k++) t.Phi_bar[k] = broadcast(0);
+  clock.finish(EMBEDDING);
+  density_adjoint(element, t.Phi, t.Phi_bar, dF, t.y);
+  clock.finish(DENSITY_ADJOINT);
+  couple_adjoint(element, t.Phi, t.Phi_bar);
+  clock.finish(NODE_ADJOINT);
+  make_moment_adjoint(P, e, t.Phi_bar, dF, s.w);
+  clock.finish(MOMENT_ADJOINT);
+  make_forces(P, tile, s.w, F);
+  clock.finish(FORCES);
+}
+
+// energies, and what the loss asks of energies, forces and virials: a_s and b_i
+static void make_residuals(const Problem& P, index_t first, index_t last, bool gradient) {
+  for (index_t s = first; s < last; s++) {
+    const index_t begin = P.atom_offsets[s], end = P.atom_offsets[s + 1];
+    double energy = 0;
+    for (index_t i = begin; i < end; i++) energy += P.atom_energies[i];
+    P.structure_energies[s] = energy;
+    if (!gradient) continue;
+    const double per_atom = 1.0 / (end - begin);
+    const double a = 2 * (1 - P.kappa) * P.w_energy[s] * (energy - P.energy[s]) * per_atom * per_atom;
+    for (index_t i = begin; i < end; i++) {
+      for (int k = 0; k < 3; k++)
+        P.residuals[4 * i + k] = 2 * P.kappa * P.w_forces[i] * (P.atom_forces[4 * i + k] - P.forces[4 * i + k]);
+      P.residuals[4 * i + 3] = a;
+    }
+#if STRESS
+    double strain[6];
+    for (int q = 0; q < 6; q++) {
+      double virial = 0;
+      for (index_t i = begin; i < end; i++) virial += P.atom_virials[6 * i + q];
+      const double target = P.volumes[s] * P.stress[6 * s + q];
+      strain[q] = target == target ? -2 * P.stress_weight * P.w_energy[s] * (virial - target) * per_atom * per_atom : 0;
+    }
+    for (index_t i = begin; i < end; i++)
+      for (int q = 0; q < 6; q++) P.strain_residuals[6 * i + q] = strain[q];
+#endif
+  }
+}
+
+static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, bool tangents, double* functions,
+                        Lanes radial, Lanes first, double* stages) {
+  Clock clock(stages);
+  const int e = P.tile_element[tile];
+  const ElementTable& element = P.elements[e];
+  const int* atoms = P.tile_atoms + tile * LANES;
+  lanes drho[ND], dF[ND], dF_dot[ND], alpha[ND], beta[ND];
+  lanes a = gather_from_atoms(P.residuals + 3, 4, atoms);
+  const lanes dcutoff = make_moments(P, tile, true, s.dG);
+#if CORE
+  const lanes cutoff = gather_from_atoms(P.core_cutoff, 1, atoms), zero = broadcast(0), one = broadcast(1);
+  a -= select(cutoff > zero, dcutoff / select(cutoff > zero, cutoff, one), zero);
+#endif
+  clock.finish(TANGENT_MOMENTS);
+  make_atomic_base(P, e, s.dG, s.dPhi, drho);
+  clock.finish(TANGENT_BASE);
+  couple_tangent(element, t.Phi, s.dPhi);
+  clock.finish(NODE_TANGENTS);
+  make_density_tangents(element, t.Phi, s.dPhi, t.y, drho, s.dy);
+  for (int p = 0; p < ND; p++) {
+    dF[p] = t.dF[p];
+    dF_dot[p] = t.ddF[p] * drho[p];
+    alpha[p] = a * dF[p] - dF_dot[p];
+    beta[p] = -dF[p];
+  }
+  for (index_t k = 0; k < element.n_components; k++) s.dPhi_bar[k] = broadcast(0);
+  clock.finish(DENSITY_TANGENTS);
+  density_adjoint_tangent(element, t.Phi, s.dPhi, s.dPhi_bar, dF, dF_dot, alpha, beta, t.y, s.dy, functions);
+  clock.finish(DENSITY_GRADIENT);
+  couple_adjoint_tangent(element, t.Phi, s.dPhi, t.Phi_bar, s.dPhi_bar);
+  clock.finish(NODE_GRADIENT);
+  for (index_t k = 0; k < element.n_leaves; k++) s.dPhi_bar[k] = a * t.Phi_bar[k] - s.dPhi_bar[k];
+  add_radial_gradient(P, e, s.dPhi_bar, t.Phi_bar, t.G, s.dG, alpha, beta, radial, first);
+  clock.finish(RADIAL_GRADIENT);
+}
+
+static void start_forces(const Problem& P, index_t first, index_t last) {
+#if CORE
+  memcpy(P.atom_forces + 4 * first, P.core_forces + 4 * first, sizeof(double) * 4 * (last - first));
+#if STRESS
+  memcpy(P.atom_virials + 6 * first, P.core_virials + 6 * first, sizeof(double) * 6 * (last - first));
+#endif
+#else
+  memset(P.atom_forces + 4 * first, 0, sizeof(double) * 4 * (last - first));
+#if STRESS
+  memset(P.atom_virials + 6 * first, 0, sizeof(double) * 6 * (last - first));
+#endif
+#endif
+}
+
+extern "C" {
+
+index_t size_of_problem() { return sizeof(Problem); }
+index_t size_of_element_table() { return sizeof(ElementTable); }
+index_t size_of_bond_type() { return sizeof(BondType); }
+index_t number_of_stages() { return N_STAGES; }
+
+// once per set of positions: bond records, core repulsion, stored moments
+void prepare(const Problem* problem) {
+  const Problem& P = *problem;
+#pragma omp parallel for num_threads(P.n_threads) schedule(static)
+  for (index_t batch = 0; batch < P.n_batches; batch++) {
+    const index_t* b = P.batches + 4 * batch;
+    for (index_t tile = b[0]; tile < b[1]; tile++) {
+      make_bonds(P, tile);
+#if CORE
+      make_core(P, tile);
+#endif
+      if (P.moments) make_moments(P, tile, false, lane_array(P.moments + P.moment_start[tile] * LANES));
+    }
+  }
+}
+
+// energies (0), energies and forces (1), or also the gradient of the data part of the loss (2)
+void evaluate(const Problem* problem, int what) {
+  const Problem& P = *problem;
+#pragma omp parallel num_threads(P.n_threads)
+  {
+    index_t thread = 0;
+#ifdef _OPENMP
+    thread = omp_get_thread_num();
+#endif
+    double* memory = P.workspace + thread * P.workspace_size;
+    double* stages = P.stage_ticks ? P.stage_ticks + thread * N_STAGES : 0;
+    const Scratch scratch(P, memory);
+    double* tiles = memory + (2 * P.max_moments + 2 * P.max_components + P.max_y) * LANES;
+    const index_t functions_size = P.max_functions * ND + LANES;
+    double* functions = P.gradient_functions + thread * P.n_elements * functions_size;
+    double* radial = P.gradient_radial + thread * P.n_elements * P.n_radial_gradient * LANES;
+    double* first = P.gradient_first + thread * P.n_elements * P.n_first_gradient * LANES;
+    if (what == 2) {
+      memset(functions, 0, sizeof(double) * P.n_elements * functions_size);
+      memset(radial, 0, sizeof(double) * P.n_elements * P.n_radial_gradient * LANES);
+      memset(first, 0, sizeof(double) * P.n_elements * P.n_first_gradient * LANES);
+    }
+    for (index_t batch = P.thread_batches[thread]; batch < P.thread_batches[thread + 1]; batch++) {
+      const index_t* b = P.batches + 4 * batch;
+      if (what > 0) start_forces(P, P.atom_offsets[b[2]], P.atom_offsets[b[3]]);
+      for (index_t tile = b[0]; tile < b[1]; tile++) {
+        const index_t place = what == 2 ? tile - b[0] : 0;
+        first_pass(P, tile, TileState(P, tiles + place * P.tile_workspace, tile), scratch, what > 0, stages);
+      }
+      Clock clock(stages);
+      make_residuals(P, b[2], b[3], what == 2);
+      clock.finish(RESIDUALS);
+      if (what == 2)
+        for (index_t tile = b[0]; tile < b[1]; tile++) {
+          const index_t e = P.tile_element[tile];
+          second_pass(P, tile, TileState(P, tiles + (tile - b[0]) * P.tile_workspace, tile), scratch,
+                      P.kappa > 0 || P.stress_weight > 0, functions + e * functions_size,
+                      lane_array(radial + e * P.n_radial_gradient * LANES),
+                      lane_array(first + e * P.n_first_gradient * LANES), stages);
+        }
+    }
+  }
+}
+}

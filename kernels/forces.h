@@ -1,0 +1,104 @@
+// Bond adjoint: f_ij = ∂E_i/∂r_j = Σ w ∇(env T_j Y_lm), added to the atoms' forces (and virials).
+#pragma once
+#include "harmonics.h"
+#include "problem.h"
+
+// S_lm = Σ_j w_jlm T_j and dS_lm = Σ_j w_jlm T_j', a block of lm at a time in registers
+template <int J, int N_LM, int first> FN void contract_radial(LanesIn w, const lanes* T, const lanes* D, lanes* S, lanes* dS) {
+  constexpr int FIT = N_LM <= 9 ? N_LM : N_LM == 25 ? 9 : 8, NB = N_LM - first < FIT ? N_LM - first : FIT;
+  lanes s[NB], d[NB];
+  UNROLL for (int q = 0; q < NB; q++) { s[q] = w[first + q]; d[q] = broadcast(0); }
+  if constexpr (J > 1)
+    UNROLL for (int q = 0; q < NB; q++) { d[q] = w[N_LM + first + q]; s[q] += d[q] * T[1]; }
+#ifndef __CUDACC__
+#pragma GCC unroll 2
+#endif
+  for (int j = 2; j < J; j++) {
+    const lanes t = T[j], u = D[j];
+    UNROLL for (int q = 0; q < NB; q++) {
+      const lanes x = w[j * N_LM + first + q];
+      s[q] += x * t;
+      d[q] += x * u;
+    }
+  }
+  UNROLL for (int q = 0; q < NB; q++) { S[first + q] = s[q]; dS[first + q] = d[q]; }
+  if constexpr (first + NB < N_LM) contract_radial<J, N_LM, first + NB>(w, T, D, S, dS);
+}
+
+struct ForceSum {
+  lanes x, y, z;
+  lanes virial[6];
+};
+
+template <int J, int L>
+STAGE void add_bond_forces(const Problem& P, index_t slot, index_t n_slots, LanesIn w, lanes embedding_energy, ForceSum& sum) {
+  constexpr int N_LM = (L + 1) * (L + 1);
+  for (index_t end = slot + n_slots; slot < end; slot++) {
+    const LanesIn bond = lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES);
+    const lanes ux = bond[0], uy = bond[1], uz = bond[2], inverse = bond[3], slope = bond[5], env = bond[6], denv = bond[7];
+    lanes T[J], D[J], S[N_LM], dS[N_LM];
+    chebyshev<J>(T, D, bond[4]);
+    contract_radial<J, N_LM, 0>(w, T, D, S, dS);
+    Harmonics<L> y;
+    harmonics<L>(y, ux, uy, uz);
+    // value = Σ S Y, radial = Σ dS Y, (gx, gy, gz) = Σ S ∇Y before projection on the sphere
+    lanes value = broadcast(0), radial = value, gx = value, gy = value, gz = value;
+    UNROLL for (int l = 0; l <= L; l++) {
+      value += S[l * l] * y.Q[0][l];
+      radial += dS[l * l] * y.Q[0][l];
+      if (l) gz += S[l * l] * y.D[0][l];
+    }
+    UNROLL for (int m = 1; m <= L; m++) {
+      lanes re = broadcast(0), im = re, dre = re, dim = re, zre = re, zim = re;
+      UNROLL for (int l = m; l <= L; l++) {
+        const lanes Q = y.Q[m][l], S_re = S[l * l + 2 * m - 1], S_im = S[l * l + 2 * m];
+        re += S_re * Q;
+        im += S_im * Q;
+        dre += dS[l * l + 2 * m - 1] * Q;
+        dim += dS[l * l + 2 * m] * Q;
+        if (l > m) { zre += S_re * y.D[m][l]; zim += S_im * y.D[m][l]; }
+      }
+      value += re * y.re[m] + im * y.im[m];
+      radial += dre * y.re[m] + dim * y.im[m];
+      if (m < L) gz += zre * y.re[m] + zim * y.im[m];
+      const lanes mre = (double)m * re, mim = (double)m * im;
+      gx += mre * y.re[m - 1] + mim * y.im[m - 1];
+      gy += mim * y.re[m - 1] - mre * y.im[m - 1];
+    }
+    const lanes across = env * inverse;
+    lanes along = denv * value + env * slope * radial - across * (ux * gx + uy * gy + uz * gz);
+#if CORE
+    along += embedding_energy * lane_array((const double*)P.core_slope + slot * LANES)[0];
+#endif
+    const lanes fx = along * ux + across * gx, fy = along * uy + across * gy, fz = along * uz + across * gz;
+    sum.x += fx; sum.y += fy; sum.z += fz;
+#if STRESS
+    const lanes r = 1 / select(inverse > 0, inverse, broadcast(1));
+    sum.virial[0] += fx * ux * r; sum.virial[1] += fy * uy * r; sum.virial[2] += fz * uz * r;
+    sum.virial[3] += fy * uz * r; sum.virial[4] += fx * uz * r; sum.virial[5] += fx * uy * r;
+#endif
+    subtract_from_rows(P.atom_forces, P.bond_atoms + slot * LANES, fx, fy, fz);
+  }
+}
+
+STAGE void make_forces(const Problem& P, index_t tile, LanesIn w, lanes embedding_energy) {
+  const int e = P.tile_element[tile];
+  const int* atoms = P.tile_atoms + tile * LANES;
+  ForceSum sum;
+  sum.x = sum.y = sum.z = broadcast(0);
+  for (int q = 0; q < 6; q++) sum.virial[q] = broadcast(0);
+  for (index_t mu = 0; mu < P.n_elements; mu++) {
+    const PairTable& pair = P.pairs[e * P.n_elements + mu];
+    const index_t slot = P.tile_slot_offset[tile * P.n_elements + mu], n_slots = P.tile_slots[tile * P.n_elements + mu];
+    switch (pair.bond_class) {
+#define CASE(id, J, L, N) \
+  case id: add_bond_forces<J, L>(P, slot, n_slots, w + pair.moment_offset, embedding_energy, sum); break;
+      BOND_CLASSES(CASE)
+#undef CASE
+    }
+  }
+  subtract_from_rows(P.atom_forces, atoms, -sum.x, -sum.y, -sum.z);
+#if STRESS
+  for (int q = 0; q < 6; q++) add_to_atoms(P.atom_virials + q, 6, atoms, P.tile_count[tile], sum.virial[q]);
+#endif
+}

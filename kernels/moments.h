@@ -1,0 +1,126 @@
+// Moments of the environment, G_{μ j lm} = Σ_{j∈μ} env T_j(x) Y_lm, and their change Ġ when every bond moves by ṙ.
+//
+// The radial index j counts Chebyshev polynomials (the elementary radial basis), so G depends on positions alone.
+#pragma once
+#include "harmonics.h"
+#include "problem.h"
+
+// registers for a block of moments: JB radial × LB angular, kept over CHUNK bonds
+template <int N_LM> struct MomentBlock {
+  static constexpr int LB = N_LM % 9 == 0 ? 9 : N_LM % 8 == 0 ? 8 : N_LM % 5 == 0 ? 5 : N_LM % 7 == 0 ? 7 : 4;
+  static constexpr int JB = LB >= 7 ? 2 : 4;
+  static constexpr int CHUNK = N_LM <= 4 ? 1 : N_LM <= 9 ? 2 : 8;
+};
+
+template <int J, int L, int CHUNK>
+FN void add_moments(const Problem& P, LanesIn bond, const int* atoms, const double* core_slope, bool tangent, lanes bx,
+                    lanes by, lanes bz, const lanes* strain, Lanes moments, lanes& dcutoff) {
+  constexpr int N_LM = (L + 1) * (L + 1);
+  constexpr int LB = MomentBlock<N_LM>::LB, JB = MomentBlock<N_LM>::JB;
+  lanes T[CHUNK][J], D[CHUNK][J];        // with T_j: value, with D_j = T_j': slope
+  lanes with_T[CHUNK][N_LM], with_D[CHUNK][N_LM];
+#ifndef __CUDACC__
+#pragma GCC unroll 1
+#endif
+  for (int c = 0; c < CHUNK; c++, bond = bond + BOND_RECORD, atoms += LANES) {
+    const lanes ux = bond[0], uy = bond[1], uz = bond[2], inverse = bond[3], slope = bond[5], env = bond[6], denv = bond[7];
+    lanes value = env, along_x = broadcast(0), tx = along_x, ty = along_x, tz = along_x;
+    if (tangent) {  // ṙ = b_j − b_i (+ strain · r), split along and across the bond
+      gather_rows(P.residuals, atoms, tx, ty, tz);
+      tx -= bx; ty -= by; tz -= bz;
+#if STRESS
+      const lanes r = 1 / select(inverse > 0, inverse, broadcast(1));
+      tx += r * (strain[0] * ux + strain[5] * uy + strain[4] * uz);
+      ty += r * (strain[5] * ux + strain[1] * uy + strain[3] * uz);
+      tz += r * (strain[4] * ux + strain[3] * uy + strain[2] * uz);
+#endif
+      const lanes along = tx * ux + ty * uy + tz * uz, scale = env * inverse;
+#if CORE
+      dcutoff += lane_array(core_slope + c * LANES)[0] * along;
+#endif
+      tx = scale * (tx - along * ux); ty = scale * (ty - along * uy); tz = scale * (tz - along * uz);
+      value = denv * along;
+      along_x = env * slope * along;
+    }
+    chebyshev<J>(T[c], D[c], bond[4]);
+    Harmonics<L> y;
+    harmonics<L>(y, ux, uy, uz);
+    UNROLL for (int l = 0; l <= L; l++) {
+      with_T[c][l * l] = value * y.Q[0][l] + tz * y.D[0][l];
+      with_D[c][l * l] = along_x * y.Q[0][l];
+    }
+    UNROLL for (int m = 1; m <= L; m++) {
+      const lanes dre = (double)m * (y.re[m - 1] * tx - y.im[m - 1] * ty), gre = along_x * y.re[m];
+      const lanes dim = (double)m * (y.re[m - 1] * ty + y.im[m - 1] * tx), gim = along_x * y.im[m];
+      UNROLL for (int l = m; l <= L; l++) {
+        const lanes Q = y.Q[m][l], radial = value * Q + tz * y.D[m][l];
+        with_T[c][l * l + 2 * m - 1] = radial * y.re[m] + Q * dre;
+        with_T[c][l * l + 2 * m] = radial * y.im[m] + Q * dim;
+        with_D[c][l * l + 2 * m - 1] = Q * gre;
+        with_D[c][l * l + 2 * m] = Q * gim;
+      }
+    }
+  }
+  for (int j0 = 0; j0 < J; j0 += JB)
+    for (int q0 = 0; q0 < N_LM; q0 += LB) {
+      lanes sum[JB][LB];
+      UNROLL for (int u = 0; u < JB; u++)
+        UNROLL for (int q = 0; q < LB; q++)
+          sum[u][q] = j0 + u < J && q0 + q < N_LM ? moments[(j0 + u) * N_LM + q0 + q] : broadcast(0);
+      UNROLL for (int c = 0; c < CHUNK; c++)
+        UNROLL for (int u = 0; u < JB; u++) {
+          const int j = j0 + u < J ? j0 + u : J - 1;
+          const lanes t = T[c][j], d = D[c][j];
+          UNROLL for (int q = 0; q < LB; q++) {
+            const int k = q0 + q < N_LM ? q0 + q : N_LM - 1;
+            sum[u][q] += t * with_T[c][k] + d * with_D[c][k];
+          }
+        }
+      UNROLL for (int u = 0; u < JB; u++)
+        UNROLL for (int q = 0; q < LB; q++)
+          if (j0 + u < J && q0 + q < N_LM) moments[(j0 + u) * N_LM + q0 + q] = sum[u][q];
+    }
+}
+
+template <int J, int L>
+STAGE void add_moments_of_class(const Problem& P, index_t slot, index_t n_slots, bool tangent, lanes bx, lanes by,
+                                lanes bz, const lanes* strain, Lanes moments, lanes& dcutoff) {
+  constexpr int CHUNK = MomentBlock<(L + 1) * (L + 1)>::CHUNK;
+  const index_t end = slot + n_slots;
+  if (n_slots >= 4 * CHUNK)
+    for (; slot + CHUNK <= end; slot += CHUNK)
+      add_moments<J, L, CHUNK>(P, lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES),
+                               P.bond_atoms + slot * LANES, P.core_slope + slot * LANES, tangent, bx, by, bz, strain,
+                               moments, dcutoff);
+  for (; slot < end; slot++)
+    add_moments<J, L, 1>(P, lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES),
+                         P.bond_atoms + slot * LANES, P.core_slope + slot * LANES, tangent, bx, by, bz, strain, moments,
+                         dcutoff);
+}
+
+// G of a tile, or with `tangent` its change Ġ along the residuals; returns the change of f_c
+STAGE lanes make_moments(const Problem& P, index_t tile, bool tangent, Lanes moments) {
+  const int e = P.tile_element[tile];
+  const int* atoms = P.tile_atoms + tile * LANES;
+  lanes bx = broadcast(0), by = bx, bz = bx, dcutoff = bx, strain[6];
+  if (tangent) gather_rows(P.residuals, atoms, bx, by, bz);
+#if STRESS
+  if (tangent)
+    for (int q = 0; q < 6; q++) strain[q] = gather_from_atoms(P.strain_residuals + q, 6, atoms);
+#endif
+  for (index_t k = 0; k < P.elements[e].n_moments; k++) moments[k] = broadcast(0);
+  for (index_t mu = 0; mu < P.n_elements; mu++) {
+    const PairTable& pair = P.pairs[e * P.n_elements + mu];
+    const index_t slot = P.tile_slot_offset[tile * P.n_elements + mu], n_slots = P.tile_slots[tile * P.n_elements + mu];
+    switch (pair.bond_class) {
+#define CASE(id, J, L, N)                                                                                   \
+  case id:                                                                                                  \
+    add_moments_of_class<J, L>(P, slot, n_slots, tangent, bx, by, bz, strain, moments + pair.moment_offset, \
+                               dcutoff);                                                                    \
+    break;
+      BOND_CLASSES(CASE)
+#undef CASE
+    }
+  }
+  return dcutoff;
+}

@@ -1,0 +1,288 @@
+// Products: nodes couple two nodes by a constant real tensor, densities are bilinear forms over nodes.
+//
+// COUPLING_OUT_t(OUT, P) lists the components of the result, OUT(k, Σ g_ijk P(i, j)), and COUPLING_PAIRS_t(PAIR, C) the
+// transpose, PAIR(i, j, Σ g_ijk C(k)), of coupling type t; both come with the potential's shape (generated from
+// Clebsch–Gordan coefficients). Bars are adjoints, dots are tangents.
+#pragma once
+#include "problem.h"
+
+#define PRODUCT(i, j) (a[i] * b[j])
+#define PRODUCT_DOT(i, j) (a[i] * db[j] + da[i] * b[j])
+#define ASSIGN(k, sum) c[k] = sum;
+#define BAR(k) c##k
+#define BAR_DOT(k) d##k
+
+// Φ_c = g Φ_a Φ_b
+STAGE void couple(const ElementTable& element, Lanes Phi) {
+  const int* node = element.nodes;
+  for (index_t k = 0; k < element.n_nodes; k++, node += 4) {
+    const Lanes a = Phi + node[1], b = Phi + node[2], c = Phi + node[3];
+    switch (node[0]) {
+#define CASE(t, na, nb, nc) case t: { COUPLING_OUT_##t(ASSIGN, PRODUCT) } break;
+      COUPLINGS(CASE)
+#undef CASE
+    }
+  }
+}
+
+STAGE void couple_tangent(const ElementTable& element, LanesIn Phi, Lanes dPhi) {
+  const int* node = element.nodes;
+  for (index_t k = 0; k < element.n_nodes; k++, node += 4) {
+    const LanesIn a = Phi + node[1], b = Phi + node[2], da = dPhi + node[1], db = dPhi + node[2];
+    const Lanes c = dPhi + node[3];
+    switch (node[0]) {
+#define CASE(t, na, nb, nc) case t: { COUPLING_OUT_##t(ASSIGN, PRODUCT_DOT) } break;
+      COUPLINGS(CASE)
+#undef CASE
+    }
+  }
+}
+
+// Φ̄_a += g Φ̄_c Φ_b and Φ̄_b += g Φ̄_c Φ_a; a is written back before b is read, they may be the same node
+#define ADJOINT_PAIR(i, j, m)      \
+  {                                \
+    const lanes g = m;             \
+    to_a[i] += g * b[j];           \
+    to_b[j] += g * a[i];           \
+  }
+STAGE void couple_adjoint(const ElementTable& element, LanesIn Phi, Lanes Phi_bar) {
+  for (index_t k = element.n_nodes - 1; k >= 0; k--) {
+    const int* node = element.nodes + 4 * k;
+    const LanesIn a = Phi + node[1], b = Phi + node[2];
+    const Lanes a_bar = Phi_bar + node[1], b_bar = Phi_bar + node[2], c_bar = Phi_bar + node[3];
+    switch (node[0]) {
+#define CASE(t, na, nb, nc)                                            \
+  case t: {                                                            \
+    lanes to_a[na], to_b[nb];                                          \
+    UNROLL for (int i = 0; i < na; i++) to_a[i] = broadcast(0);        \
+    UNROLL for (int j = 0; j < nb; j++) to_b[j] = broadcast(0);        \
+    COUPLING_LOAD_##t(LOAD)                                            \
+    COUPLING_PAIRS_##t(ADJOINT_PAIR, BAR)                              \
+    UNROLL for (int i = 0; i < na; i++) a_bar[i] += to_a[i];           \
+    UNROLL for (int j = 0; j < nb; j++) b_bar[j] += to_b[j];           \
+  } break;
+#define LOAD(k) const lanes c##k = c_bar[k];
+      COUPLINGS(CASE)
+#undef LOAD
+#undef CASE
+    }
+  }
+}
+
+// tangent of the adjoint
+#define ADJOINT_TANGENT_PAIR(i, j, m, dm)  \
+  {                                        \
+    const lanes g = m, dg = dm;            \
+    to_a[i] += dg * b[j] + g * db[j];      \
+    to_b[j] += dg * a[i] + g * da[i];      \
+  }
+STAGE void couple_adjoint_tangent(const ElementTable& element, LanesIn Phi, LanesIn dPhi, LanesIn Phi_bar, Lanes dPhi_bar) {
+  for (index_t k = element.n_nodes - 1; k >= 0; k--) {
+    const int* node = element.nodes + 4 * k;
+    const LanesIn a = Phi + node[1], b = Phi + node[2], da = dPhi + node[1], db = dPhi + node[2], c_bar = Phi_bar + node[3];
+    const Lanes a_bar = dPhi_bar + node[1], b_bar = dPhi_bar + node[2], dc_bar = dPhi_bar + node[3];
+    switch (node[0]) {
+#define CASE(t, na, nb, nc)                                            \
+  case t: {                                                            \
+    lanes to_a[na], to_b[nb];                                          \
+    UNROLL for (int i = 0; i < na; i++) to_a[i] = broadcast(0);        \
+    UNROLL for (int j = 0; j < nb; j++) to_b[j] = broadcast(0);        \
+    COUPLING_LOAD_##t(LOAD)                                            \
+    COUPLING_TANGENT_PAIRS_##t(ADJOINT_TANGENT_PAIR, BAR, BAR_DOT)     \
+    UNROLL for (int i = 0; i < na; i++) a_bar[i] += to_a[i];           \
+    UNROLL for (int j = 0; j < nb; j++) b_bar[j] += to_b[j];           \
+  } break;
+#define LOAD(k) const lanes c##k = c_bar[k], d##k = dc_bar[k];
+      COUPLINGS(CASE)
+#undef LOAD
+#undef CASE
+    }
+  }
+}
+
+// ---- densities: ρ_p = Σ_a Φ_a·y_ap with y_ap = Σ_b c_abp Φ_b, left node by left node ----
+
+// y_p = Σ_k c_kp Φ_b(k); several sums at once hide the latency of the additions
+template <int M> FN void sum_right_nodes(LanesIn Phi, const int* right, index_t n, const double* c, Lanes y) {
+  constexpr int R = ND * M <= 2 ? 4 : ND * M <= 6 ? 2 : 1;
+  lanes sum[R][ND][M];
+  UNROLL for (int r = 0; r < R; r++)
+    UNROLL for (int p = 0; p < ND; p++) UNROLL for (int i = 0; i < M; i++) sum[r][p][i] = broadcast(0);
+  index_t k = 0;
+  for (; k + R <= n; k += R)
+    UNROLL for (int r = 0; r < R; r++) {
+      const LanesIn b = Phi + right[k + r];
+      UNROLL for (int i = 0; i < M; i++) {
+        const lanes x = keep_in_register(b[i]);
+        UNROLL for (int p = 0; p < ND; p++) sum[r][p][i] += c[(k + r) * ND + p] * x;
+      }
+    }
+  for (; k < n; k++) {
+    const LanesIn b = Phi + right[k];
+    UNROLL for (int i = 0; i < M; i++) {
+      const lanes x = keep_in_register(b[i]);
+      UNROLL for (int p = 0; p < ND; p++) sum[0][p][i] += c[k * ND + p] * x;
+    }
+  }
+  UNROLL for (int p = 0; p < ND; p++)
+    UNROLL for (int i = 0; i < M; i++) {
+      lanes total = sum[0][p][i];
+      UNROLL for (int r = 1; r < R; r++) total += sum[r][p][i];
+      y[p * M + i] = total;
+    }
+}
+
+template <int M>
+FN void density_group(LanesIn Phi, const int* right, index_t n, int left, const double* c, lanes* rho, Lanes y) {
+  sum_right_nodes<M>(Phi, right, n, c, y);
+  UNROLL for (int p = 0; p < ND; p++) UNROLL for (int i = 0; i < M; i++) rho[p] += y[p * M + i] * Phi[left + i];
+}
+
+template <int M>
+FN void density_tangent_group(LanesIn Phi, LanesIn dPhi, const int* right, index_t n, int left, const double* c, LanesIn y,
+                              lanes* drho, Lanes dy) {
+  sum_right_nodes<M>(dPhi, right, n, c, dy);
+  UNROLL for (int p = 0; p < ND; p++)
+    UNROLL for (int i = 0; i < M; i++) drho[p] += dy[p * M + i] * Phi[left + i] + y[p * M + i] * dPhi[left + i];
+}
+
+// Φ̄_a += Σ_p F'_p y_p, Φ̄_b += c_kp F'_p Φ_a
+template <int M>
+FN void density_adjoint_group(LanesIn Phi, Lanes Phi_bar, const int* right, index_t n, int left, const double* c,
+                              const lanes* dF, LanesIn y) {
+  lanes q[ND][M];
+  UNROLL for (int i = 0; i < M; i++) {
+    const lanes a = Phi[left + i];
+    lanes to_a = Phi_bar[left + i];
+    UNROLL for (int p = 0; p < ND; p++) {
+      q[p][i] = dF[p] * a;
+      to_a += dF[p] * y[p * M + i];
+    }
+    Phi_bar[left + i] = to_a;
+  }
+  for (index_t k = 0; k < n; k++) {
+    const Lanes b_bar = Phi_bar + right[k];
+    UNROLL for (int i = 0; i < M; i++) {
+      lanes to_b = b_bar[i];
+      UNROLL for (int p = 0; p < ND; p++) to_b += c[k * ND + p] * q[p][i];
+      b_bar[i] = to_b;
+    }
+  }
+}
+
+// what one function adds to the gradient of its coefficients, atom by atom: alpha_p B + beta_p Ḃ
+template <int M>
+FN void function_gradient(LanesIn b, LanesIn db, const lanes (&with_b)[ND][M], const lanes (&with_db)[ND][M],
+                          const lanes* a, const lanes* da, const lanes* alpha, const lanes* beta, lanes* gradient) {
+  if constexpr (M <= 3) {
+    UNROLL for (int p = 0; p < ND; p++) gradient[p] = broadcast(0);
+    UNROLL for (int i = 0; i < M; i++) {
+      const lanes x = keep_in_register(b[i]), dx = keep_in_register(db[i]);
+      UNROLL for (int p = 0; p < ND; p++) gradient[p] += with_b[p][i] * x + with_db[p][i] * dx;
+    }
+  } else {
+    lanes B = broadcast(0), dB = B;
+    UNROLL for (int i = 0; i < M; i++) {
+      const lanes x = keep_in_register(b[i]), dx = db[i];
+      B += a[i] * x;
+      dB += da[i] * x + a[i] * dx;
+    }
+    UNROLL for (int p = 0; p < ND; p++) gradient[p] = alpha[p] * B + beta[p] * dB;
+  }
+}
+
+// tangent of the adjoint, and the gradient of the functions' coefficients
+template <int M>
+FN void density_adjoint_tangent_group(LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, const int* right, index_t n, int left,
+                                      const double* c, const lanes* dF, const lanes* dF_dot, const lanes* alpha,
+                                      const lanes* beta, LanesIn y, LanesIn dy, double* gradient) {
+  lanes q[ND][M], a[M], da[M], with_b[ND][M], with_db[ND][M];
+  UNROLL for (int i = 0; i < M; i++) {
+    a[i] = Phi[left + i];
+    da[i] = dPhi[left + i];
+    lanes to_a = dPhi_bar[left + i];
+    UNROLL for (int p = 0; p < ND; p++) {
+      q[p][i] = dF_dot[p] * a[i] + dF[p] * da[i];
+      to_a += dF_dot[p] * y[p * M + i] + dF[p] * dy[p * M + i];
+    }
+    dPhi_bar[left + i] = to_a;
+  }
+  for (index_t k = 0; k < n; k++) {
+    const Lanes b_bar = dPhi_bar + right[k];
+    UNROLL for (int i = 0; i < M; i++) {
+      lanes to_b = b_bar[i];
+      UNROLL for (int p = 0; p < ND; p++) to_b += c[k * ND + p] * q[p][i];
+      b_bar[i] = to_b;
+    }
+  }
+  UNROLL for (int i = 0; i < M; i++)
+    UNROLL for (int p = 0; p < ND; p++) {
+      with_b[p][i] = alpha[p] * a[i] + beta[p] * da[i];
+      with_db[p][i] = beta[p] * a[i];
+    }
+  index_t k = 0;
+#ifndef __CUDACC__
+  constexpr int AT_ONCE = ND < LANES ? LANES / ND : 1;
+  if constexpr (ND <= LANES) for (; k + AT_ONCE <= n; k += AT_ONCE) {
+    lanes v[LANES];
+    UNROLL for (int r = 0; r < LANES; r++) if (r >= AT_ONCE * ND) v[r] = broadcast(0);
+    UNROLL for (int r = 0; r < AT_ONCE; r++)
+      function_gradient<M>(Phi + right[k + r], dPhi + right[k + r], with_b, with_db, a, da, alpha, beta, v + r * ND);
+    add_sums_over_lanes(gradient + k * ND, v);
+  }
+#endif
+  for (; k < n; k++) {
+    lanes v[ND];
+    function_gradient<M>(Phi + right[k], dPhi + right[k], with_b, with_db, a, da, alpha, beta, v);
+    UNROLL for (int p = 0; p < ND; p++) {
+      const double sum = sum_over_lanes(v[p]);
+      add_once(gradient + k * ND + p, sum);
+    }
+  }
+}
+
+STAGE void make_densities(const ElementTable& element, LanesIn Phi, lanes* rho, Lanes y) {
+  const int* group = element.groups;
+  for (index_t g = 0; g < element.n_groups; g++, y = y + ND * group[1], group += 4) {
+    switch (group[1]) {
+#define CASE(M) case M: density_group<M>(Phi, element.right + group[2], group[3], group[0], element.c + (index_t)group[2] * ND, rho, y); break;
+      NODE_SIZES(CASE)
+#undef CASE
+    }
+  }
+}
+
+STAGE void make_density_tangents(const ElementTable& element, LanesIn Phi, LanesIn dPhi, LanesIn y, lanes* drho, Lanes dy) {
+  const int* group = element.groups;
+  for (index_t g = 0; g < element.n_groups; g++, y = y + ND * group[1], dy = dy + ND * group[1], group += 4) {
+    switch (group[1]) {
+#define CASE(M) case M: density_tangent_group<M>(Phi, dPhi, element.right + group[2], group[3], group[0], element.c + (index_t)group[2] * ND, y, drho, dy); break;
+      NODE_SIZES(CASE)
+#undef CASE
+    }
+  }
+}
+
+STAGE void density_adjoint(const ElementTable& element, LanesIn Phi, Lanes Phi_bar, const lanes* dF, LanesIn y) {
+  const int* group = element.groups;
+  for (index_t g = 0; g < element.n_groups; g++, y = y + ND * group[1], group += 4) {
+    switch (group[1]) {
+#define CASE(M) case M: density_adjoint_group<M>(Phi, Phi_bar, element.right + group[2], group[3], group[0], element.c + (index_t)group[2] * ND, dF, y); break;
+      NODE_SIZES(CASE)
+#undef CASE
+    }
+  }
+}
+
+STAGE void density_adjoint_tangent(const ElementTable& element, LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, const lanes* dF,
+                                   const lanes* dF_dot, const lanes* alpha, const lanes* beta, LanesIn y, LanesIn dy,
+                                   double* gradient) {
+  const int* group = element.groups;
+  for (index_t g = 0; g < element.n_groups; g++, y = y + ND * group[1], dy = dy + ND * group[1], group += 4) {
+    switch (group[1]) {
+#define CASE(M) case M: density_adjoint_tangent_group<M>(Phi, dPhi, dPhi_bar, element.right + group[2], group[3], group[0], element.c + (index_t)group[2] * ND, dF, dF_dot, alpha, beta, y, dy, gradient + (index_t)group[2] * ND); break;
+      NODE_SIZES(CASE)
+#undef CASE
+    }
+  }
+}
