@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Objective:
         test: Any | None = None,
         **options: Any,
     ) -> None:
-        """data, test: a Dataset or Store (cut into shards here), or this rank's `Structures`.
+        """data, test: a Dataset, which every rank cuts alike, or this rank's `Shard` or `Structures`.
 
         loss: keys of `fit.loss`, zero where absent; kappa a number or "auto". trainable: bool (n_parameters,), None =
         all; x and the gradient hold only these. options: of the backend.
@@ -62,11 +63,12 @@ class Objective:
             np.ones(len(self._parameters), dtype=bool) if trainable is None else np.asarray(trainable, bool)
         )
         self.x = self._parameters[self.trainable]
-        self.structures = shard(data, potential, comm)
-        self.test_structures = None if test is None else shard(test, potential, comm)
+        self.shards = {"train": shard(data, potential, comm)}
+        if test is not None:
+            self.shards["test"] = shard(test, potential, comm)
         self.loss = _loss_settings(loss)
         if self.loss["kappa"] == "auto":
-            self.loss["kappa"] = kappa_auto(self.structures, comm)
+            self.loss["kappa"] = kappa_auto(self.shards["train"].structures, comm)
         self.kappa = float(self.loss["kappa"])
         weights = LossWeights(kappa=self.kappa, stress=float(self.loss["stress"]))
 
@@ -74,14 +76,15 @@ class Objective:
         if parallel.node_rank(comm)[0] == 0:
             backends.prepare_kernels(self.backend, self.potential, weights)
         parallel.barrier(comm)
-        self._evaluators = {"train": self._evaluator(self.structures, weights, options)}
-        if self.test_structures is not None:
-            self._evaluators["test"] = self._evaluator(self.test_structures, weights, options)
+        self._evaluators = {
+            name: backends.create_evaluator(self.backend, self.potential, part.structures, weights, **options)
+            for name, part in self.shards.items()
+        }
         self.compile_seconds = time.perf_counter() - start
 
         # (structures, atoms, bonds) of each rank; on the root
-        mine = (self.structures.n_structures, self.structures.n_atoms, self.structures.n_bonds)
-        self.shard_sizes = parallel.gather(mine, comm)
+        s = self.shards["train"].structures
+        self.shard_sizes = parallel.gather((s.n_structures, s.n_atoms, s.n_bonds), comm)
         self.n_evaluations = 0
         self.rank_seconds = np.zeros(self.size)  # time of each rank's own part
         self.evaluation_seconds = 0.0  # wall time of all evaluations
@@ -94,9 +97,6 @@ class Objective:
         self._head = len(metrics.TERMS) + self.size * (_MAX + 1) + 1
         self._send = np.zeros(self._head + n)
         self._receive = np.zeros(self._head + n)
-
-    def _evaluator(self, structures: Structures, weights: LossWeights, options: Mapping[str, Any]) -> Any:
-        return backends.create_evaluator(self.backend, self.potential, structures, weights, **options)
 
     def __call__(self, x: np.ndarray, gradient: bool = True) -> tuple[float, np.ndarray | None]:
         """Loss and gradient (n,) at x (n,), the trainable parameters; sets `metrics`. gradient False: None instead."""
@@ -205,10 +205,9 @@ class Objective:
 
     def _predict(self, command: int, x: np.ndarray) -> Prediction | None:
         which = "train" if command == PREDICT else "test"
-        structures = self.structures if which == "train" else self.test_structures
+        part = self.shards[which]
         prediction = self._evaluators[which].predict(self.full(x))
-        rows = getattr(structures, "rows", None)
-        parts = parallel.gather((rows, structures.atoms_per_structure, prediction), self.comm)
+        parts = parallel.gather((part.rows, part.structures.atoms_per_structure, prediction), self.comm)
         return None if parts is None else _in_order(parts)
 
 
@@ -277,11 +276,25 @@ def regularisation(
     return found, slope
 
 
-def shard(data: Any, potential: Potential, comm: Any | None) -> Structures:
-    """This rank's structures of a Dataset or Store; `Structures` are returned as they are."""
-    if isinstance(data, Structures):
+@dataclass
+class Shard:
+    """One rank's structures and their positions in the whole data, (n_structures,) int; None: ranks follow each other."""
+
+    structures: Structures
+    rows: np.ndarray | None = None
+
+
+def shard(data: Any, potential: Potential, comm: Any | None) -> Shard:
+    """This rank's part of a Dataset, which every rank holds whole; a `Shard` is returned as it is."""
+    if isinstance(data, Shard):
         return data
-    return data.shard(potential, parallel.rank_of(comm), parallel.size_of(comm))
+    if isinstance(data, Structures):
+        return Shard(data)
+    rank, size = parallel.rank_of(comm), parallel.size_of(comm)
+    ends = np.cumsum(data.atoms_per_structure)
+    first, last = np.searchsorted(ends, data.n_atoms * np.array([rank, rank + 1]) / size, side="left")
+    rows = np.arange(first, last if rank + 1 < size else data.n_structures)
+    return Shard(data.structures(potential, rows), rows)
 
 
 def _in_order(parts: list[tuple[np.ndarray | None, np.ndarray, Prediction]]) -> Prediction:

@@ -19,8 +19,8 @@ log = logging.getLogger("pacehpc")
 class EarlyStop:
     """Stops when the relative change of the loss per iteration stayed above -threshold for `patience` iterations.
 
-    With d_k = (L_k - L_{k-1}) / L_{k-1} per iteration: there are at least `patience` iterations and every d_k among the last
-    `patience` is above -threshold. Losses may come every iteration or every few (test set).
+    With d_k = (L_k - L_{k-1}) / L_{k-1} per iteration: there are at least `patience` iterations and every d_k among the
+    last `patience` is above -threshold. Losses may come every iteration or every few (test set).
     """
 
     threshold: float

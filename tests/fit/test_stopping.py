@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 
 import pytest
 
@@ -18,7 +19,7 @@ def stops_at(losses, threshold, patience, every=1):
 
 def by_definition(losses, threshold, patience, every=1):
     """d_k = (L_k - L_{k-1}) / L_{k-1} per iteration, all of the last `patience` above -threshold."""
-    d = {k * every: (b - a) / a / every for k, (a, b) in enumerate(zip(losses, losses[1:]), start=1)}
+    d = {k * every: (b - a) / a / every for k, (a, b) in enumerate(pairwise(losses), start=1)}
     for iteration in d:
         last = [v for k, v in d.items() if iteration - patience < k <= iteration]
         if iteration >= patience and all(v > -threshold for v in last):
