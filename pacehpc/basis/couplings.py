@@ -6,7 +6,7 @@ the last one is coupled at the very end, of an odd number of results the last on
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -18,7 +18,7 @@ DEPENDENT = 1e-8
 """A function whose part outside the span of the earlier ones is smaller than this, relative to itself, is dependent."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def coupling_tree(rank: int) -> tuple[tuple[int, int], ...]:
     """Pairs of nodes that are coupled, in the order in which they arise; the last pair couples to L = 0.
 
@@ -41,7 +41,7 @@ def coupling_tree(rank: int) -> tuple[tuple[int, int], ...]:
     return tuple(pairs)
 
 
-@lru_cache(maxsize=None)
+@cache
 def couplings(ls: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """All LS that the triangle rules allow for ls coupled to L = 0, in lexicographic order.
 
@@ -132,7 +132,7 @@ def _coupling_tensor(ls: tuple[int, ...], LS: tuple[int, ...], subtrees: dict | 
     return tensor(2 * rank - 2)[:, 0]
 
 
-@lru_cache(maxsize=None)
+@cache
 def m_terms(ls: tuple[int, ...], LS: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Terms of B = Σ C(ms) Re Π_t A_{l_t m_t}: half of them (first non-zero m positive), doubled.
 
@@ -170,7 +170,7 @@ def _canonical(ms: np.ndarray, classes: tuple[int, ...]) -> np.ndarray:
     return np.where(mirrored_larger[:, None], rows[1], rows[0])
 
 
-@lru_cache(maxsize=None)
+@cache
 def merged_terms(
     ls: tuple[int, ...], LS_list: tuple[tuple[int, ...], ...], classes: tuple[int, ...], order: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -192,14 +192,14 @@ def merged_terms(
     inverse = inverse.reshape(-1)
     values = np.zeros((len(LS_list), len(unique)))
     start = 0
-    for row, (_, term_values) in zip(values, terms):
+    for row, (_, term_values) in zip(values, terms, strict=True):
         np.add.at(row, inverse[start : start + len(term_values)], term_values)
         start += len(term_values)
     kept = np.abs(values).max(axis=0) > DROPPED
     return unique[kept], values[:, kept]
 
 
-@lru_cache(maxsize=None)
+@cache
 def independent_couplings(ls: tuple[int, ...], groups: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """The couplings LS, in lexicographic order, whose functions do not vanish and are linearly independent.
 
@@ -216,7 +216,7 @@ def independent_couplings(ls: tuple[int, ...], groups: tuple[int, ...]) -> tuple
     if sum(ls) % 2:
         return ()
     candidates = couplings(ls)
-    classes = tuple(groups.index(group) + len(ls) * l for group, l in zip(groups, ls))
+    classes = tuple(groups.index(group) + len(ls) * l for group, l in zip(groups, ls, strict=True))
     if len(set(classes)) == len(ls) or not candidates:
         return candidates
     shape = [2 * l + 1 for l in ls]

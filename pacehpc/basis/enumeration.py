@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from itertools import chain, combinations, combinations_with_replacement, groupby, product
 from typing import NamedTuple
 
@@ -24,16 +24,18 @@ class Function(NamedTuple):
         return len(self.ns)
 
 
-def possible_blocks(elements: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every (centre, *others) with others a sorted set of the other elements, in alphabetical order."""
+def possible_blocks(elements: Sequence[str], largest: int) -> list[tuple[str, ...]]:
+    """Every (centre, *others) of up to `largest` elements, others a sorted set, in alphabetical order."""
     blocks = []
     for centre in elements:
         others = sorted(set(elements) - {centre})
-        blocks += [(centre, *chosen) for size in range(len(others) + 1) for chosen in combinations(others, size)]
+        blocks += [
+            (centre, *chosen) for size in range(min(largest, len(others) + 1)) for chosen in combinations(others, size)
+        ]
     return sorted(blocks)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _angular_functions(groups: tuple[int, ...], lmax: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
     """All (ls, LS) of factors whose equal labels mean equal (element, n), in lexicographic order."""
     runs = [len(list(run)) for _, run in groupby(groups)]
@@ -52,7 +54,7 @@ def block_functions(
     """
     centre, *others = block
     functions = []
-    for rank, (nmax, lmax) in enumerate(zip(nradmax_by_orders, lmax_by_orders), start=1):
+    for rank, (nmax, lmax) in enumerate(zip(nradmax_by_orders, lmax_by_orders, strict=True), start=1):
         for neighbours in combinations_with_replacement(sorted(block), rank):
             if not set(others) <= set(neighbours):
                 continue
@@ -61,7 +63,7 @@ def block_functions(
             choices = [list(combinations_with_replacement(range(1, nmax + 1), size)) for size in runs]
             for parts in product(*choices):
                 ns = tuple(chain.from_iterable(parts))
-                factors = list(zip(neighbours, ns))
+                factors = list(zip(neighbours, ns, strict=True))
                 groups = tuple(factors.index(factor) for factor in factors)
                 functions += [Function(elements, ns, ls, LS) for ls, LS in _angular_functions(groups, lmax)]
     return functions

@@ -27,7 +27,7 @@ def element_names(key: Any, elements: Iterable[str], where: str) -> tuple[str, .
         parts = re.findall(r"[A-Z][a-z]?", str(word))
         if "".join(parts) != str(word):
             raise PacehpcError(
-                f"{where}: '{key}' is neither a keyword ({', '.join(KEYWORDS)}) nor made of the elements {list(elements)}"
+                f"{where}: '{key}' is neither a keyword ({', '.join(KEYWORDS)}) nor made of elements ({list(elements)})"
             )
         names += parts
     unknown = [name for name in names if name not in elements]

@@ -186,7 +186,7 @@ class _Reader:
             names = pair[0] if pair[0] == pair[1] else f"{pair[0]} {pair[1]}' or '{pair[1]} {pair[0]}"
             self.fail(f"the radial part of the bond {' '.join(pair)} is missing; it belongs to speciesblock '{names}'")
         _, bond, coefficients = found[0]
-        for key, other, other_coefficients in found[1:]:
+        for _, other, other_coefficients in found[1:]:
             for name in bond.__dataclass_fields__:
                 if getattr(bond, name) != getattr(other, name):
                     self.fail(
@@ -245,7 +245,7 @@ class _Reader:
             for rows in data
         )
         if not nested and not (data == [] and math.prod(shape) == 0):
-            self.fail(f"radcoefficients: the lists do not have the shape [{shape[0]}][{shape[1]}][{shape[2]}] of {sizes}")
+            self.fail(f"radcoefficients: the lists are not of shape [{shape[0]}][{shape[1]}][{shape[2]}] of {sizes}")
         return self.array(flat).reshape(shape)
 
     def array(self, values: list) -> np.ndarray:
@@ -269,7 +269,9 @@ class _Reader:
             for elements, ns, ls, lint, c in raws:
                 functions.append(self.function(key, elements, ns, ls, lint, len(functions)))
                 if len(c) != ndensity:
-                    self.fail(f"function {len(functions)}: c has {len(c)} numbers, but ndensityi of {key[0]} is {ndensity}")
+                    self.fail(
+                        f"function {len(functions)}: c has {len(c)} numbers, but {key[0]} has ndensityi {ndensity}"
+                    )
                 coefficients.append(c)
         if len(set(functions)) < len(functions):
             twice = next(function for function, count in Counter(functions).items() if count > 1)
@@ -280,6 +282,7 @@ class _Reader:
         """The function with all its intermediate L, after all that can be wrong with it."""
         LS = self.complete.get((key, elements, len(ns), ls, lint))
         if LS is None:
+
             def wrong(message: str) -> NoReturn:
                 self.fail(f"function {index + 1} ({_describe(Function(elements, ns, ls, lint))}): {message}")
 
@@ -416,7 +419,7 @@ def _bond_lines(bond: Bond, coefficients: np.ndarray) -> list[str]:
 
 def _nbody_lines(block: Block) -> list[str]:
     lines = ["    nbody:"]
-    for (elements, ns, ls, LS), c in zip(block.functions, block.coefficients.tolist()):
+    for (elements, ns, ls, LS), c in zip(block.functions, block.coefficients.tolist(), strict=True):
         lint = f", lint: {list(LS)}" if LS else ""
         numbers = ", ".join([f"{value:.17g}" for value in c])
         lines.append(f"      - {{type: {' '.join(elements)}, nr: {list(ns)}, nl: {list(ls)}{lint}, c: [{numbers}]}}")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 RADIAL_BASES = ("ChebExpCos", "ChebPow", "ChebLinear", "SBessel")
 EMBEDDINGS = ("FinnisSinclairShiftedScaled", "FinnisSinclair")
+SIZES = ("nradbase", "nradmax", "lmax")
 INNER_CUTOFF_TYPES = ("distance", "density", "zbl")
 
 
@@ -79,7 +80,7 @@ def check_bond(bond: Bond, where: str) -> None:
     if len(bond.core_repulsion) != 2:
         raise PacehpcError(f"{where}: core-repulsion needs two numbers, got {list(bond.core_repulsion)}")
     _check_finite(bond.core_repulsion, f"{where}: core-repulsion")
-    for key in ("nradbase", "nradmax", "lmax"):
+    for key in SIZES:
         if getattr(bond, key) < 0:
             raise PacehpcError(f"{where}: {key} is {getattr(bond, key)}; it must not be negative")
 
@@ -103,9 +104,7 @@ def check_potential(potential: Potential, name: str) -> None:
         raise PacehpcError(f"{name}: all bonds must have the same inner_cutoff_type, found {found}")
     for pair, needed in required_sizes(potential.blocks).items():
         bond = potential.bonds[pair]
-        for key, value, size in zip(
-            ("nradbase", "nradmax", "lmax"), (bond.nradbase, bond.nradmax, bond.lmax), needed
-        ):
+        for key, value, size in zip(SIZES, (bond.nradbase, bond.nradmax, bond.lmax), needed, strict=True):
             if size > value:
                 raise PacehpcError(
                     f"{name}: bond {' '.join(pair)}: {key} is {value}, but a function of this bond needs {size}"

@@ -20,7 +20,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> None:
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise PacehpcError(f"{path}: cannot be written: {error.strerror}; check folder, permissions and space") from None
+        raise PacehpcError(f"{path}: cannot be written: {error.strerror}; check folder, rights and space") from None
 
 
 def format_number(value: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,7 +101,7 @@ class Potential:
         initial: Potential | str | Sequence[Potential | str] | None = None,
         rng: np.random.Generator | None = None,
     ) -> Potential:
-        """The potential that an input's `potential` section describes; see `pacehpc.potential.build.build_potential`."""
+        """What an input's `potential` section describes; see `pacehpc.potential.build.build_potential`."""
         from pacehpc.potential.build import build_potential
 
         return build_potential(section, initial, rng)
@@ -155,7 +156,7 @@ class Potential:
 
     def _slices(self) -> list[slice]:
         ends = np.cumsum([0] + [array.size for array in self._arrays()]).tolist()
-        return [slice(start, stop) for start, stop in zip(ends, ends[1:])]
+        return [slice(start, stop) for start, stop in pairwise(ends)]
 
     @property
     def parameters(self) -> np.ndarray:
@@ -173,13 +174,13 @@ class Potential:
             raise PacehpcError(
                 f"potential.parameters: expected {self.n_parameters} numbers, got an array of shape {vector.shape}"
             )
-        for array, where in zip(self._arrays(), self._slices()):
+        for array, where in zip(self._arrays(), self._slices(), strict=True):
             array[...] = vector[where].reshape(array.shape)
 
     @property
     def radial_slices(self) -> dict[Pair, slice]:
         """Where each sorted pair's radial coefficients stand in `parameters`."""
-        return dict(zip(self.pairs, self._slices()))
+        return dict(zip(self.pairs, self._slices()[: len(self.pairs)], strict=True))
 
     @property
     def block_slices(self) -> list[slice]:
@@ -267,18 +268,13 @@ def sorted_pairs(elements: Iterable[str]) -> list[Pair]:
     return [(a, b) for i, a in enumerate(elements) for b in elements[i:]]
 
 
-def identity_coefficients(nradmax: int, lmax: int, nradbase: int) -> np.ndarray:
-    """c_nlk = δ_nk, the start of new radial coefficients: (nradmax, lmax + 1, nradbase)."""
-    return np.repeat(np.eye(nradmax, nradbase)[:, None, :], lmax + 1, axis=1)
-
-
 def required_sizes(blocks: Iterable[Block]) -> dict[Pair, tuple[int, int, int]]:
     """(nradbase, nradmax, lmax) that the functions need of each sorted pair; pairs that none uses are absent."""
     sizes: dict[Pair, list[int]] = {}
     for block in blocks:
         for elements, ns, ls, _ in block.functions:
             centre = elements[0]
-            for neighbour, n, l in zip(elements[1:], ns, ls):
+            for neighbour, n, l in zip(elements[1:], ns, ls, strict=True):
                 pair = (centre, neighbour) if centre <= neighbour else (neighbour, centre)
                 size = sizes.get(pair)
                 if size is None:
