@@ -174,6 +174,15 @@ def _memory(value: Any) -> int:
     return int(float(match[1]) * _BYTES[match[2]])
 
 
+def _metadata(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError(f"must hold names and texts, not {shown(value)}")
+    for key, text in value.items():
+        if isinstance(text, dict | list):
+            raise KeyedError((key,), f"must be a text or a number, not {shown(text)}")
+    return {str(key): "" if text is None else str(text) for key, text in value.items()}
+
+
 def _element(value: Any) -> str:
     if not isinstance(value, str) or value not in ELEMENTS:
         close = nearest(value, ELEMENTS) if isinstance(value, str) else None
@@ -207,3 +216,4 @@ Fraction = number("number above 0, at most 1", low=0, high=1, open_low=True)
 Count = integer("whole number, 1 or larger", low=1)
 CountOrZero = integer("whole number, 0 or larger", low=0)
 FileNames = list_of(FileName, "file name or a list of them", single=True)
+Metadata = kind("mapping", _metadata, dict)

@@ -192,6 +192,17 @@ class _Reader:
                     f"is smaller than rcut, {bond['rcut']} Å, of potential.bonds.{name}; make it larger or leave it out"
                 )
                 self.problems.append((("cutoff",), message))
+            if settings.fit.repulsion is not None and bond.get("r_in", 0) > 0:
+                message = (
+                    f"would replace the inner cutoff that the fit has used (r_in of potential.bonds.{name}); "
+                    "remove either"
+                )
+                self.problems.append((("fit", "repulsion"), message))
+        elements = (settings.potential or {}).get("elements")
+        for name in _named_elements(settings.fit.trainable_parameters) if elements else ():
+            if name not in elements:
+                message = f"the element {name} is not among potential.elements, [{', '.join(elements)}]"
+                self.problems.append((("fit", "trainable_parameters"), message))
         test = settings.fit.min_relative_test_loss_per_iter
         if test is not None and settings.data.test_filename is None and settings.data.test_size is None:
             where = ("fit", "min_relative_test_loss_per_iter")
@@ -254,6 +265,13 @@ class _Reader:
         if len(lines) == 1:
             return f"{self.name}, {lines[0]}" if lines[0].startswith("line ") else f"{self.name}: {lines[0]}"
         return f"{self.name}: {len(lines)} mistakes\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _named_elements(trainable: Any) -> list[str]:
+    """Elements that `trainable_parameters` names."""
+    entries = trainable if isinstance(trainable, list | dict) else [trainable]
+    names = [name for entry in entries for name in (entry if isinstance(entry, dict) else [entry])]
+    return sorted({e for name in names if name not in (*KEYWORDS, "radial", "func") for e in name.split()})
 
 
 def _paths(value: Any, where: Path = ()) -> Iterator[Path]:

@@ -376,18 +376,6 @@ class Backend(Section):
 # ------------------------------------------------------------------------------------------------------ the whole
 
 
-def _metadata(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise ValueError(f"must be a mapping of names to texts, not {shown(value)}")
-    for key, text in value.items():
-        if isinstance(text, dict | list):
-            raise KeyedError((key,), f"must be a text or a number, not {shown(text)}")
-    return {str(key): "" if text is None else str(text) for key, text in value.items()}
-
-
-Metadata = kind("mapping", _metadata, dict)
-
-
 class Settings(Section):
     """All keys of an input file."""
 
@@ -395,7 +383,9 @@ class Settings(Section):
         None, description="radius of the neighbour list, Å; default: the largest rcut; smaller than an rcut is an error"
     )
     seed: kinds.CountOrZero = Field(42, description="of every random choice")
-    metadata: Metadata = Field(default_factory=dict, description="free pairs of names and texts, kept in the potential")
+    metadata: kinds.Metadata = Field(
+        default_factory=dict, description="free pairs of names and texts, kept in the potential"
+    )
     data: Data = Field(default_factory=Data, description="the data; `data: file` is short for data.filename")
     potential: PotentialSection | None = Field(
         None, description="the shape of the potential; `potential: file` continues the fit of that potential"

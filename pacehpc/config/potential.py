@@ -138,7 +138,7 @@ class PotentialModel(Section):
     on_mismatch: Mismatch | None = Field(
         None, description="which bond parameters to take where input and initial potential differ; default: an error"
     )
-    metadata: dict[str, Any] | None = Field(None, description="free pairs, kept in the potential")
+    metadata: kinds.Metadata | None = Field(None, description="free pairs, kept in the potential")
 
     @model_validator(mode="after")
     def _complete(self) -> PotentialModel:

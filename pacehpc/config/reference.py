@@ -37,9 +37,9 @@ Energies are in eV, lengths in Å, forces in eV/Å.
 """
 _POTENTIAL = """
 Keys of `embeddings`, `bonds` and `functions` are keywords or elements: ALL < UNARY < BINARY < TERNARY < QUATERNARY <
-QUINARY < elements such as `AlNi`, `Al Ni` or `(Al, Ni)`; later ones override earlier ones key by key. For embeddings and
-bonds one element means itself or its own pair, and a pair holds for both directions. In `functions` the first element is
-the centre, the others are neighbours: `AlNi` names the block of Al with Ni around it.
+QUINARY < elements such as `AlNi`, `Al Ni` or `(Al, Ni)`; later ones override earlier ones key by key. For embeddings
+and bonds one element means itself or its own pair, and a pair holds for both directions. In `functions` the first
+element is the centre, the others are neighbours: `AlNi` names the block of Al with Ni around it.
 
 The old form for one element (`element`, and all keys directly under `potential`) is understood as well.
 """
@@ -127,8 +127,9 @@ def _options() -> str:
     lines = [
         "## fit.options",
         "",
-        "Besides `maxiter` (the same as fit.maxiter), the options of the chosen `fit.optimizer`; their meaning and defaults",
-        "are those of scipy.optimize.minimize. `scipy-BFGS` is scipy's own BFGS; `BFGS` gives the same iterates faster.",
+        "Besides `maxiter` (the same as fit.maxiter), the options of the chosen `fit.optimizer`; their meaning and",
+        "defaults are those of scipy.optimize.minimize. `scipy-BFGS` is scipy's own BFGS; `BFGS` takes the same path in",
+        "less time.",
         "",
         "| optimizer | options |",
         "| --- | --- |",
