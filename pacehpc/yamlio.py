@@ -91,6 +91,21 @@ def format_float(x: float) -> str:
     return ".nan" if math.isnan(x) else ".inf" if x > 0 else "-.inf"
 
 
+def dumps_yaml(data: Any) -> str:
+    """YAML text of plain data that `loads_yaml` reads as the same data; short mappings and lists stand on one line."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's writer with quotes around every text that YAML 1.2 would take for something else."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar(_TAG + "str", text, style=None if _plain(text) == text else "'")
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
 class _Frame:
     """A list or mapping under construction."""
 

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from pacehpc.errors import PacehpcError
-from pacehpc.yamlio import format_float, load_yaml, loads_yaml
+from pacehpc.yamlio import dumps_yaml, format_float, load_yaml, loads_yaml
 
 
 @pytest.mark.parametrize(
@@ -137,3 +137,8 @@ def test_format_float_round_trips():
         assert float(loads_yaml(format_float(x))) == x
     assert format_float(0.3) == "0.29999999999999999" and format_float(5.0) == "5"
     assert loads_yaml(format_float(-math.inf)) == -math.inf
+
+
+def test_written_text_is_read_as_the_same_data():
+    data = {"a": ["1e-8", "0o7", "No", "true", "1", "", "x: y", ".5", "~"], "b": {"c": 1e-8, "d": [True, None, 3, 2.5]}}
+    assert loads_yaml(dumps_yaml(data)) == data

@@ -64,16 +64,17 @@ class _Reader:
             self._potential(raw["potential"])
         if isinstance(raw.get("fit"), dict):
             self._fit(raw["fit"])
-        for where in list(_paths(raw)):
-            reason = UNAVAILABLE.get(".".join(map(str, where)))
-            if reason is not None:
-                self.problems.append((where, f"not available yet: {reason}"))
+        missing = {where for where in _paths(raw) if ".".join(map(str, where)) in UNAVAILABLE}
+        for where in missing:
+            self.problems.append((where, f"not available yet: {UNAVAILABLE['.'.join(where)]}"))
         result = None
         try:
             result = Settings.model_validate(raw)
         except ValidationError as error:
             for one in error.errors(include_url=False):
-                self.problems.append(self._problem(one))
+                where, message = self._problem(one)
+                if not any(where[: len(known)] == known for known in missing):
+                    self.problems.append((where, message))
         if result is not None:
             self._check(result, needs)
         if self.problems:
@@ -239,8 +240,8 @@ class _Reader:
             return where, _unknown_key(where)
         if kind == "missing":
             return where, "is missing"
-        if kind in ("union_tag_invalid", "union_tag_not_found"):
-            name = given.get("type") if isinstance(given, dict) else None
+        if kind in ("union_tag_invalid", "union_tag_not_found") or where == ("fit", "weighting"):
+            name = given.get("type") if isinstance(given, dict) else given
             close = nearest(name, POLICIES) if name else None
             hint = f"; did you mean `{close}`?" if close else ""
             return (*where, "type"), f"must be {' or '.join(POLICIES)}, not {shown(name)}{hint}"

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, PrivateAttr, model_validator
 
 from pacehpc.config import kinds, optimizers
 from pacehpc.config.kinds import KeyedError, choice, kind, shown, suggestion
 from pacehpc.config.potential import KEYWORDS, Elements, PotentialSection
 from pacehpc.config.section import Section, unused
+from pacehpc.yamlio import dumps_yaml
 
 # ---------------------------------------------------------------------------------------------------------- data
 
@@ -417,5 +417,4 @@ class Settings(Section):
 
     def resolved_yaml(self) -> str:
         """All settings with their defaults, as an input file that means the same."""
-        values = self.model_dump(exclude_none=True, by_alias=True)
-        return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+        return dumps_yaml(self.model_dump(exclude_none=True, by_alias=True))

@@ -98,7 +98,9 @@ def method(name: Any) -> str:
     for refused, reason in _REFUSED.items():
         if name.lower() == refused.lower():
             raise ValueError(f"{refused} cannot be used: {reason}")
-    raise ValueError(f"unknown minimiser '{name}'; {kinds.suggestion(name, OPTIONS)}")
+    same = next((known for known in OPTIONS if known.replace("-", "").lower().startswith(name.lower())), None)
+    hint = f"did you mean `{same}`?" if same else kinds.suggestion(name, OPTIONS)
+    raise ValueError(f"unknown minimiser '{name}'; {hint}")
 
 
 def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
