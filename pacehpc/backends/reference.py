@@ -242,9 +242,9 @@ class ReferenceEvaluator:
 
 def projections(potential: Potential, atoms: Atoms) -> list[np.ndarray]:
     """B of every atom of one structure, see `ReferenceEvaluator.projections`."""
-    from pacehpc.neighbourhood import Neighbourhood
+    from pacehpc.dataset import structures_of
 
-    structures = Neighbourhood(potential).structures(atoms)
+    structures = structures_of([atoms], potential)
     return ReferenceEvaluator(potential, structures).projections(potential.parameters)
 
 
