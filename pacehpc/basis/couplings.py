@@ -6,16 +6,22 @@ the last one is coupled at the very end, of an odd number of results the last on
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
 
+from pacehpc.errors import PacehpcError
 from pacehpc.physics.clebsch_gordan import coupling_matrix
 
 DROPPED = 1e-15
 """Terms of smaller magnitude are left out."""
 DEPENDENT = 1e-8
 """A function whose part outside the span of the earlier ones is smaller than this, relative to itself, is dependent."""
+
+
+LARGEST_TENSOR = 100_000_000
+"""Functions with more combinations of m than this (0.8 GB) are refused."""
 
 
 @cache
@@ -102,6 +108,8 @@ def _coupling_tensor(ls: tuple[int, ...], LS: tuple[int, ...], subtrees: dict | 
     rank = len(ls)
     if rank == 1:
         return np.ones(1)
+    if math.prod(2 * l + 1 for l in ls) > LARGEST_TENSOR:
+        raise PacehpcError(f"functions of rank {rank} with nl {list(ls)} have too many terms; lower lmax_by_orders")
     subtrees = {} if subtrees is None else subtrees
     pairs = coupling_tree(rank)
     nodes = (*ls, *LS, 0)
@@ -172,31 +180,48 @@ def _canonical(ms: np.ndarray, classes: tuple[int, ...]) -> np.ndarray:
 
 @cache
 def merged_terms(
-    ls: tuple[int, ...], LS_list: tuple[tuple[int, ...], ...], classes: tuple[int, ...], order: tuple[int, ...]
+    couplings: tuple[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], ...], classes: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Terms of several functions with the same factors, merged where they are equal.
 
     Parameters
     ----------
-    ls: of the functions; LS_list: the couplings of each function
-    order: permutation that sorts the factors by (element, n, l)
+    couplings: (ls, LS, order) of each function; order sorts its factors by (element, n, l)
     classes: label of each sorted factor; factors with one label have the same (element, n, l)
 
     Returns
     -------
     ms (n, rank) int64 of the sorted factors, in lexicographic order; values (n_functions, n) float64 (half, doubled).
     """
-    terms = [m_terms(ls, LS) for LS in LS_list]
-    ms = _canonical(np.concatenate([term[0] for term in terms])[:, list(order)], classes)
-    unique, inverse = np.unique(ms, axis=0, return_inverse=True)
+    terms = [m_terms(ls, LS) for ls, LS, _ in couplings]
+    columns = [ms[:, list(order)] for (ms, _), (_, _, order) in zip(terms, couplings, strict=True)]
+    unique, inverse = np.unique(_canonical(np.concatenate(columns), classes), axis=0, return_inverse=True)
     inverse = inverse.reshape(-1)
-    values = np.zeros((len(LS_list), len(unique)))
+    values = np.zeros((len(couplings), len(unique)))
     start = 0
     for row, (_, term_values) in zip(values, terms, strict=True):
         np.add.at(row, inverse[start : start + len(term_values)], term_values)
         start += len(term_values)
     kept = np.abs(values).max(axis=0) > DROPPED
     return unique[kept], values[:, kept]
+
+
+def number_of_invariants(ls: tuple[int, ...], classes: tuple[int, ...]) -> int:
+    """How many scalars ls can be coupled to that stay the same when factors of one class are exchanged.
+
+    The multiplicity of L = 0 is the number of (unordered within classes) sets of m with Σ m = 0 less that with Σ m = 1.
+    """
+    counts = np.ones(1, dtype=np.int64)  # by Σ m, from the lowest to the highest
+    for label in dict.fromkeys(classes):
+        l, size = ls[classes.index(label)], classes.count(label)
+        sets = np.zeros((size + 1, 2 * l * size + 1), dtype=np.int64)  # by size and Σ (l + m)
+        sets[0, 0] = 1
+        for m in range(2 * l + 1):
+            for k in range(1, size + 1):
+                sets[k, m:] += sets[k - 1, : sets.shape[1] - m]
+        counts = np.convolve(counts, sets[size])
+    centre = len(counts) // 2
+    return int(counts[centre] - counts[centre + 1 : centre + 2].sum())
 
 
 @cache
@@ -219,7 +244,12 @@ def independent_couplings(ls: tuple[int, ...], groups: tuple[int, ...]) -> tuple
     classes = tuple(groups.index(group) + len(ls) * l for group, l in zip(groups, ls, strict=True))
     if len(set(classes)) == len(ls) or not candidates:
         return candidates
+    number = number_of_invariants(ls, classes)
+    if number == 0:
+        return ()
     shape = [2 * l + 1 for l in ls]
+    subtrees: dict = {}
+    _coupling_tensor(ls, candidates[0], subtrees)  # refuses what does not fit in memory
     ms = np.stack(np.unravel_index(np.arange(np.prod(shape, dtype=np.int64)), shape), axis=1) - np.array(ls)
     scalar = np.flatnonzero(ms.sum(axis=1) == 0)
     keys = _canonical(ms[scalar], classes) @ np.cumprod([1, *shape[:0:-1]], dtype=np.int64)[::-1]
@@ -227,7 +257,6 @@ def independent_couplings(ls: tuple[int, ...], groups: tuple[int, ...]) -> tuple
     scale = 1 / np.sqrt(sizes)
     kept: list[tuple[int, ...]] = []
     span = np.zeros((0, len(sizes)))
-    subtrees: dict = {}
     for LS in candidates:
         vector = np.bincount(orbit, _coupling_tensor(ls, LS, subtrees)[scalar], len(sizes)) * scale
         norm = np.linalg.norm(vector)
@@ -240,4 +269,6 @@ def independent_couplings(ls: tuple[int, ...], groups: tuple[int, ...]) -> tuple
         if residual > DEPENDENT:
             kept.append(LS)
             span = np.vstack([span, vector / residual])
+        if len(kept) == number:
+            break
     return tuple(kept)
