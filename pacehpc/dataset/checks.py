@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from pacehpc.dataset.files import Table
 from pacehpc.errors import PacehpcError
 
 SHORTEST = 0.1  # Angstrom; closer atoms are a mistake in the data
+LARGEST = 1e7  # Angstrom, of positions and cells
 STRESS_UNITS = {"eV/A3": 1.0, "GPa": 1 / 160.21766208, "kbar": 0.1 / 160.21766208, "-kbar": -0.1 / 160.21766208}
 _VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 
@@ -62,11 +64,15 @@ def geometry(table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
             raise PacehpcError(f"{where}: atomic numbers must be integers from 1 to {len(chemical_symbols) - 1}.")
         if cell is not None:
             cells[row] = as_numbers(cell, (3, 3), "cell", where)
+            if np.abs(cells[row]).max() > LARGEST:
+                raise PacehpcError(f"{where}: a cell beyond {LARGEST:g} Angstrom.")
         if periodic is not None:
             flags = np.asarray(periodic)
             if flags.dtype.kind not in "bi" or flags.shape not in ((), (3,)):
                 raise PacehpcError(f"{where}: pbc is not three flags.")
             pbc[row] = flags
+        if np.abs(r).max() > LARGEST:
+            raise PacehpcError(f"{where}: positions beyond {LARGEST:g} Angstrom.")
         counts.append(len(r))
         numbers.append(z.astype(np.uint8))
         positions.append(r)
@@ -78,17 +84,23 @@ def geometry(table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
 
 
 def flat_cells(table: Table, cells: np.ndarray, pbc: np.ndarray) -> None:
-    """Raises PacehpcError where periodic cell vectors are zero or lie in a line or plane."""
+    """Raises PacehpcError where periodic cell vectors are zero, lie in a line or plane, or repeat atoms too closely."""
     periodic = np.where(pbc[:, :, None], cells, 0.0)
     lengths = np.linalg.norm(periodic, axis=2)
     unit = np.where(pbc[:, :, None], periodic / np.where(lengths > 0, lengths, 1.0)[:, :, None], 0.0)
     gram = unit @ unit.transpose(0, 2, 1)
     gram[:, range(3), range(3)] = np.where(pbc, lengths > 0, 1.0)  # open directions do not count
-    bad = np.nonzero((np.linalg.det(gram) < 1e-10) | (pbc & (lengths < 1e-3)).any(axis=1))[0]
-    if len(bad):
-        raise PacehpcError(
-            f"{row_name(table, bad[0])}: periodic, but the cell has no volume (cell vectors zero or parallel)."
-        )
+    flat = np.linalg.det(gram) < 1e-10
+    if flat.any():
+        row = row_name(table, int(np.argmax(flat)))
+        raise PacehpcError(f"{row}: periodic, but the cell has no volume (cell vectors zero or parallel).")
+    # a lattice with a smaller cell than the densest packing of spheres repeats every atom closer than SHORTEST
+    spread = np.sqrt(np.linalg.det(gram)) * np.where(pbc, lengths, 1.0).prod(axis=1)
+    densest = np.array([0.0, 1.0, math.sqrt(3) / 2, math.sqrt(0.5)])[pbc.sum(axis=1)]
+    dense = (pbc & (lengths < SHORTEST)).any(axis=1) | (spread < densest * SHORTEST ** pbc.sum(axis=1))
+    if dense.any():
+        row = row_name(table, int(np.argmax(dense)))
+        raise PacehpcError(f"{row}: an atom and its own periodic image are closer than {SHORTEST} Angstrom.")
 
 
 def known_elements(table: Table, offsets: np.ndarray, numbers: np.ndarray, elements: Sequence[str] | None) -> None:

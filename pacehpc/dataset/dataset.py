@@ -423,16 +423,15 @@ def _joined(parts: list[Dataset]) -> Dataset:
 def _too_close(data: Dataset) -> None:
     """Raises PacehpcError at the first structure with two atoms (or images) closer than 0.1 Angstrom."""
     bar = progress_bar(len(data), "checks")
-    lists = neighbours.raw_lists(data.atom_offsets, data.positions, data.cells, data.pbc, checks.SHORTEST)
-    for row, (i, j, _) in enumerate(lists):
-        if len(i):
-            raise PacehpcError(
-                f"{data.where(row)}: atoms {i[0]} and {j[0]} are closer than {checks.SHORTEST} Angstrom."
-            )
-        if bar is not None:
-            bar.update(1)
+    found = neighbours.first_closer_than(
+        checks.SHORTEST, data.atom_offsets, data.positions, data.cells, data.pbc, None if bar is None else bar.update
+    )
     if bar is not None:
         bar.close()
+    if found is not None:
+        row, i, j = found
+        pair = f"atom {i} and its own image" if i == j else f"atoms {i} and {j}"
+        raise PacehpcError(f"{data.where(row)}: {pair} are closer than {checks.SHORTEST} Angstrom.")
 
 
 def weighted(

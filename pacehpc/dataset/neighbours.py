@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 from vesin import NeighborList
 
 if TYPE_CHECKING:
@@ -51,11 +52,74 @@ def raw_lists(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(i, j, S) of each structure in turn, i ascending, indices within the structure."""
     search = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
+    n_structures = len(atom_offsets) - 1
+    if n_structures == 0:
+        return
     full = complete_cells(cells, pbc)
-    offsets = atom_offsets.tolist()
-    periodic = pbc.tolist()
-    for s in range(len(offsets) - 1):
-        yield search.compute(positions[offsets[s] : offsets[s + 1]], full[s], periodic[s], "ijS")
+    inverse = np.linalg.inv(full)
+    fractions = np.einsum("ad,adk->ak", positions, np.repeat(inverse, np.diff(atom_offsets), axis=0))
+    first = atom_offsets[:-1]
+    extent = np.maximum.reduceat(fractions, first) - np.minimum.reduceat(fractions, first)
+    # open directions: as periodic ones with the images out of reach
+    full = np.where(pbc, 1.0, extent + cutoff + 1.0)[:, :, None] * full
+    # vesin makes at most 1e5 boxes and divides by zero where that leaves less than one in a direction
+    boxes = np.maximum(1.0 / (np.linalg.norm(np.linalg.inv(full), axis=1) * cutoff), 1.0)
+    total = boxes.prod(axis=1)
+    by_tree = (total > 5e4) & (boxes.min(axis=1) * np.cbrt(1e5 / total) < 1.5)
+    offsets, trees = atom_offsets.tolist(), by_tree.tolist()
+    for s in range(n_structures):
+        points = positions[offsets[s] : offsets[s + 1]]
+        if trees[s]:
+            yield _by_tree(points, full[s], pbc[s], cutoff)
+        else:
+            yield search.compute(points, full[s], True, "ijS")
+
+
+def _by_tree(
+    points: np.ndarray, cell: np.ndarray, periodic: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(i, j, S) by a k-d tree over the atoms and their images: for huge extents."""
+    inverse = np.linalg.inv(cell)
+    fractions = points @ inverse
+    home = np.where(periodic, np.floor(fractions), 0).astype(int)
+    fractions -= home
+    reach = np.where(periodic, cutoff * np.linalg.norm(inverse, axis=0) + 1e-9, 0.0)  # in fractions of the cell
+    atom, shift = np.arange(len(points)), np.zeros((len(points), 3), int)
+    for d in np.nonzero(periodic)[0]:
+        steps = np.arange(-int(np.ceil(reach[d])), int(np.ceil(reach[d])) + 1)
+        atom = np.repeat(atom, len(steps))
+        shift = np.repeat(shift, len(steps), axis=0)
+        shift[:, d] = np.tile(steps, len(shift) // len(steps))
+        place = fractions[atom, d] + shift[:, d]
+        near = (place >= fractions[:, d].min() - reach[d]) & (place <= fractions[:, d].max() + reach[d])
+        atom, shift = atom[near], shift[near]
+    wrapped = fractions @ cell
+    images = cKDTree(wrapped[atom] + shift @ cell)
+    hits = images.query_ball_point(wrapped, cutoff)
+    i = np.repeat(np.arange(len(points)), [len(h) for h in hits])
+    image = np.concatenate([np.asarray(h, dtype=int) for h in hits])
+    j = atom[image]
+    moved = shift[image] + home[i] - home[j]
+    other = (i != j) | shift[image].any(axis=1)
+    return i[other], j[other], moved[other]
+
+
+def first_closer_than(
+    shortest: float, atom_offsets: np.ndarray, positions: np.ndarray, cells: np.ndarray, pbc: np.ndarray, progress: Any
+) -> tuple[int, int, int] | None:
+    """(structure, i, j) of the first pair of atoms or images closer than ``shortest`` Angstrom; None: there is none."""
+    reach = max(1.5, shortest)  # a smaller one is slower: more boxes
+    full = complete_cells(cells, pbc)
+    for s, (i, j, shift) in enumerate(raw_lists(atom_offsets, positions, cells, pbc, reach)):
+        if len(i):
+            points = positions[atom_offsets[s] : atom_offsets[s + 1]]
+            r = points[j] - points[i] + shift @ full[s]
+            nearest = int(np.argmin(np.einsum("bd,bd->b", r, r)))
+            if np.linalg.norm(r[nearest]) < shortest:
+                return s, int(i[nearest]), int(j[nearest])
+        if progress is not None:
+            progress(1)
+    return None
 
 
 def bond_vectors(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import pickle
 import struct
 from typing import Any
@@ -189,9 +190,19 @@ class ArrayClass(Inert):
 class DType(Inert):
     """A numpy dtype without fields; made only when an array has been checked against it."""
 
-    __slots__ = ()
+    __slots__ = ("resolved",)
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+        self.resolved = None
 
     def resolve(self) -> np.dtype:
+        known = getattr(self, "resolved", None)
+        if known is None:
+            known = self.resolved = self._resolve()
+        return known
+
+    def _resolve(self) -> np.dtype:
         name = self.args[0] if self.args else None
         if not isinstance(name, str) or len(name) > 12 or name.lstrip("<>=|")[:1] not in set("biufcOUSmM"):
             raise Refused(f"an array of dtype {name!r}")
@@ -213,13 +224,13 @@ class DType(Inert):
 
 
 def _checked_shape(shape: Any) -> tuple[int, ...]:
-    if not isinstance(shape, tuple) or len(shape) > 8 or any(type(n) is not int or n < 0 for n in shape):
+    if not isinstance(shape, tuple) or len(shape) > 8:
         raise Refused("an array of impossible shape")
-    size = 1
     for n in shape:
-        size *= n
-    if size > MAX_ELEMENTS:
-        raise Refused(f"an array of {size} elements")
+        if type(n) is not int or n < 0:
+            raise Refused("an array of impossible shape")
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise Refused(f"an array of {math.prod(shape)} elements")
     return shape
 
 
@@ -234,7 +245,7 @@ class Array(np.ndarray):
         if not isinstance(dtype, DType):
             raise Refused("an array of unknown type")
         dtype = dtype.resolve()
-        count = int(np.prod(shape, dtype=object))
+        count = math.prod(shape)
         if dtype.kind == "O":
             if not isinstance(data, list) or len(data) != count:
                 raise Refused("an array whose data do not fit its shape")
