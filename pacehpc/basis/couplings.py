@@ -108,8 +108,7 @@ def _coupling_tensor(ls: tuple[int, ...], LS: tuple[int, ...], subtrees: dict | 
     rank = len(ls)
     if rank == 1:
         return np.ones(1)
-    if math.prod(2 * l + 1 for l in ls) > LARGEST_TENSOR:
-        raise PacehpcError(f"functions of rank {rank} with nl {list(ls)} have too many terms; lower lmax_by_orders")
+    _check_size(ls)
     subtrees = {} if subtrees is None else subtrees
     pairs = coupling_tree(rank)
     nodes = (*ls, *LS, 0)
@@ -138,6 +137,11 @@ def _coupling_tensor(ls: tuple[int, ...], LS: tuple[int, ...], subtrees: dict | 
         return subtrees[key]
 
     return tensor(2 * rank - 2)[:, 0]
+
+
+def _check_size(ls: tuple[int, ...]) -> None:
+    if math.prod(2 * l + 1 for l in ls) > LARGEST_TENSOR:
+        raise PacehpcError(f"functions of rank {len(ls)} with nl {list(ls)} have too many terms; lower lmax_by_orders")
 
 
 @cache
@@ -240,6 +244,7 @@ def independent_couplings(ls: tuple[int, ...], groups: tuple[int, ...]) -> tuple
     """
     if sum(ls) % 2:
         return ()
+    _check_size(ls)
     candidates = couplings(ls)
     classes = tuple(groups.index(group) + len(ls) * l for group, l in zip(groups, ls, strict=True))
     if len(set(classes)) == len(ls) or not candidates:
@@ -249,7 +254,6 @@ def independent_couplings(ls: tuple[int, ...], groups: tuple[int, ...]) -> tuple
         return ()
     shape = [2 * l + 1 for l in ls]
     subtrees: dict = {}
-    _coupling_tensor(ls, candidates[0], subtrees)  # refuses what does not fit in memory
     ms = np.stack(np.unravel_index(np.arange(np.prod(shape, dtype=np.int64)), shape), axis=1) - np.array(ls)
     scalar = np.flatnonzero(ms.sum(axis=1) == 0)
     keys = _canonical(ms[scalar], classes) @ np.cumprod([1, *shape[:0:-1]], dtype=np.int64)[::-1]

@@ -77,7 +77,8 @@ def resolve(
         chosen.append((strength, hits, settings))
     for _, hits, settings in sorted(chosen, key=lambda item: item[0]):
         for target in hits:
-            resolved[target].update(settings)
+            if target in resolved:
+                resolved[target].update(settings)
     return resolved
 
 

@@ -7,6 +7,7 @@ coefficient for each set of m and each density remains (Lysogorskiy et al., npj 
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,7 +80,7 @@ def _functions(potential: Potential, mu: int, centre: str) -> list[str]:
             mus = tuple([species[element] for element in elements[1:]])
             factors = list(zip(mus, ns, ls, strict=True))
             order = tuple(range(len(ns)))
-            if any(a > b for a, b in zip(factors, factors[1:], strict=False)):
+            if any(a > b for a, b in pairwise(factors)):
                 order = tuple(sorted(order, key=factors.__getitem__))
                 mus, ns, sorted_ls = zip(*[factors[t] for t in order], strict=True)
             else:
