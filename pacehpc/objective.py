@@ -141,6 +141,12 @@ class Objective:
         """Ask, from any rank, for a stop: `stop_requested` is True on all ranks after the next evaluation."""
         self._stop_here = True
 
+    def potential_at(self, x: np.ndarray) -> Potential:
+        """A copy of the potential with the trainable parameters x (n,)."""
+        potential = self.potential.copy()
+        potential.parameters = self.full(x)
+        return potential
+
     def full(self, x: np.ndarray) -> np.ndarray:
         """All parameters (n_parameters,), of the trainable ones x (n,)."""
         parameters = self._parameters.copy()
@@ -278,7 +284,7 @@ def regularisation(
 
 @dataclass
 class Shard:
-    """One rank's structures and their positions in the whole data, (n_structures,) int; None: ranks follow each other."""
+    """One rank's structures and their rows in the whole data, (n_structures,) int; None: ranks follow each other."""
 
     structures: Structures
     rows: np.ndarray | None = None
@@ -290,11 +296,15 @@ def shard(data: Any, potential: Potential, comm: Any | None) -> Shard:
         return data
     if isinstance(data, Structures):
         return Shard(data)
-    rank, size = parallel.rank_of(comm), parallel.size_of(comm)
-    ends = np.cumsum(data.atoms_per_structure)
-    first, last = np.searchsorted(ends, data.n_atoms * np.array([rank, rank + 1]) / size, side="left")
-    rows = np.arange(first, last if rank + 1 < size else data.n_structures)
+    rows = cut(data.atoms_per_structure, parallel.size_of(comm))[parallel.rank_of(comm)]
     return Shard(data.structures(potential, rows), rows)
+
+
+def cut(atoms_per_structure: np.ndarray, n_ranks: int) -> list[np.ndarray]:
+    """Rows of each rank: contiguous runs of about equally many atoms."""
+    middles = np.cumsum(atoms_per_structure) - atoms_per_structure / 2
+    owner = np.floor(middles * n_ranks / atoms_per_structure.sum()).astype(int)
+    return [np.flatnonzero(owner == rank) for rank in range(n_ranks)]
 
 
 def _in_order(parts: list[tuple[np.ndarray | None, np.ndarray, Prediction]]) -> Prediction:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pacehpc.fit.disturb import disturb
+from pacehpc.fit.cycles import disturb
 
 X = np.array([2.0, -0.5, 0.0, 1e-5])
 FUNCTIONS = np.array([False, False, True, True])

@@ -1,0 +1,143 @@
+"""The command `pacehpc [input.yaml]`, on one rank or many."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pacehpc
+from pacehpc import parallel
+from pacehpc.errors import PacehpcError
+
+DESCRIPTION = """Fit an atomic cluster expansion (PACE) potential to energies, forces and stresses.
+On several ranks: mpirun -n 16 pacehpc input.yaml"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Prints on the first rank alone; a launcher starts this program on many."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if parallel.launcher_rank() == 0:
+            super()._print_message(message, file)
+
+
+class _Version(argparse.Action):
+    """Looks the version up only where it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        parser._print_message(f"pacehpc {pacehpc.__version__}\n", sys.stdout)
+        parser.exit()
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options of the command."""
+    p = _Parser(prog="pacehpc", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = p.add_argument
+    add("input", nargs="?", help="input file; default: input.yaml")
+    add("-c", "--clean", action="store_true", help="list and remove the outputs of earlier runs in this folder")
+    add("-o", "--output", default="output_potential.yaml", help="fitted potential; default: %(default)s")
+    add("-p", "--potential", metavar="FILE", help="go on fitting this potential, with its own basis")
+    add("-ip", "--initial-potential", nargs="+", metavar="FILE", help="start from these potentials")
+    add("-b", "--backend", help="auto, cpu, cuda or reference")
+    add("-d", "--data", nargs="+", metavar="FILE", help="data to fit")
+    add("-l", "--log", default="log.txt", help="log, appended; default: %(default)s")
+    add("--query-data", action="store_true", help="fetch the data from a database, prepare it, and stop")
+    add("--prepare-data", action="store_true", help="prepare the data (neighbour lists), and stop")
+    add("--rebuild", "-rebuild", action="store_true", help="make prepared data anew")
+    add("-dr", "--dry-run", action="store_true", help="show what would be fitted, and stop")
+    add("-t", "--template", action="store_true", help="write an input file to start from")
+    add("-v", "--version", action=_Version, nargs=0, help="show the version")
+    add("--no-fit", action="store_true", help="evaluate the potential without fitting")
+    add("--no-predict", action="store_true", help="no predictions and figures after the fit")
+    add("--fresh", action="store_true", help="move the results of an earlier fit aside and start anew")
+    add("--verbose-tf", action="store_true", help="accepted, no meaning here")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of the command."""
+    arguments = parser().parse_args(argv)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        comm = parallel.world()
+    except PacehpcError as error:
+        if parallel.launcher_rank() == 0:
+            print(f"ERROR: {error}", file=sys.stderr)
+        return 1
+    try:
+        return parallel.run(lambda: program(arguments, comm), comm)
+    finally:
+        parallel.close_logging()
+
+
+def program(arguments: argparse.Namespace, comm: Any | None) -> int:
+    """Settings, the folder's state, and the fit."""
+    from pacehpc.fit.run import Tasks, run
+
+    settings = parallel.on_root(lambda: _settings(arguments), comm)
+    fits = not (arguments.no_fit or arguments.dry_run)
+    moved = parallel.on_root(lambda: _clear_way(arguments, fits), comm)
+    parallel.setup_logging(comm, None if arguments.dry_run else arguments.log)
+    if moved:
+        parallel.log.info("Results of an earlier fit moved to %s", moved)
+    if arguments.verbose_tf:
+        parallel.log.info("--verbose-tf: accepted, no meaning here")
+    tasks = Tasks(
+        fit=not arguments.no_fit,
+        predict=not arguments.no_predict,
+        dry_run=arguments.dry_run,
+        output=arguments.output,
+    )
+    return run(settings, comm, tasks, input_file=_input_file(arguments))
+
+
+def _input_file(arguments: argparse.Namespace) -> Path | None:
+    if arguments.input is not None:
+        return Path(arguments.input)
+    return Path("input.yaml") if Path("input.yaml").exists() else None
+
+
+def _settings(arguments: argparse.Namespace) -> Any:
+    from pacehpc.config import load_settings
+
+    for name in ("clean", "template", "query_data", "prepare_data", "rebuild"):
+        if getattr(arguments, name):
+            raise PacehpcError(f"--{name.replace('_', '-')}: not available yet.")
+    path = _input_file(arguments)
+    if path is None and not (arguments.data and arguments.potential):
+        raise PacehpcError("there is no input.yaml here: name the input file, or give -p POTENTIAL and -d DATA.")
+    overrides = {
+        "potential": arguments.potential,
+        "potential.initial_potential": arguments.initial_potential,
+        "backend.evaluator": arguments.backend,
+        "data.filename": arguments.data,
+    }
+    return load_settings(path, overrides, needs=("data", "potential"))
+
+
+def _clear_way(arguments: argparse.Namespace, fits: bool) -> str | None:
+    """Refuse to overwrite a finished fit; with --fresh move it to a new folder, whose name is returned."""
+    from pacehpc.fit.outputs import results_here
+
+    found = results_here(Path.cwd(), arguments.output, arguments.log)
+    if not fits or not found:
+        return None
+    if arguments.fresh:
+        number = 1
+        while Path(f"previous_{number}").exists():
+            number += 1
+        folder = Path(f"previous_{number}")
+        folder.mkdir()
+        for path in found:
+            path.rename(folder / path.name)
+        return str(folder)
+    if Path(arguments.output).exists():
+        raise PacehpcError(
+            f"{arguments.output} is already here: this folder holds a finished fit. Use `--fresh`, which moves its "
+            "results aside and fits anew, or work in another folder (`-p` goes on from a fitted potential)."
+        )
+    return None

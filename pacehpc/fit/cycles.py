@@ -1,0 +1,138 @@
+"""The cycles of one ladder step: minimise, disturb the best, minimise again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pacehpc.fit.optimizers import GRADIENT_FREE, Minimum, minimize
+from pacehpc.fit.stopping import CallbackFailed, EarlyStop, call_all
+from pacehpc.objective import GRADIENT, VALUE
+
+if TYPE_CHECKING:
+    from pacehpc.config.models import Settings
+    from pacehpc.fit.outputs import Record
+    from pacehpc.objective import Objective
+    from pacehpc.potential import Potential
+
+
+@dataclass
+class FitState:
+    """Where a fit stands: all that a running minimisation does not know."""
+
+    rng: np.random.Generator
+    ladder_step: int = 0
+    cycle: int = 0
+    potential: Potential | None = None
+    """The best of the last finished ladder step; before the first one, the initial potential, or None."""
+    best: Minimum | None = None
+    """The best of the finished cycles of the running ladder step."""
+    ended: str = field(default="")
+    """Why the whole fit ended before its plan; "" while it goes on."""
+    failed: bool = False
+    """It ended because a callback raised."""
+
+
+def disturb(
+    x: np.ndarray,
+    functions: np.ndarray,
+    rng: np.random.Generator,
+    relative: float = 0.0,
+    absolute: float = 0.0,
+    randomize: float = 0.0,
+) -> np.ndarray:
+    """A disturbed copy of the trainable parameters x (n,).
+
+    relative: x + N(0,1) σ max(|x|, 0.01); absolute: x + N(0,1) σ; randomize: those that are function coefficients
+    (`functions`, bool (n,)) become N(0,1) σ.
+    """
+    x = x.copy()
+    if relative:
+        x += rng.normal(size=len(x)) * relative * np.maximum(np.abs(x), 0.01)
+    if absolute:
+        x += rng.normal(size=len(x)) * absolute
+    if randomize:
+        x[functions] = rng.normal(size=np.count_nonzero(functions)) * randomize
+    return x
+
+
+def run_cycles(
+    objective: Objective,
+    state: FitState,
+    settings: Settings,
+    record: Record,
+    callbacks: Sequence[Callable[..., Any]] = (),
+) -> None:
+    """All cycles of this ladder step, on the root; leaves the best in `state.best` and `state.potential`."""
+    fit = settings.fit
+    n_radial = sum(c.size for c in objective.potential.radcoefficients.values())
+    functions = np.flatnonzero(objective.trainable) >= n_radial
+    state.best = None
+    command = VALUE if fit.optimizer in GRADIENT_FREE else GRADIENT
+    for cycle in range(fit.fit_cycles):
+        state.cycle = cycle
+        x = objective.x
+        if cycle > 0:
+            noise = (fit.noise_relative_sigma, fit.noise_absolute_sigma, fit.randomize_func_coeffs)
+            x = disturb(state.best.x, functions, state.rng, *noise)
+        minimum = minimize(
+            lambda x: objective.evaluate(x, command),
+            x,
+            fit.optimizer,
+            fit.maxiter,
+            fit.options,
+            _watch(objective, state, settings, record, callbacks),
+        )
+        if state.best is None or minimum.loss < state.best.loss:
+            state.best = minimum
+        record.cycle(objective, state, minimum)
+        if state.ended:
+            break
+    state.potential = objective.potential_at(state.best.x)
+
+
+def _watch(
+    objective: Objective,
+    state: FitState,
+    settings: Settings,
+    record: Record,
+    callbacks: Sequence[Callable[..., Any]],
+) -> Callable[[np.ndarray, dict[str, float], int, int], bool]:
+    """What happens after each iteration of one minimisation; the result says whether it stops."""
+    fit = settings.fit
+    train_stop, test_stop = (
+        None if threshold is None else EarlyStop(threshold, fit.early_stopping_patience)
+        for threshold in (fit.min_relative_train_loss_per_iter, fit.min_relative_test_loss_per_iter)
+    )
+
+    def on_iteration(x: np.ndarray, metrics: dict[str, float], iteration: int, evaluations: int) -> bool:
+        shown = iteration % settings.backend.display_step == 0
+        test = objective.evaluate_test(x) if shown and "test" in objective.shards else None
+        record.iteration(objective, state, x, iteration, evaluations, metrics, test, shown)
+        stop = False
+        if train_stop is not None and train_stop.update(iteration, metrics["loss"]):
+            record.say(f"Early stop: the loss fell by less than {train_stop.threshold:g} per iteration")
+            stop = True
+        if test_stop is not None and test is not None and test_stop.update(iteration, test["loss"]):
+            record.say(f"Early stop: the loss of the test set fell by less than {test_stop.threshold:g} per iteration")
+            stop = True
+        if callbacks and iteration > 0:
+            keywords = {
+                "basis_config": objective.potential_at(x),
+                "current_fit_iteration": iteration,
+                "current_fit_cycle": state.cycle,
+                "current_ladder_step": state.ladder_step,
+            }
+            try:
+                if call_all(callbacks, **keywords):
+                    state.ended = "a callback asked to stop"
+            except CallbackFailed as error:
+                state.ended, state.failed = f"callback {error} raised", True
+        if objective.stop_requested:
+            state.ended = "a stop was requested"
+        return stop or bool(state.ended)
+
+    return on_iteration

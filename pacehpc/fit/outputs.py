@@ -1,0 +1,301 @@
+"""What a fit leaves in its folder: log lines, tables, potentials, predictions, figures. The root alone uses this."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import logging
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy
+from ase.data import chemical_symbols
+
+import pacehpc
+from pacehpc.report import figures, lines, tables
+
+if TYPE_CHECKING:
+    from pacehpc.backends.interface import Prediction
+    from pacehpc.config.models import Settings
+    from pacehpc.dataset import Dataset
+    from pacehpc.fit.cycles import FitState
+    from pacehpc.fit.optimizers import Minimum
+    from pacehpc.objective import Objective
+    from pacehpc.potential import Potential
+
+log = logging.getLogger("pacehpc")
+
+TABLES = ("metrics", "cycle_metrics", "ladder_metrics", "test_metrics", "test_cycle_metrics", "test_ladder_metrics")
+RESULTS = (
+    "target_potential.yaml",
+    "interim_potential_*.yaml",
+    "ensemble_potential_*.yaml",
+    "fitting_data_info.pckl.gzip",
+    "test_data_info.pckl.gzip",
+    "train_pred.pckl.gzip",
+    "test_pred.pckl.gzip",
+    *(f"{name}.txt" for name in TABLES),
+    "report",
+)
+INTERIM_SHARE = 0.01  # of the time that interim potentials may take
+REGULARISATION_SHARE = 0.05  # of the loss above which regularisation is worth a warning
+FINAL_ERRORS = ("loss", "rmse_epa", "rmse_f_comp", "mae_epa", "mae_f_comp")
+
+
+def results_here(folder: Path, output: str, log_file: str) -> list[Path]:
+    """What an earlier fit left in this folder."""
+    names = (*RESULTS, output, log_file)
+    return sorted({path for name in names for path in folder.glob(name)})
+
+
+class Seconds(dict):
+    """Time by what it was spent on."""
+
+    @contextmanager
+    def spent_on(self, name: str) -> Iterator[None]:
+        """Add the time of the block to `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self[name] = self.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass
+class Record:
+    """The files and lines of a running fit."""
+
+    settings: Settings
+    folder: Path
+    seconds: Seconds
+    _start: float = field(default_factory=time.perf_counter)
+    _interim: float = 0.0  # seconds spent on interim potentials
+    _interim_cost: float = 0.0  # of the last one
+    _tables: dict[str, tables.MetricsTable] = field(default_factory=dict)
+    _seen: tuple[float, int] = (0.0, 0)  # seconds and number of evaluations at the last iteration
+
+    def __post_init__(self) -> None:
+        """Tables begin anew."""
+        for name in TABLES:
+            (self.folder / f"{name}.txt").unlink(missing_ok=True)
+
+    def say(self, text: str) -> None:
+        """A line in the log."""
+        log.info("%s", text)
+
+    def iteration(
+        self,
+        objective: Objective,
+        state: FitState,
+        x: np.ndarray,
+        iteration: int,
+        evaluations: int,
+        metrics: Mapping[str, float],
+        test: Mapping[str, float] | None,
+        shown: bool,
+    ) -> None:
+        """Lines, table rows and interim potential of an iteration; `shown`: one of every display_step."""
+        with self.seconds.spent_on("output"):
+            per_atom = self._seconds_per_atom(objective)
+            log.info("%s", lines.iteration_line(iteration, evaluations, metrics, per_atom))
+            if shown:
+                log.info("%s", lines.errors_block(iteration, metrics, per_atom))
+                self._row("metrics", state, iteration, metrics)
+            if test is not None:
+                log.info("%s", lines.errors_block(iteration, test, per_atom, test=True))
+                self._row("test_metrics", state, iteration, test)
+            spent = time.perf_counter() - self._start
+            if iteration <= 1 or self._interim + self._interim_cost < INTERIM_SHARE * spent:
+                self._save_interim(objective, state, x)
+
+    def cycle(self, objective: Objective, state: FitState, minimum: Minimum) -> None:
+        """Result of a finished cycle; `state.best` is the best so far."""
+        fit = self.settings.fit
+        test = objective.evaluate_test(minimum.x) if "test" in objective.shards else None
+        with self.seconds.spent_on("output"):
+            log.info(
+                "Cycle %d ended after %d iterations (%d evals): %s. Loss: %.6e",
+                state.cycle,
+                minimum.n_iterations,
+                minimum.n_evaluations,
+                minimum.message,
+                minimum.loss,
+            )
+            self._save_interim(objective, state, minimum.x)
+            if fit.randomize_func_coeffs:
+                objective.potential_at(minimum.x).save(self.folder / f"ensemble_potential_{state.cycle}.yaml")
+            if fit.fit_cycles > 1 and minimum is state.best:
+                objective.potential_at(minimum.x).save(self.folder / "interim_potential_best_cycle.yaml")
+            self._row("cycle_metrics", state, minimum.n_iterations, minimum.metrics)
+            if test is not None:
+                self._row("test_cycle_metrics", state, minimum.n_iterations, test)
+
+    def ladder(self, objective: Objective, state: FitState) -> None:
+        """Result of a finished ladder step, which is the whole fit where there is no ladder."""
+        test = objective.evaluate_test(state.best.x) if "test" in objective.shards else None
+        with self.seconds.spent_on("output"):
+            if self.settings.fit.ladder_step is not None:
+                state.potential.save(self.folder / f"interim_potential_ladder_step_{state.ladder_step}.yaml")
+            self._row("ladder_metrics", state, state.best.n_iterations, state.best.metrics)
+            if test is not None:
+                self._row("test_ladder_metrics", state, state.best.n_iterations, test)
+
+    def _save_interim(self, objective: Objective, state: FitState, x: np.ndarray) -> None:
+        start = time.perf_counter()
+        objective.potential_at(x).save(self.folder / f"interim_potential_{state.cycle}.yaml")
+        self._interim_cost = time.perf_counter() - start
+        self._interim += self._interim_cost
+
+    def _row(self, table: str, state: FitState, iteration: int, metrics: Mapping[str, float]) -> None:
+        step = {"ladder_step": state.ladder_step, "cycle_step": state.cycle, "iter_num": iteration}
+        if table not in self._tables:
+            self._tables[table] = tables.MetricsTable(self.folder / f"{table}.txt")
+        self._tables[table].append({**metrics, **step})
+
+    def _seconds_per_atom(self, objective: Objective) -> float:
+        """Wall time of an evaluation, mean since the last iteration, per atom of all data."""
+        seconds, evaluations = objective.evaluation_seconds, objective.n_evaluations
+        spent, number = seconds - self._seen[0], evaluations - self._seen[1]
+        if number <= 0:  # a new objective, or nothing since
+            spent, number = seconds, max(evaluations, 1)
+        self._seen = seconds, evaluations
+        return spent / number / sum(atoms for _, atoms, _ in objective.shard_sizes)
+
+
+def log_start(settings: Settings, ranks: Sequence[tuple[str, int]]) -> None:
+    """Versions, machine and settings; `ranks`: host and node-local rank of each."""
+    libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
+    log.info("pacehpc %s (%s)", pacehpc.__version__, libraries)
+    log.info("%s: %d rank(s), backend %s", _hosts(ranks), len(ranks), settings.backend.evaluator)
+    for note in settings.notes:
+        log.info("%s", note)
+    log.info("Settings:\n%s", settings.resolved_yaml().rstrip())
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the libraries that numbers may depend on."""
+    return {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
+
+
+def _hosts(ranks: Sequence[tuple[str, int]]) -> str:
+    names = [host for host, _ in ranks]
+    return ", ".join(f"{host} ({names.count(host)})" for host in dict.fromkeys(names))
+
+
+def log_objective(objective: Objective) -> None:
+    """Sizes of the basis, balance, time of compilation."""
+    potential = objective.potential
+    n_trainable = len(objective.x)
+    log.info(
+        "Potential: %d functions, %d parameters, %d of them trainable; kappa %.6g",
+        potential.n_functions,
+        potential.n_parameters,
+        n_trainable,
+        objective.kappa,
+    )
+    structures, atoms, bonds = np.array(objective.shard_sizes).T
+    log.info("Data: %d structures, %d atoms, %d bonds", structures.sum(), atoms.sum(), bonds.sum())
+    if objective.size > 1:
+        log.info("Bonds of a rank: %d to %d (imbalance %.2f)", bonds.min(), bonds.max(), imbalance(bonds))
+    log.info("Backend %s ready after %.2f s", objective.backend, objective.compile_seconds)
+
+
+def imbalance(load: np.ndarray) -> float:
+    """Largest load over mean load of the ranks."""
+    return float(np.max(load) / max(np.mean(load), 1e-300))
+
+
+def log_plan(potential: Potential, train: Dataset, test: Dataset | None) -> None:
+    """What would be fitted, for a dry run."""
+    for name, data in (("train", train), ("test", test)):
+        if data is None:
+            continue
+        numbers, counts = np.unique(data.numbers, return_counts=True)
+        elements = ", ".join(f"{chemical_symbols[z]} {n}" for z, n in zip(numbers, counts, strict=True))
+        log.info("%s: %d structures, %d atoms (%s)", name, len(data), data.n_atoms, elements)
+    table = potential.functions_table()
+    for (block, rank), rows in table.groupby(["block", "rank"], sort=False):
+        log.info("block %-12s rank %d: %d functions", block, rank, len(rows))
+    log.info("total: %d functions, %d parameters", potential.n_functions, potential.n_parameters)
+
+
+def save_data(data: Dataset, name: str, **columns: Any) -> None:
+    """The data as a frame in `name`.pckl.gzip, with further columns; written beside and renamed."""
+    path = Path(f"{name}.pckl.gzip")
+    beside = path.with_name(path.name + ".part")
+    data.to_frame(columns or None).to_pickle(beside, compression="gzip", protocol=4)
+    beside.rename(path)
+
+
+def metadata(settings: Settings, input_file: Path | None, data: Dataset, started: datetime) -> dict[str, str]:
+    """What a fitted potential says about its origin."""
+    found = dict(settings.metadata)
+    found["starttime"] = started.isoformat(sep=" ", timespec="seconds")
+    try:
+        found["user"] = getpass.getuser()
+    except (KeyError, OSError):  # no name for this user id, as in containers
+        found["user"] = "unknown"
+    found["pacehpc_version"] = pacehpc.__version__
+    if input_file is not None:
+        found["input_sha256"] = _sha256(input_file)
+    found["data_sha256"] = " ".join(_sha256(Path(name)) for name in data.sources)
+    if data.reference_energy is not None:
+        found["reference_energy"] = json.dumps(data.reference_energy)
+    return found
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_predictions(settings: Settings, data: Dataset, which: str, prediction: Prediction, nn_min: np.ndarray) -> None:
+    """{which}_pred.pckl.gzip and the figures of a data set (`which`: train, test)."""
+    firsts = data.atom_offsets[:-1]
+    energies = np.add.reduceat(prediction.energies, firsts)
+    columns = {"energy_pred": energies, "forces_pred": data.per_structure(prediction.forces), "nn_min": nn_min}
+    save_data(data, f"{which}_pred", **columns)
+    counts = data.atoms_per_structure
+    folder, kind = Path("report"), settings.backend.imagetype
+    folder.mkdir(exist_ok=True)
+    reference = data.energy_corrected / counts
+    figures.save_distributions(folder, reference, data.flat_forces, which, kind)
+    shown = figures.Predictions(reference, energies / counts, data.flat_forces, prediction.forces, nn_min)
+    figures.save_predictions(folder, shown, which, kind)
+
+
+def save_learning_curve(settings: Settings) -> None:
+    """Losses and errors over all iterations."""
+    train, test = tables.read_table("metrics.txt"), tables.read_table("test_metrics.txt")
+    figures.save_learning_curve("report", train, test or None, settings.backend.imagetype)
+
+
+def log_final(
+    objective: Objective, iteration: int, metrics: Mapping[str, float], test: Mapping[str, float] | None, name: str
+) -> None:
+    """The errors of the potential as it was written to the file `name`."""
+    per_atom = objective.evaluation_seconds / objective.n_evaluations / sum(n for _, n, _ in objective.shard_sizes)
+    log.info("Final errors, computed with %s:\n%s", name, lines.errors_block(iteration, metrics, per_atom))
+    if test is not None:
+        log.info("%s", lines.errors_block(iteration, test, per_atom, test=True))
+    if metrics["loss"] > 0 and metrics["reg_loss"] > REGULARISATION_SHARE * metrics["loss"]:
+        log.warning(
+            "regularisation is %.0f %% of the loss: the fit trades accuracy for small or smooth coefficients; "
+            "lower the factors of fit.loss (L1_coeffs, L2_coeffs, w0_rad, w1_rad, w2_rad, w_orth) if that is not meant",
+            100 * metrics["reg_loss"] / metrics["loss"],
+        )
+
+
+def log_times(seconds: Mapping[str, float], rank_seconds: np.ndarray) -> None:
+    """Time by what it was spent on, and the measured balance of the ranks."""
+    log.info("Time: %s", ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items()))
+    if len(rank_seconds) > 1 and rank_seconds.sum() > 0:
+        log.info("Measured imbalance of the evaluations: %.2f (largest over mean)", imbalance(rank_seconds))
