@@ -158,6 +158,40 @@ def test_rotation(golden, golden_name, load, predict):
     np.testing.assert_allclose(after.virials, expected, rtol=0, atol=1e-10 * scale)
 
 
+@pytest.mark.parametrize(
+    "orders",
+    [([1, 1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1, 1]), ([2, 2, 1], [0, 7, 6])],
+    ids=["seven neighbours", "large l"],
+)
+def test_beyond_the_golden_bases(predict, orders):
+    """Invariance, and forces as derivatives, where no reference program helps."""
+    nradmax, lmax = orders
+    potential = Potential.build(
+        {
+            "elements": ["Cu"],
+            "embeddings": {"ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": [1, 1], "ndensity": 1}},
+            "bonds": {"ALL": {"radbase": "SBessel", "radparameters": [5.25], "rcut": 5.0, "dcut": 0.01}},
+            "functions": {"ALL": {"nradmax_by_orders": nradmax, "lmax_by_orders": lmax}},
+        }
+    )
+    functions = potential.blocks[0].functions
+    assert max(len(f.ls) for f in functions) == len(nradmax) and max(max(f.ls) for f in functions) == max(lmax)
+    rng = np.random.default_rng(6)
+    potential.parameters = rng.normal(size=potential.n_parameters)
+    atoms = Atoms("Cu9", positions=rng.uniform(0, 4.5, size=(9, 3)))
+    turned = atoms.copy()
+    turned.positions = atoms.positions @ Rotation.from_rotvec([0.3, -1.1, 0.7]).as_matrix().T
+    shifts = 1e-5 * rng.normal(size=atoms.positions.shape)
+    moved = [atoms.copy(), atoms.copy()]
+    for s, other in zip((-1, 1), moved, strict=True):
+        other.positions += s * shifts
+    prediction = predict(potential, [atoms, turned, *moved])
+    energies = prediction.energies.reshape(4, -1)
+    np.testing.assert_allclose(energies[1], energies[0], rtol=0, atol=1e-11 * np.abs(energies[0]).max())
+    difference = (energies[3].sum() - energies[2].sum()) / 2
+    assert -(prediction.forces[:9] * shifts).sum() == pytest.approx(difference, rel=1e-6)
+
+
 def test_mirror(golden, golden_name, load, predict):
     """Functions of odd parity are not in the basis."""
     potential = load(golden_name)
