@@ -1,0 +1,1 @@
+"""What a fit shows: tables of errors, lines of the log, figures."""

@@ -1,0 +1,314 @@
+"""Figures of report/: predictions against reference data, errors, distributions of the data, the learning curve.
+
+Matplotlib's object interface throughout: no pyplot, no global figure, no display.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator
+
+MANY = 5000  # points from which a panel shows counts per cell instead of points
+_BLUE, _ORANGE, _GREY = "#1f5a94", "#d1600a", "#7f7f7f"
+_STYLE = {
+    "font.size": 9.0,
+    "axes.titlesize": 9.0,
+    "axes.linewidth": 0.7,
+    "axes.formatter.limits": (-4, 5),
+    "axes.formatter.useoffset": False,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": True,
+    "ytick.right": True,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    "agg.path.chunksize": 10000,
+}
+_E_LABEL, _DE_LABEL = "eV/atom", "meV/atom"
+_F_LABEL, _DF_LABEL = "eV/Å", "meV/Å"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A data set and what the potential says of it."""
+
+    energy: np.ndarray
+    """(n_structures,): reference energy per atom, eV."""
+    energy_pred: np.ndarray
+    """(n_structures,): predicted energy per atom, eV."""
+    forces: np.ndarray
+    """(n_atoms, 3): reference forces, eV/Å."""
+    forces_pred: np.ndarray
+    """(n_atoms, 3): predicted forces, eV/Å."""
+    nn_min: np.ndarray
+    """(n_structures,): shortest distance in each structure, Å; inf where an atom is alone."""
+
+
+def save_predictions(
+    folder: str | os.PathLike[str], data: Predictions, prefix: str = "train", imagetype: str = "png"
+) -> list[Path]:
+    """{prefix}_EF-pairplots, _E-dE-dist, _F-dF-dist, _Fi-dFi-dist and _E-dE-nn in `folder`; their paths."""
+    energy, energy_pred = np.ravel(data.energy), np.ravel(data.energy_pred)
+    forces, forces_pred = np.reshape(data.forces, (-1, 3)), np.reshape(data.forces_pred, (-1, 3))
+    de, df = 1000 * (energy_pred - energy), 1000 * (forces_pred - forces)
+    norm, dnorm = np.linalg.norm(forces, axis=1), np.linalg.norm(df, axis=1)
+    paths = []
+
+    def save(figure: Figure, name: str) -> None:
+        paths.append(_save(figure, Path(folder) / f"{prefix}_{name}.{imagetype}"))
+
+    with _style():
+        figure = Figure(figsize=(7.2, 3.4))
+        left, right = figure.subplots(1, 2)
+        _pair(left, energy, energy_pred, de, "Energy", _E_LABEL, _DE_LABEL)
+        _pair(right, forces.ravel(), forces_pred.ravel(), df.ravel(), "Force component", _F_LABEL, _DF_LABEL)
+        save(figure, "EF-pairplots")
+        save(_error_figure(energy, de, f"Reference energy ({_E_LABEL})", f"ΔE ({_DE_LABEL})", _DE_LABEL), "E-dE-dist")
+        save(
+            _error_figure(
+                forces.ravel(), df.ravel(), f"Reference force component ({_F_LABEL})", f"ΔF ({_DF_LABEL})", _DF_LABEL
+            ),
+            "F-dF-dist",
+        )
+        save(
+            _error_figure(
+                norm, dnorm, f"Reference force |F$_i$| ({_F_LABEL})", f"|ΔF$_i$| ({_DF_LABEL})", _DF_LABEL, signed=False
+            ),
+            "Fi-dFi-dist",
+        )
+        save(
+            _error_figure(np.ravel(data.nn_min), de, "Shortest distance (Å)", f"ΔE ({_DE_LABEL})", _DE_LABEL), "E-dE-nn"
+        )
+    return paths
+
+
+def save_distributions(
+    folder: str | os.PathLike[str],
+    energy: np.ndarray,
+    forces: np.ndarray,
+    prefix: str = "train",
+    imagetype: str = "png",
+) -> Path:
+    """{prefix}_ef-distributions: histograms of the reference energies per atom (n,), eV, and forces (m, 3), eV/Å."""
+    forces = np.reshape(forces, (-1, 3))
+    with _style():
+        figure = Figure(figsize=(7.2, 2.8))
+        panels = figure.subplots(1, 3)
+        for axes, values, label, unit in zip(
+            panels,
+            (np.ravel(energy), np.linalg.norm(forces, axis=1), forces.ravel()),
+            (f"Energy ({_E_LABEL})", f"Force |F$_i$| ({_F_LABEL})", f"Force component ({_F_LABEL})"),
+            ("structures", "atoms", "components"),
+            strict=True,
+        ):
+            values = values[np.isfinite(values)]
+            limits = _limits(values)
+            axes.hist(values, bins=_bins(len(values)), range=limits, color=_BLUE)
+            axes.set(xlim=limits, xlabel=label, ylabel=f"Number of {unit}")
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            if len(values) > 100:
+                axes.set_yscale("log")
+                axes.set_ylim(bottom=0.7)
+            axes.set_title(f"{len(values):,} {unit}")
+        return _save(figure, Path(folder) / f"{prefix}_ef-distributions.{imagetype}")
+
+
+def save_learning_curve(
+    folder: str | os.PathLike[str],
+    train: Mapping[str, np.ndarray],
+    test: Mapping[str, np.ndarray] | None = None,
+    imagetype: str = "png",
+) -> Path | None:
+    """learning_curve: loss and RMSE over all iterations, ladder steps and cycles marked; None without rows.
+
+    train, test: the columns of metrics.txt and test_metrics.txt, see `tables.read_table`.
+    """
+    if not train or len(train["loss"]) == 0:
+        return None
+    starts = _starts(train)
+    with _style():
+        figure = Figure(figsize=(7.2, 5.6))
+        panels = figure.subplots(3, 1, sharex=True)
+        curves = (
+            ("loss", 1, "Loss"),
+            ("rmse_epa", 1000, "RMSE energy\n(meV/atom)"),
+            ("rmse_f_comp", 1000, "RMSE force\n(meV/Å)"),
+        )
+        for axes, (name, factor, label) in zip(panels, curves, strict=True):
+            positive = False
+            for table, colour, kind in ((train, _BLUE, "train"), (test, _ORANGE, "test")):
+                if not table or len(table["loss"]) == 0:
+                    continue
+                y = factor * np.asarray(table[name])
+                x = _global_iterations(table, starts)
+                positive |= bool((y > 0).any())
+                axes.plot(x, y, color=colour, lw=1.1, marker="o" if len(x) < 40 else None, ms=2.5, label=kind)
+            if positive:
+                axes.set_yscale("log")
+                if name != "loss":  # plain numbers: 300, not 3 × 10²
+                    axes.yaxis.set_major_formatter(LogFormatter())
+                    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+            axes.set_ylabel(label)
+            axes.grid(alpha=0.25, lw=0.5)
+        _mark_starts(panels, starts)
+        panels[0].legend(loc="upper right", ncols=2)
+        panels[-1].set_xlabel("Iteration")
+        last = _global_iterations(train, starts)[-1]
+        panels[-1].set_xlim(0, max(last, 1))
+        return _save(figure, Path(folder) / f"learning_curve.{imagetype}")
+
+
+# ----------------------------------------------------------------------------------------------------- panels
+
+
+def _pair(axes: Axes, x: np.ndarray, y: np.ndarray, error: np.ndarray, what: str, unit: str, error_unit: str) -> None:
+    """Prediction over reference, with the diagonal."""
+    x, y, error = _finite(x, y, error)
+    limits = _limits(np.concatenate([x, y]))
+    axes.plot(limits, limits, color=_GREY, lw=0.7, zorder=0)
+    _points(axes, x, y, limits, limits)
+    axes.set(xlim=limits, ylim=limits, xlabel=f"{what}, reference ({unit})", ylabel=f"{what}, predicted ({unit})")
+    axes.set_box_aspect(1)
+    axes.text(0.04, 0.96, _summary(error, error_unit), transform=axes.transAxes, va="top")
+
+
+def _error_figure(x: np.ndarray, error: np.ndarray, x_label: str, label: str, unit: str, signed: bool = True) -> Figure:
+    """Errors over a quantity, and their histogram beside."""
+    x, error = _finite(x, error)
+    figure = Figure(figsize=(5.4, 3.4))
+    axes, side = figure.subplots(1, 2, sharey=True, width_ratios=(3.2, 1))
+    x_limits = _limits(x, from_zero=not signed)
+    limits = _limits(error, around_zero=signed, from_zero=not signed)
+    axes.axhline(0, color=_GREY, lw=0.7, zorder=0)
+    _points(axes, x, error, x_limits, limits, bar_beside=side)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.set(xlim=x_limits, ylim=limits, xlabel=x_label, ylabel=label)
+    side.hist(error, bins=_bins(len(error)), range=limits, orientation="horizontal", color=_BLUE)
+    side.set_xlabel("Number")
+    if len(error) > 100:
+        side.set_xscale("log")
+        side.set_xlim(left=0.7)
+    axes.set_title(_summary(error, unit, ", ", norm=not signed), loc="left")
+    return figure
+
+
+def _points(
+    axes: Axes, x: np.ndarray, y: np.ndarray, x_limits: tuple, y_limits: tuple, bar_beside: Axes | None = None
+) -> None:
+    """Points, or counts per cell where there are many; a bitmap in vector formats."""
+    if len(x) < MANY:
+        size = 20 if len(x) < 50 else 9 if len(x) < 500 else 4
+        axes.scatter(x, y, s=size, color=_BLUE, alpha=0.55, lw=0, rasterized=len(x) > 1000)
+        return
+    cells = axes.hexbin(
+        x, y, gridsize=90, extent=(*x_limits, *y_limits), bins="log", mincnt=1, cmap="viridis", lw=0.1, rasterized=True
+    )
+    bar = axes.figure.colorbar(cells, ax=bar_beside or axes, pad=0.02, shrink=0.9 if bar_beside else 0.75, aspect=30)
+    bar.set_label("points per cell")
+
+
+def _mark_starts(panels: np.ndarray, starts: Mapping[tuple[int, int], float]) -> None:
+    """Vertical lines where ladder steps (solid, numbered) and cycles (dotted) begin."""
+    ladder_steps = sorted({ladder for ladder, _ in starts})
+    numbered = ladder_steps[:: max(1, len(ladder_steps) // 15)]
+    for (ladder, cycle), x in starts.items():
+        begins_step = (ladder, cycle) == min(key for key in starts if key[0] == ladder)
+        if x == 0 and len(ladder_steps) == 1:
+            continue
+        style = "-" if begins_step and len(ladder_steps) > 1 else ":"
+        for axes in panels:
+            axes.axvline(x, color=_GREY, lw=0.7, ls=style, zorder=0)
+        if style == "-" and ladder in numbered:
+            panels[0].annotate(
+                str(ladder), (x, 1), (1, 2), xycoords=("data", "axes fraction"), textcoords="offset points"
+            )
+    said = []
+    if len(ladder_steps) > 1:
+        said.append("solid lines: ladder steps")
+    if len(starts) > len(ladder_steps):
+        said.append("dotted lines: cycles")
+    panels[0].set_title("; ".join(said), loc="right", pad=14 if len(ladder_steps) > 1 else None)
+
+
+# ------------------------------------------------------------------------------------------------------ numbers
+
+
+def _starts(table: Mapping[str, np.ndarray]) -> dict[tuple[int, int], float]:
+    """First iteration of each (ladder step, cycle) on an axis that runs through all of them."""
+    starts: dict[tuple[int, int], float] = {}
+    end = 0.0
+    for ladder, cycle, iteration in zip(table["ladder_step"], table["cycle_step"], table["iter_num"], strict=True):
+        key = (int(ladder), int(cycle))
+        starts.setdefault(key, end)
+        end = max(end, starts[key] + iteration)
+    return starts
+
+
+def _global_iterations(table: Mapping[str, np.ndarray], starts: Mapping[tuple[int, int], float]) -> np.ndarray:
+    keys = zip(table["ladder_step"], table["cycle_step"], table["iter_num"], strict=True)
+    return np.array([starts.get((int(ladder), int(cycle)), np.nan) + n for ladder, cycle, n in keys])
+
+
+def _finite(*columns: np.ndarray) -> list[np.ndarray]:
+    good = np.logical_and.reduce([np.isfinite(column) for column in columns])
+    return [column[good] for column in columns]
+
+
+def _limits(values: np.ndarray, around_zero: bool = False, from_zero: bool = False) -> tuple[float, float]:
+    """Limits just around the data; never of zero width."""
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if around_zero:
+        high = max(abs(low), abs(high))
+        low = -high
+    if from_zero:
+        low = 0.0
+    width = high - low
+    if width <= 1e-12 * max(abs(low), abs(high)) or width < 1e-300:
+        width = 0.1 * abs(high) or 1.0
+        return (0.0, high + width) if from_zero else (low - width / 2, high + width / 2)
+    return (0.0 if from_zero else low - 0.04 * width), high + 0.04 * width
+
+
+def _bins(n: int) -> int:
+    return int(np.clip(2 * n ** (1 / 3), 10, 100)) | 1  # odd: a single value stands in the middle
+
+
+def _summary(error: np.ndarray, unit: str, separator: str = "\n", norm: bool = False) -> str:
+    """RMSE and MAE in words; norm: of vectors."""
+    if len(error) == 0:
+        return "no data"
+    rmse, mae = np.sqrt(np.mean(error**2)), np.mean(np.abs(error))
+    kind = " of vectors" if norm else ""
+    return f"RMSE{kind} {_number(rmse)} {unit}{separator}MAE {_number(mae)} {unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if 0.1 <= value < 1e4 or value == 0 else f"{value:.3g}"
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    """Written beside and renamed, so that a viewer never sees half a figure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    figure.savefig(beside, format=path.suffix[1:])
+    os.replace(beside, path)
+    return path

@@ -1,0 +1,69 @@
+"""The lines of log.txt that users' scripts read: one per iteration, and the block of errors.
+
+Metrics come in eV and eV/Å under the names of the columns of metrics.txt and are shown in meV.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_MILLI = 1000.0
+_MICRO = 1e6
+# column -> label; shown always, or only where they contribute
+_ALWAYS = (
+    ("e_loss_contrib", "Energy"),
+    ("f_loss_contrib", "Force"),
+    ("l1_reg_contrib", "L1"),
+    ("l2_reg_contrib", "L2"),
+)
+_IN_USE = (
+    ("s_loss_contrib", "Stress"),
+    ("smooth_w1", "Smooth_w1"),
+    ("smooth_w2", "Smooth_w2"),
+    ("smooth_w3", "Smooth_w3"),
+    ("smooth_orth", "Smooth_orth"),
+)
+_ERRORS = (
+    ("RMSE", ("rmse_epa", "low_rmse_epa", "rmse_f_comp", "low_rmse_f_comp")),
+    ("MAE", ("mae_epa", "low_mae_epa", "mae_f_comp", "low_mae_f_comp")),
+    ("MAX_AE", ("max_ae_epa", "low_max_ae_epa", "max_ae_f", "low_max_ae_f")),
+)
+_HEADER = "          Energy/at, meV/at   Energy_low/at, meV/at   Force, meV/A   Force_low, meV/A"
+_WIDTHS = (13, 22, 19, 17)  # centre the numbers under the header
+
+
+def iteration_line(iteration: int, evaluations: int, metrics: Mapping[str, float], seconds_per_atom: float) -> str:
+    """The line of one iteration; seconds_per_atom: wall time of one evaluation divided by the number of all atoms."""
+    errors = [_MILLI * metrics[name] for name in ("rmse_epa", "low_rmse_epa", "rmse_f_comp", "low_rmse_f_comp")]
+    return (
+        f"Iteration   #{iteration} ({evaluations} evals):  Loss: {metrics['loss']:.4e} | "
+        f"RMSE Energy(low): {errors[0]:.2f} ({errors[1]:.2f}) meV/at | "
+        f"Forces(low): {errors[2]:.2f} ({errors[3]:.2f}) meV/A | Time/eval: {_MICRO * seconds_per_atom:.2f} mcs/at"
+    )
+
+
+def errors_block(iteration: int, metrics: Mapping[str, float], seconds_per_atom: float, test: bool = False) -> str:
+    """The block of loss contributions and errors; metrics also with nfuncs and ncoefs. test: of the test set."""
+    total = metrics["loss"]
+    head = f"{'TEST ' if test else ''}Iteration:  #{iteration}   Loss:"
+    lines = [head + _contribution("Total", total, total, max(33 - len(head), 8))]
+    shown = list(_ALWAYS) + [(name, label) for name, label in _IN_USE if metrics.get(name, 0.0) not in (0.0, None)]
+    shown = [(name, label) for name, label in shown if metrics.get(name, 0.0) == metrics.get(name, 0.0)]
+    lines += [_contribution(label, metrics.get(name, 0.0), total, 33) for name, label in shown]
+    counts = f"Number of params./funcs:  {int(metrics['ncoefs'])}/{int(metrics['nfuncs'])}"
+    lines.append(f"{counts:<53}Avg. time: {_MICRO * seconds_per_atom:.2f} mcs/at")
+    lines.append(_HEADER)
+    for label, names in _ERRORS:
+        values = (f"{_MILLI * metrics[name]:.2f}" for name in names)
+        lines.append(
+            f"{label + ':':>8}" + "".join(f"{value:>{width}}" for value, width in zip(values, _WIDTHS, strict=True))
+        )
+    stress = metrics.get("rmse_stress", float("nan"))
+    if any(label == "Stress" for _, label in shown) and stress == stress:
+        lines.append(f" Stress:  RMSE {stress:.4f} GPa")
+    return "\n".join(lines)
+
+
+def _contribution(label: str, value: float, total: float, width: int) -> str:
+    share = 100.0 * value / total if total else 100.0 * (label == "Total")
+    return f"{label + ':':>{width}} {value:.4e} ({share:3.0f}%)"

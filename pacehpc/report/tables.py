@@ -1,0 +1,97 @@
+"""metrics.txt and its relatives: blank-separated tables, a header once, a row per step, flushed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+COLUMNS = (
+    "ladder_step",
+    "cycle_step",
+    "iter_num",
+    "loss",
+    "e_loss_contrib",
+    "f_loss_contrib",
+    "reg_loss",
+    "rmse_epa",
+    "rmse_f_comp",
+    "low_rmse_epa",
+    "low_rmse_f_comp",
+    "mae_f_comp",
+    "low_mae_f_comp",
+    "nfuncs",
+    "ncoefs",
+    "l1_reg_contrib",
+    "l2_reg_contrib",
+    "smooth_orth",
+    "smooth_w1",
+    "smooth_w2",
+    "smooth_w3",
+    # after pacemaker's own
+    "mae_epa",
+    "low_mae_epa",
+    "max_ae_epa",
+    "low_max_ae_epa",
+    "max_ae_f",
+    "low_max_ae_f",
+    "s_loss_contrib",
+    "rmse_stress",
+)
+"""eV, eV/Å, and GPa for the stress; the contributions to the loss contain their factors."""
+
+WHOLE = frozenset(("ladder_step", "cycle_step", "iter_num", "nfuncs", "ncoefs"))
+
+
+class MetricsTable:
+    """Appends rows to one table.
+
+    A table that exists is continued with the columns of its own header; a last line that was cut by a kill is removed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], columns: Sequence[str] = COLUMNS) -> None:
+        self.path = Path(path)
+        self.columns = tuple(columns)
+        old = self.path.read_bytes() if self.path.exists() else b""
+        whole = old[: old.rfind(b"\n") + 1]
+        if whole:
+            self.columns = tuple(whole.split(b"\n", 1)[0].decode().split())
+        self._file = self.path.open("r+b" if old else "wb")
+        self._file.truncate(len(whole))
+        self._file.seek(len(whole))
+        if not whole:
+            self._write(self.columns)
+
+    def append(self, metrics: Mapping[str, float]) -> None:
+        """One row; a column that `metrics` lacks is nan, further entries of `metrics` are left out."""
+        self._write([_cell(name, metrics.get(name, float("nan"))) for name in self.columns])
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> MetricsTable:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _write(self, cells: Sequence[str]) -> None:
+        self._file.write((" ".join(cells) + "\n").encode())
+        self._file.flush()
+
+
+def read_table(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The columns of a table, each (n_rows,) float64; {} where there is none."""
+    path = Path(path)
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []  # what follows the last newline was cut
+    if not lines:
+        return {}
+    names = lines[0].split()
+    rows = [[float(cell) for cell in line.split()] for line in lines[1:]]
+    return dict(zip(names, np.array(rows, dtype=np.float64).reshape(-1, len(names)).T, strict=True))
+
+
+def _cell(name: str, value: float) -> str:
+    return str(int(value)) if name in WHOLE and value == value else f"{value:.12g}"
