@@ -190,15 +190,15 @@ def _ladder_step(value: Any) -> Any:
     return cleaned if isinstance(value, list) else cleaned[0]
 
 
-_PARTS = ("func", "radial")
+_PARTS = ("func", "radial", "all")
 
 
 def _parts(value: Any, path: tuple) -> list[str]:
-    """func, radial, [func, radial], or {func, radial} (a YAML set of keys without values)."""
+    """func, radial, all, [func, radial], or {func, radial} (a YAML set of keys without values)."""
     parts = list(value) if isinstance(value, list | dict) else [value]
     for part in parts:
         if part not in _PARTS:
-            raise KeyedError(path, f"must be func, radial or both as a list, not {shown(part)}")
+            raise KeyedError(path, f"must be func, radial, all or a list of them, not {shown(part)}")
     return parts
 
 

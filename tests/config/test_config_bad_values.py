@@ -153,7 +153,7 @@ BAD = [
     ("fit.ladder_type", "power", "body_order or power_order", {}),
     ("fit.trainable_parameters", "BINARIES", "did you mean `BINARY`?", {}),
     ("fit.trainable_parameters", [], "nothing to fit; write ALL", {}),
-    ("fit.trainable_parameters", {"AlNi": "funcs"}, "must be func, radial or both", {}),
+    ("fit.trainable_parameters", {"AlNi": "funcs"}, "must be func, radial, all or a list", {}),
     ("fit.trainable_parameters", "AlCu", "the element Cu is not among", {"potential": POTENTIAL}),
     ("fit.repulsion", "yes", "must be auto", {}),
     ("fit.repulsion", "auto", "inner cutoff", {"potential.bonds.ALL.r_in": 1.0}),
