@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from pacehpc.dataset.dataset import Dataset, structures_of
+from pacehpc.dataset.frames import write_frame
+from pacehpc.dataset.store import Store, input_hash, write_store
 
-__all__ = ["Dataset", "structures_of"]
+__all__ = ["Dataset", "Store", "input_hash", "structures_of", "write_frame", "write_store"]

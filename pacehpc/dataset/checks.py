@@ -28,6 +28,8 @@ def as_numbers(value: Any, shape: tuple[int | None, ...], what: str, where: str)
     Raises:
         PacehpcError: anything else, naming ``what`` and ``where``.
     """
+    if value is None:
+        raise PacehpcError(f"{where}: {what} is missing.")
     try:
         array = np.asarray(value)
         if array.dtype.kind == "O":

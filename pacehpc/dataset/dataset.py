@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from pacehpc.dataset import checks, neighbours, reference, weights
+from pacehpc.dataset import checks, neighbours, reference, shards, weights
 from pacehpc.dataset.files import Table, find_file, read_table
 from pacehpc.errors import PacehpcError
 
@@ -139,7 +140,7 @@ class Dataset:
                 numbers=self.numbers[a:b], positions=self.positions[a:b], cell=self.cells[s], pbc=self.pbc[s],
                 info=dict(self.info[s]),
             )
-            for s, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))
+            for s, (a, b) in enumerate(itertools.pairwise(bounds))
         ]  # fmt: skip
 
     @property
@@ -155,7 +156,7 @@ class Dataset:
     def per_structure(self, flat: np.ndarray) -> list[np.ndarray]:
         """A flat per-atom array cut into views, one a structure."""
         bounds = self.atom_offsets.tolist()
-        return [flat[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [flat[a:b] for a, b in itertools.pairwise(bounds)]
 
     def where(self, structure: int) -> str:
         """File and row of a structure, for messages."""
@@ -232,6 +233,21 @@ class Dataset:
             low=self.low,
         )
 
+    def shard_rows(self, rank: int, size: int) -> np.ndarray:
+        """Positions of the structures that rank ``rank`` of ``size`` owns, in the order of the virtual shards.
+
+        Costs are estimated from atoms and densities; a `Store` knows the bonds.
+        """
+        n_atoms = self.atoms_per_structure
+        cost = shards.costs(n_atoms, shards.estimated_bonds(n_atoms, self.volumes))
+        order, bounds = shards.virtual_shards(cost, n_atoms)
+        ranks = shards.rank_bounds(np.add.reduceat(cost[order], bounds[:-1]), size)
+        return order[bounds[ranks[rank]] : bounds[ranks[rank + 1]]]
+
+    def shard(self, rank: int, size: int) -> Dataset:
+        """The structures that rank ``rank`` of ``size`` owns; weights stay those of the whole."""
+        return self.subset(self.shard_rows(rank, size))
+
     def species(self, elements: Sequence[str]) -> np.ndarray:
         """Index of each atom's element in ``elements``, (n_atoms,) int32; PacehpcError where it is not there."""
         species = neighbours.species_indices(self.numbers, elements)
@@ -289,7 +305,12 @@ def _positions(rows: slice | Sequence[int] | np.ndarray, n_structures: int) -> n
         return np.nonzero(chosen)[0]
     if chosen.size == 0:
         return np.zeros(0, np.int64)
-    if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or chosen.min() < -n_structures or chosen.max() >= n_structures:
+    if (
+        chosen.ndim != 1
+        or chosen.dtype.kind not in "iu"
+        or chosen.min() < -n_structures
+        or chosen.max() >= n_structures
+    ):
         raise PacehpcError(f"rows: positions from 0 to {n_structures - 1} are needed.")
     return chosen % n_structures
 
@@ -332,7 +353,9 @@ def _checked(table: Table, elements: Sequence[str] | None, stress_units: str) ->
     """One file's table as a Dataset; ``energy_corrected`` is NaN where the file has none."""
     columns = table.columns
     if "energy" not in columns and "energy_corrected" not in columns:
-        raise PacehpcError(f"{table.source}: neither a column 'energy' nor 'energy_corrected' (found: {_list(columns)}).")
+        raise PacehpcError(
+            f"{table.source}: neither a column 'energy' nor 'energy_corrected' (found: {_list(columns)})."
+        )
     if "forces" not in columns:
         raise PacehpcError(f"{table.source}: no column 'forces' (found: {_list(columns)}).")
     offsets, numbers, positions, cells, pbc = checks.geometry(table)
@@ -346,6 +369,7 @@ def _checked(table: Table, elements: Sequence[str] | None, stress_units: str) ->
     if "w_factor" in columns:
         extra["w_factor"] = checks.scalars(table, "w_factor")
     names = columns.get("name", [""] * n)
+    corrected = checks.scalars(table, "energy_corrected") if "energy_corrected" in columns else np.full(n, np.nan)
     return Dataset(
         sources=[table.source],
         source=np.zeros(n, np.int32),
@@ -359,7 +383,7 @@ def _checked(table: Table, elements: Sequence[str] | None, stress_units: str) ->
         cells=cells,
         pbc=pbc,
         energy=checks.scalars(table, "energy") if "energy" in columns else None,
-        energy_corrected=checks.scalars(table, "energy_corrected") if "energy_corrected" in columns else np.full(n, np.nan),
+        energy_corrected=corrected,
         flat_forces=checks.per_atom(table, "forces", offsets, (3,)),
         stress=checks.stresses(table, stress_units) if "stress" in columns else None,
         w_energy=w_energy,

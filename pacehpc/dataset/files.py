@@ -79,7 +79,7 @@ def read_bytes(path: Path) -> bytes:
         elif head[:3] == b"BZh":
             stream = bz2.BZ2File(file)
         elif head == b"\xfd7zXZ\0":
-            stream = lzma.LZMAFile(file)
+            stream = lzma.LZMAFile(file)  # noqa: SIM115
         else:
             stream = file
         chunks, total = [], 0
@@ -132,9 +132,7 @@ def read_table(path: Path) -> Table:
         return read_extxyz(data, str(path))
     if not data:
         raise PacehpcError(f"{path}: the file is empty.")
-    raise PacehpcError(
-        f"{path}: neither a pickled pandas frame, an extended xyz file nor an ASE database (recognised from the content)."
-    )
+    raise PacehpcError(f"{path}: its content is no pickled pandas frame, extended xyz file or ASE database.")
 
 
 def frame_table(data: bytes, source: str) -> Table:

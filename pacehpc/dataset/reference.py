@@ -31,9 +31,7 @@ def composition(offsets: np.ndarray, numbers: np.ndarray) -> tuple[list[str], np
     return elements, counts
 
 
-def automatic(
-    elements: list[str], counts: np.ndarray, energy: np.ndarray, volume: np.ndarray
-) -> dict[str, float]:
+def automatic(elements: list[str], counts: np.ndarray, energy: np.ndarray, volume: np.ndarray) -> dict[str, float]:
     """Least-squares energy of each element, and the shift that puts the most dilute structure at 0 (eV per atom).
 
     ``volume`` (n_structures,) is 0 for structures that are not periodic in three directions; without any periodic

@@ -125,7 +125,7 @@ def energy_based(
     if options["energy"] == "cohesive":
         above[keep] = (energy / n_atoms)[keep] - (energy / n_atoms)[keep].min()
     else:
-        elements, counts = composition(offsets, numbers)
+        _, counts = composition(offsets, numbers)
         above[keep] = hull_distances(counts[keep], energy[keep])
     force = np.sqrt(np.einsum("ad,ad->a", forces, forces))
     if options["DFup"] is not None:
@@ -176,7 +176,9 @@ def energy_based(
     return Selection(rows, w, w_forces / w_forces.sum(), hull, "EnergyBasedWeightingPolicy")
 
 
-def external(columns: Mapping[str, Any], labels: list[Any], where: str, index: list[Any], offsets: np.ndarray) -> Selection:
+def external(
+    columns: Mapping[str, Any], labels: list[Any], where: str, index: list[Any], offsets: np.ndarray
+) -> Selection:
     """ExternalWeightingPolicy: weights of a frame indexed like the data; structures that it lacks are dropped.
 
     Args:
@@ -218,8 +220,10 @@ def external(columns: Mapping[str, Any], labels: list[Any], where: str, index: l
     return Selection(rows, w_energy, np.concatenate(w_forces), None, "ExternalWeightingPolicy")
 
 
-def low_energies(energy: np.ndarray, n_atoms: np.ndarray, above_hull: np.ndarray | None, limit: float = 1.0) -> np.ndarray:
-    """Structures within ``limit`` eV/atom of the hull where it was computed, else of the lowest energy per atom; bool."""
-    if above_hull is None or np.isnan(above_hull).any():
+def low_energies(
+    energy: np.ndarray, n_atoms: np.ndarray, above_hull: np.ndarray | None, limit: float = 1.0
+) -> np.ndarray:
+    """Structures within ``limit`` eV/atom of the hull if it was computed, else of the lowest energy per atom; bool."""
+    if above_hull is None:
         above_hull = energy / n_atoms - (energy / n_atoms).min(initial=np.inf)
     return above_hull <= limit

@@ -109,7 +109,9 @@ def test_each_bond_has_its_own_cutoff():
 
 def test_a_bond_at_the_cutoff_is_outside():
     potential = SimpleNamespace(elements=("Al",), bonds={("Al", "Al"): SimpleNamespace(rcut=2.0)})
-    structures = structures_of([Atoms("Al2", [[0, 0, 0], [0, 0, 2.0]]), Atoms("Al2", [[0, 0, 0], [0, 0, 1.999]])], potential)
+    structures = structures_of(
+        [Atoms("Al2", [[0, 0, 0], [0, 0, 2.0]]), Atoms("Al2", [[0, 0, 0], [0, 0, 1.999]])], potential
+    )
     assert np.diff(structures.bond_offsets).tolist() == [0, 0, 1, 1]
     assert structures.volumes.tolist() == [0, 0]
 
@@ -124,5 +126,10 @@ def test_many_structures_in_chunks(monkeypatch):
     monkeypatch.setattr("pacehpc.dataset.neighbours._CHUNK_ATOMS", 7)
     cut, cut_vectors = find_neighbours(*args)
     assert len(whole.atom) > 50
-    for a, b in ((whole.offsets, cut.offsets), (whole.atom, cut.atom), (whole.shift, cut.shift), (vectors, cut_vectors)):
+    for a, b in (
+        (whole.offsets, cut.offsets),
+        (whole.atom, cut.atom),
+        (whole.shift, cut.shift),
+        (vectors, cut_vectors),
+    ):
         np.testing.assert_array_equal(a, b)

@@ -1,0 +1,387 @@
+"""Prepared data in one HDF5 file, of which every rank reads only its own slices.
+
+Structures stand in the order of their virtual shards; everything ragged is flat:
+
+| group | datasets |
+| --- | --- |
+| structures | rows, atom_offsets, bond_offsets (n+1), cells, pbc, energy_corrected, [energy], [stress], w_energy, low |
+| atoms | numbers, positions, forces, w_forces, n_bonds |
+| bonds | atom (index within the structure), shift (int16, in cell vectors) |
+| shards | bounds (n_shards+1, in structures), costs |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from pacehpc.dataset import neighbours, shards
+from pacehpc.dataset.dataset import Dataset, concatenated_ranges, progress_bar
+from pacehpc.errors import PacehpcError
+
+if TYPE_CHECKING:
+    from pacehpc.backends.interface import Structures
+    from pacehpc.potential import Potential
+
+logger = logging.getLogger("pacehpc")
+
+FORMAT = 1
+_CHUNK = 20_000  # atoms whose neighbour lists are in memory at once while a store is written
+
+
+def input_hash(files: Sequence[str | os.PathLike[str]], options: Mapping[str, Any]) -> str:
+    """SHA-256 of the files' contents and of all options that shape the prepared data."""
+    digest = hashlib.sha256(json.dumps([FORMAT, options], sort_keys=True, default=str).encode())
+    for path in files:
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def write_store(
+    path: str | os.PathLike[str],
+    dataset: Dataset,
+    potential: Potential | float,
+    *,
+    inputs: str = "",
+    atom_costs: Mapping[str, float] | None = None,
+) -> None:
+    """Neighbour lists, references and weights of ``dataset``, written beside ``path`` and renamed.
+
+    Args:
+        potential: gives elements and the cutoff of each bond; or one cutoff for all, Angstrom.
+        inputs: what `input_hash` gave, kept to recognise the file.
+        atom_costs: cost of an atom of each element in units of a bond's (default: shards.ATOM_COST).
+    """
+    path = Path(path)
+    if isinstance(potential, (int, float)):
+        elements = dataset.elements
+        cutoffs = np.full((len(elements), len(elements)), float(potential))
+    else:
+        elements, cutoffs = tuple(potential.elements), neighbours.cutoff_matrix(potential)
+    species = dataset.species(elements)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with (
+            tempfile.TemporaryFile(dir=path.parent) as atom_file,
+            tempfile.TemporaryFile(dir=path.parent) as shift_file,
+        ):
+            n_bonds = _spool_bonds(dataset, species, cutoffs, atom_file, shift_file)
+            n_atoms = dataset.atoms_per_structure
+            bonds_of = np.add.reduceat(n_bonds, dataset.atom_offsets[:-1]) if len(dataset) else np.zeros(0, np.int64)
+            single = np.array([(atom_costs or {}).get(e, shards.ATOM_COST) for e in elements])
+            cost = shards.costs(n_atoms, bonds_of, np.add.reduceat(single[species], dataset.atom_offsets[:-1]))
+            order, bounds = shards.virtual_shards(cost, n_atoms)
+            with h5py.File(beside, "w", libver="latest") as file:
+                _write_columns(file, dataset, order, n_bonds, bonds_of)
+                _write_bonds(file, order, bounds, bonds_of, atom_file, shift_file)
+                file["shards/bounds"] = bounds
+                file["shards/costs"] = np.add.reduceat(cost[order], bounds[:-1])
+                file.attrs.update(
+                    format=FORMAT, inputs=inputs, elements=json.dumps(list(elements)), cutoffs=cutoffs,
+                    reference_energy=json.dumps(dataset.reference_energy), weighting=dataset.weighting,
+                )  # fmt: skip
+        with open(beside, "rb") as done:
+            os.fsync(done.fileno())
+        os.replace(beside, path)
+    except OSError as problem:
+        raise PacehpcError(f"{path}: cannot be written ({problem}).") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    logger.info("data: %s, %d shards, %d bonds", path, len(bounds) - 1, n_bonds.sum())
+
+
+def _spool_bonds(
+    dataset: Dataset, species: np.ndarray, cutoffs: np.ndarray, atom_file: Any, shift_file: Any
+) -> np.ndarray:
+    """Write the bonds to two scratch files in the order of the data; returns the bonds of each atom."""
+    offsets = dataset.atom_offsets
+    counts = np.zeros(dataset.n_atoms, np.int64)
+    bar = progress_bar(len(dataset), "neighbour lists")
+    first = 0
+    while first < len(dataset):
+        last = int(np.searchsorted(offsets, offsets[first] + _CHUNK, side="right")) - 1
+        last = min(max(last, first + 1), len(dataset))
+        a, b = offsets[first], offsets[last]
+        found, _ = neighbours.find_neighbours(
+            offsets[first : last + 1] - a, dataset.positions[a:b], dataset.cells[first:last], dataset.pbc[first:last],
+            species[a:b], cutoffs,
+        )  # fmt: skip
+        counts[a:b] = np.diff(found.offsets)
+        start = np.repeat(offsets[first:last] - a, np.diff(offsets[first : last + 1]))
+        local = found.atom - np.repeat(start, counts[a:b]).astype(np.int32)
+        atom_file.write(local.astype(np.int32).tobytes())
+        shift_file.write(found.shift.astype(np.int16).tobytes())
+        if bar is not None:
+            bar.update(last - first)
+        first = last
+    if bar is not None:
+        bar.close()
+    return counts
+
+
+def _write_columns(
+    file: h5py.File, data: Dataset, order: np.ndarray, n_bonds: np.ndarray, bonds_of: np.ndarray
+) -> None:
+    n_atoms = data.atoms_per_structure
+    atoms = concatenated_ranges(data.atom_offsets[order], n_atoms[order])
+    columns = {
+        "structures/rows": order,
+        "structures/atom_offsets": np.concatenate(([0], np.cumsum(n_atoms[order]))),
+        "structures/bond_offsets": np.concatenate(([0], np.cumsum(bonds_of[order]))),
+        "structures/cells": data.cells[order],
+        "structures/pbc": data.pbc[order],
+        "structures/energy_corrected": data.energy_corrected[order],
+        "structures/w_energy": data.w_energy[order],
+        "structures/low": data.low[order],
+        "structures/loaded_rows": data.rows[order],
+        "structures/source": data.source[order],
+        "structures/index": [json.dumps(data.index[k], default=str) for k in order],
+        "structures/names": [data.names[k] for k in order],
+        "atoms/numbers": data.numbers[atoms],
+        "atoms/positions": data.positions[atoms],
+        "atoms/forces": data.flat_forces[atoms],
+        "atoms/w_forces": data.flat_w_forces[atoms],
+        "atoms/n_bonds": n_bonds[atoms].astype(np.int32),
+    }
+    for name, optional in (("energy", data.energy), ("stress", data.stress), ("above_hull", data.above_hull)):
+        if optional is not None:
+            columns[f"structures/{name}"] = optional[order]
+    for name, values in columns.items():
+        file[name] = values
+    file["sources"] = data.sources
+
+
+def _write_bonds(
+    file: h5py.File, order: np.ndarray, bounds: np.ndarray, bonds_of: np.ndarray, atom_file: Any, shift_file: Any
+) -> None:
+    total = int(bonds_of.sum())
+    atom = file.create_dataset("bonds/atom", (total,), np.int32)
+    shift = file.create_dataset("bonds/shift", (total, 3), np.int16)
+    if total == 0:
+        return
+    atom_file.flush()
+    shift_file.flush()
+    spooled_atom = np.memmap(atom_file, np.int32, "r", shape=(total,))
+    spooled_shift = np.memmap(shift_file, np.int16, "r", shape=(total, 3))
+    starts = np.concatenate(([0], np.cumsum(bonds_of)))
+    written = 0
+    for first, last in itertools.pairwise(bounds):
+        rows = order[first:last]
+        which = concatenated_ranges(starts[rows], bonds_of[rows])
+        atom[written : written + len(which)] = spooled_atom[which]
+        shift[written : written + len(which)] = spooled_shift[which]
+        written += len(which)
+
+
+class Store:
+    """A file of `write_store`, open for reading; any number of processes may read it at once.
+
+    Args:
+        path: the file.
+        potential: with its own elements and cutoffs, not larger than the stored ones; None: as stored.
+
+    Raises:
+        PacehpcError: no such file, another format, damaged, or made with a smaller cutoff.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], potential: Potential | None = None) -> None:
+        self.path = Path(path)
+        try:
+            self._file = h5py.File(path, "r", locking=False)
+        except OSError as problem:
+            raise PacehpcError(f"{path}: no readable HDF5 file ({problem}).") from None
+        try:
+            self._open(potential)
+        except (KeyError, ValueError, TypeError, OSError, AttributeError) as problem:
+            self._file.close()
+            raise PacehpcError(f"{path}: not prepared data of this program, or damaged ({problem}).") from None
+        except PacehpcError:
+            self._file.close()
+            raise
+
+    def _open(self, potential: Potential | None) -> None:
+        attributes = self._file.attrs
+        if int(attributes["format"]) != FORMAT:
+            raise PacehpcError(f"{self.path}: written by another version of this program; prepare the data again.")
+        self.inputs = str(attributes["inputs"])
+        self.elements = tuple(json.loads(attributes["elements"]))
+        self.cutoffs = np.asarray(attributes["cutoffs"], float)
+        self.reference_energy = json.loads(attributes["reference_energy"])
+        self._stored_elements, self._stored_cutoffs = self.elements, self.cutoffs
+        if potential is not None:
+            if not self.serves(potential):
+                raise PacehpcError(
+                    f"{self.path}: its neighbour lists are shorter than the potential's cutoffs, or lack elements; "
+                    "prepare the data again."
+                )
+            self.elements, self.cutoffs = tuple(potential.elements), neighbours.cutoff_matrix(potential)
+        self._bounds = self._file["shards/bounds"][:]
+        self.shard_costs = self._file["shards/costs"][:]
+        structures, atoms = self._file["structures"], self._file["atoms"]
+        self.n_structures, self.n_atoms = len(structures["rows"]), len(atoms["numbers"])
+        self.n_bonds = len(self._file["bonds/atom"])
+        lengths_agree = (
+            all(len(structures[n]) == self.n_structures for n in structures if not n.endswith("_offsets"))
+            and all(len(structures[n]) == self.n_structures + 1 for n in ("atom_offsets", "bond_offsets"))
+            and all(len(atoms[n]) == self.n_atoms for n in atoms)
+            and self._file["bonds/shift"].shape == (self.n_bonds, 3)
+            and len(self._bounds) == len(self.shard_costs) + 1
+            and self._bounds[0] == 0
+            and self._bounds[-1] == self.n_structures
+            and (np.diff(self._bounds) >= 0).all()
+            and self.cutoffs.shape == (len(self.elements),) * 2
+        )
+        if not lengths_agree:
+            raise ValueError("lengths do not agree")
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def n_shards(self) -> int:
+        return len(self.shard_costs)
+
+    def serves(self, potential: Potential) -> bool:
+        """Whether the stored lists hold every bond of ``potential``."""
+        known = {e: k for k, e in enumerate(self._stored_elements)}
+        wanted = neighbours.cutoff_matrix(potential)
+        if not set(known) <= set(potential.elements):  # an element of the data that the potential lacks
+            used = {str(e) for e in self._used_elements()}
+            if not used <= set(potential.elements):
+                return False
+        shared = [(k, known[e]) for k, e in enumerate(potential.elements) if e in known]
+        return all(wanted[a, b] <= self._stored_cutoffs[i, j] for a, i in shared for b, j in shared)
+
+    def _used_elements(self) -> list[str]:
+        from ase.data import chemical_symbols
+
+        return [chemical_symbols[z] for z in np.unique(self._file["atoms/numbers"][:])]
+
+    def balance(self, size: int) -> float:
+        """Predicted imbalance on ``size`` ranks: the dearest rank's cost over the mean, minus 1."""
+        return shards.imbalance(self.shard_costs, size)
+
+    def _range(self, rank: int, size: int) -> tuple[int, int]:
+        bounds = shards.rank_bounds(self.shard_costs, size)
+        return int(self._bounds[bounds[rank]]), int(self._bounds[bounds[rank + 1]])
+
+    def rows(self, rank: int, size: int) -> np.ndarray:
+        """Positions in the original data of the structures that `read_shard` gives, in its order."""
+        first, last = self._range(rank, size)
+        return self._file["structures/rows"][first:last]
+
+    def shard_bounds(self, rank: int, size: int) -> np.ndarray:
+        """Where the virtual shards of a rank begin among the structures that `read_shard` gives; (n+1,)."""
+        bounds = shards.rank_bounds(self.shard_costs, size)
+        mine = self._bounds[bounds[rank] : bounds[rank + 1] + 1]
+        return mine - mine[0]
+
+    def read_shard(self, rank: int, size: int) -> Structures:
+        """The structures of rank ``rank`` of ``size``; reads nothing but their slices.
+
+        Raises:
+            PacehpcError: the file is damaged.
+        """
+        try:
+            return self._read(*self._range(rank, size))
+        except (OSError, KeyError, ValueError, IndexError) as problem:
+            raise PacehpcError(f"{self.path}: damaged ({problem}).") from None
+
+    def _read(self, first: int, last: int) -> Structures:
+        from pacehpc.backends.interface import Structures
+
+        s, a, b = self._file["structures"], self._file["atoms"], self._file["bonds"]
+        atom_offsets = s["atom_offsets"][first : last + 1].astype(np.int64)
+        bond_ends = s["bond_offsets"][first : last + 1].astype(np.int64)
+        if (np.diff(atom_offsets) <= 0).any() or (np.diff(bond_ends) < 0).any() or bond_ends[-1] > self.n_bonds:
+            raise ValueError("offsets are not ascending")
+        atoms, bonds = slice(atom_offsets[0], atom_offsets[-1]), slice(bond_ends[0], bond_ends[-1])
+        atom_offsets = atom_offsets - atom_offsets[0]
+        n_atoms = np.diff(atom_offsets)
+        counts = a["n_bonds"][atoms].astype(np.int64)
+        if (counts < 0).any() or counts.sum() != bonds.stop - bonds.start:
+            raise ValueError("bonds and atoms do not agree")
+        species = neighbours.species_indices(a["numbers"][atoms], self.elements)
+        if (species < 0).any():
+            raise PacehpcError(f"{self.path}: contains elements that the potential does not have.")
+        positions, cells, pbc = a["positions"][atoms], s["cells"][first:last], s["pbc"][first:last]
+        centre = np.repeat(np.arange(len(species)), counts)
+        structure = np.repeat(np.arange(last - first), np.diff(bond_ends))
+        local = b["atom"][bonds]
+        if len(local) and (local.min() < 0 or (local >= n_atoms[structure]).any()):
+            raise ValueError("a bond to an atom outside its structure")
+        neighbour = (local + atom_offsets[structure]).astype(np.int32)
+        vectors = neighbours.bond_vectors(positions, cells, structure, centre, neighbour, b["shift"][bonds])
+        if self.cutoffs is not self._stored_cutoffs:
+            r2 = np.einsum("bd,bd->b", vectors, vectors)
+            keep = np.sqrt(r2) < self.cutoffs[species[centre], species[neighbour]]
+            if not keep.all():
+                neighbour, vectors = neighbour[keep], vectors[keep]
+                counts = np.bincount(centre[keep], minlength=len(species))
+        return Structures(
+            atom_offsets=atom_offsets,
+            species=species,
+            bond_offsets=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+            bond_atom=neighbour,
+            bond_vector=vectors,
+            volumes=neighbours.volumes(cells, pbc),
+            energy=s["energy_corrected"][first:last],
+            forces=a["forces"][atoms],
+            w_energy=s["w_energy"][first:last],
+            w_forces=a["w_forces"][atoms],
+            stress=s["stress"][first:last] if "stress" in s else None,
+            low=s["low"][first:last],
+        )
+
+    def dataset(self) -> Dataset:
+        """Everything but the neighbour lists, in the original order: for frames and reports."""
+        s, a = self._file["structures"], self._file["atoms"]
+        n_atoms = np.diff(s["atom_offsets"][:])
+
+        def text(name: str) -> list[str]:
+            return [v.decode() for v in self._file[name][:]]
+
+        def optional(name: str) -> np.ndarray | None:
+            return s[name][:] if name in s else None
+
+        shuffled = Dataset(
+            sources=text("sources"),
+            source=s["source"][:],
+            rows=s["loaded_rows"][:],
+            index=[json.loads(v) for v in text("structures/index")],
+            names=text("structures/names"),
+            info=[{} for _ in range(self.n_structures)],
+            atom_offsets=np.concatenate(([0], np.cumsum(n_atoms))).astype(np.int64),
+            numbers=a["numbers"][:],
+            positions=a["positions"][:],
+            cells=s["cells"][:],
+            pbc=s["pbc"][:],
+            energy=optional("energy"),
+            energy_corrected=s["energy_corrected"][:],
+            flat_forces=a["forces"][:],
+            stress=optional("stress"),
+            w_energy=s["w_energy"][:],
+            flat_w_forces=a["w_forces"][:],
+            low=s["low"][:],
+            above_hull=optional("above_hull"),
+            reference_energy=self.reference_energy,
+            weighting=str(self._file.attrs["weighting"]),
+        )
+        return shuffled.subset(np.argsort(s["rows"][:]))
