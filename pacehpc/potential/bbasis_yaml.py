@@ -20,7 +20,7 @@ import numpy as np
 
 from pacehpc.basis import Function, complete_couplings
 from pacehpc.errors import PacehpcError
-from pacehpc.potential.check import check_elements
+from pacehpc.potential.check import check_elements, check_embedding
 from pacehpc.potential.files import format_list, format_number, write_atomically
 from pacehpc.potential.model import Block, Bond, Embedding, Pair, Potential, sorted_pairs
 from pacehpc.yamlio import loads_yaml
@@ -165,13 +165,15 @@ class _Reader:
         for key in ("ndensityi", "npoti", "parameters"):
             if key not in entry:
                 self.fail(f"{key} is missing")
-        return Embedding(
+        embedding = Embedding(
             self.word(entry, "npoti"),
             tuple(self.numbers(entry, "parameters")),
             self.integer(entry, "ndensityi"),
             self.number(entry, "rho_core_cut", 1e5),
             self.number(entry, "drho_core_cut", 250.0),
         )
+        check_embedding(embedding, self.place)
+        return embedding
 
     def pair(self, pair: Pair, blocks: dict[tuple[str, ...], dict]) -> tuple[Bond, np.ndarray]:
         """The radial part of a sorted pair: of either order, or of both where they agree."""
@@ -421,7 +423,7 @@ def _nbody_lines(block: Block) -> list[str]:
     lines = ["    nbody:"]
     for (elements, ns, ls, LS), c in zip(block.functions, block.coefficients.tolist(), strict=True):
         lint = f", lint: {list(LS)}" if LS else ""
-        numbers = ", ".join([f"{value:.17g}" for value in c])
+        numbers = ", ".join([format_number(value) for value in c])
         lines.append(f"      - {{type: {' '.join(elements)}, nr: {list(ns)}, nl: {list(ls)}{lint}, c: [{numbers}]}}")
     return lines
 

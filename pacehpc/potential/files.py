@@ -24,8 +24,9 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> None:
 
 
 def format_number(value: float) -> str:
-    """17 significant digits: the text gives back the same float64."""
-    return f"{value:.17g}"
+    """17 significant digits: the text gives back the same float64, also the sign of -0, which is an integer in YAML."""
+    text = f"{value:.17g}"
+    return text if text != "-0" else "-0.0"
 
 
 def format_list(values) -> str:

@@ -93,7 +93,7 @@ def _functions(potential: Potential, mu: int, centre: str) -> list[str]:
         couplings, rows = zip(*merged[mus, ns, ls], strict=True)
         ms, values = merged_terms(couplings, classes)
         ctildes = values.T @ np.array(rows)
-        numbers = ", ".join([f"{value:.17g}" for value in ctildes.ravel().tolist()])
+        numbers = ", ".join([format_number(value) for value in ctildes.ravel().tolist()])
         lines.append(
             f"    - {{mu0: {mu}, rank: {len(ns)}, ndensity: {ndensity}, num_ms_combs: {len(ms)}, mus: {list(mus)}, "
             f"ns: {list(ns)}, ls: {list(ls)}, ms_combs: {ms.ravel().tolist()}, ctildes: [{numbers}]}}"

@@ -12,9 +12,7 @@ from pacehpc.basis.couplings import number_of_invariants
 def golden_functions(block):
     """The functions of a block as Function; the golden lists may leave out the last intermediate L."""
     return [
-        Function(
-            tuple(f["type"]), tuple(f["nr"]), tuple(f["nl"]), complete_couplings(tuple(f["nl"]), tuple(f["lint"]))
-        )
+        Function(tuple(f["type"]), tuple(f["nr"]), tuple(f["nl"]), complete_couplings(tuple(f["nl"]), tuple(f["lint"])))
         for f in block["functions"]
     ]
 
