@@ -36,9 +36,10 @@ LARGEST = sys.float_info.max
 OLD_NAMES = {"TEST_SBessel": "SBessel"}
 
 _NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+_INTEGERS = r"([0-9]{1,4}(?:, [0-9]{1,4})*)"
 _REGULAR = re.compile(
-    r"( *)- \{type: ([A-Z][a-z]?(?: [A-Z][a-z]?)+), nr: \[([0-9]+(?:, [0-9]+)*)\], nl: \[([0-9]+(?:, [0-9]+)*)\]"
-    rf"(?:, lint: \[([0-9]+(?:, [0-9]+)*)?\])?, c: \[({_NUMBER}(?:, {_NUMBER})*)\]\}}"
+    r"( *)- \{type: ([A-Z][a-z]?(?: [A-Z][a-z]?)+), "
+    rf"nr: \[{_INTEGERS}\], nl: \[{_INTEGERS}\](?:, lint: \[{_INTEGERS}?\])?, c: \[({_NUMBER}(?:, {_NUMBER})*)\]\}}"
 )
 
 RawFunction = tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], list[float]]
@@ -57,6 +58,7 @@ def read_bbasis(path: str | os.PathLike[str]) -> Potential:
 
 def parse_bbasis(text: str, name: str = "<text>") -> Potential:
     """The potential that a file's text describes; name stands in messages."""
+    text = text.replace("\r\n", "\n")
     shortened, token, runs = _take_out_regular_lines(text)
     if runs:
         try:

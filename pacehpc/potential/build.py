@@ -199,7 +199,8 @@ def _settings(
     section: Mapping[str, Any], name: str, targets: list[tuple[str, ...]], elements: tuple[str, ...]
 ) -> dict[tuple[str, ...], dict[str, Any]]:
     """The input's settings of every target of one of the three sections."""
-    data = section.get(name) or {}
+    data = section.get(name)
+    data = {} if data is None else data
     if not isinstance(data, Mapping):
         raise PacehpcError(f"potential.{name}: expected a mapping (ALL, UNARY, ..., or elements), got {data!r}")
     kind = {"embeddings": "elements", "bonds": "bonds", "functions": "blocks"}[name]
@@ -286,7 +287,8 @@ def _new_functions(
 ) -> dict[tuple[str, ...], dict[Function, np.ndarray]]:
     """The functions that the section `functions` asks for, with new coefficients."""
     place = "potential.functions"
-    data = section.get("functions") or {}
+    data = section.get("functions")
+    data = {} if data is None else data
     if not isinstance(data, Mapping):
         raise PacehpcError(f"{place}: expected a mapping (ALL, UNARY, ..., or elements), got {data!r}")
     limit = data.get(PER_ELEMENT)
@@ -344,7 +346,8 @@ def _orders(given: Mapping[str, Any], name: str, where: str) -> list[int]:
 
 
 def _metadata(section: Mapping[str, Any]) -> dict[str, str]:
-    metadata = section.get("metadata") or {}
+    metadata = section.get("metadata")
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, Mapping):
         raise PacehpcError(f"potential.metadata: expected a mapping of names to texts, got {metadata!r}")
     return {str(key): str(value) for key, value in metadata.items()}

@@ -36,6 +36,8 @@ def merge_initial(sources: Source | Sequence[Source]) -> InitialParts:
     """
     if isinstance(sources, (Potential, str, os.PathLike)):
         sources = [sources]
+    if not isinstance(sources, (list, tuple)) or not all(isinstance(s, (Potential, str, os.PathLike)) for s in sources):
+        raise PacehpcError(f"potential.initial_potential: expected a file or a list of files, got {sources!r}")
     parts = InitialParts()
     disputed: set[str] = set()
     names: dict[object, str] = {}  # who gave a part first

@@ -68,7 +68,7 @@ class Block:
         return " ".join(self.elements)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Potential:
     """A PACE potential.
 
@@ -117,6 +117,9 @@ class Potential:
         from pacehpc.potential.yace import write_yace
 
         write_yace(self, path)
+
+    def __repr__(self) -> str:
+        return f"<Potential {' '.join(self.elements)}: {self.n_functions} functions, {self.n_parameters} parameters>"
 
     def copy(self) -> Potential:
         """An independent copy; only the immutable functions and bonds are shared."""

@@ -1,0 +1,239 @@
+"""Potentials from an input's section: golden blocks, sizes, starts, the old form, and what is refused."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from pacehpc.basis import complete_couplings
+from pacehpc.errors import PacehpcError
+from pacehpc.potential import Potential
+from pacehpc.yamlio import load_yaml
+
+
+def listed(functions):
+    return [
+        (
+            tuple(f["type"]),
+            tuple(f["nr"]),
+            tuple(f["nl"]),
+            complete_couplings(tuple(f["nl"]), tuple(f["lint"])),
+        )
+        for f in functions
+    ]
+
+
+def check_blocks(potential, blocks):
+    assert Counter(block.name for block in potential.blocks) == Counter(block["block"] for block in blocks)
+    own = {block.name: block.functions for block in potential.blocks}
+    for block in blocks:
+        assert own[block["block"]] == listed(block["functions"])
+
+
+def test_golden_inputs(golden, golden_name):
+    """The input gives the blocks of the golden list and everything but the coefficients of the golden file."""
+    data = json.loads((golden / "potentials" / f"{golden_name}.basis.json").read_text())
+    potential = Potential.build(data["potential"])
+    check_blocks(potential, data["blocks"])
+    file = Potential.load(golden / "potentials" / f"{golden_name}.yaml")
+    assert potential.bonds == file.bonds and potential.embeddings == file.embeddings
+    assert potential.delta_spline_bins == file.delta_spline_bins
+    assert [block.elements for block in potential.blocks] == [block.elements for block in file.blocks]
+    for c in potential.radcoefficients.values():
+        assert all((c[:, l] == np.eye(c.shape[0], c.shape[2])).all() for l in range(c.shape[1]))
+    assert not any(block.coefficients.any() for block in potential.blocks)
+
+
+def test_number_of_functions_per_element(golden):
+    data = json.loads((golden / "fit" / "basis_nper_element.json").read_text())
+    check_blocks(Potential.build(data["potential"]), data["blocks"])
+
+
+@pytest.mark.parametrize(
+    ("name", "functions", "parameters"),
+    [
+        ("cu_82", 82, 299),
+        ("cu_529", 529, 1508),
+        ("ethanol_756", 756, 2322),
+        ("ethanol_4836", 4836, 10482),
+        ("hea_435", 435, 1665),
+    ],
+)
+def test_counts_of_the_benchmarks(shared, name, functions, parameters):
+    potential = Potential.build(load_yaml(shared(f"bench/{name}.yaml"))["potential"])
+    assert (potential.n_functions, potential.n_parameters) == (functions, parameters)
+
+
+def test_elements_in_any_order_and_block_order(section):
+    potential = Potential.build(section(["Ni", "Al"]))
+    assert potential.elements == ("Al", "Ni")
+    assert [block.name for block in potential.blocks] == ["Al", "Al Ni", "Ni", "Ni Al"]
+
+
+def test_sizes_come_from_both_directions(section):
+    """Bond Al-Ni serves functions of Al with Ni neighbours and of Ni with Al neighbours."""
+    functions = {
+        "UNARY": {"nradmax_by_orders": [2], "lmax_by_orders": [0]},
+        "Al Ni": {"nradmax_by_orders": [4, 1], "lmax_by_orders": [0, 3]},
+        "(Ni, Al)": {"nradmax_by_orders": [1, 2], "lmax_by_orders": [0, 1]},
+    }
+    potential = Potential.build(section(["Al", "Ni"], functions))
+    sizes = {pair: (b.nradbase, b.nradmax, b.lmax) for pair, b in potential.bonds.items()}
+    assert sizes["Al", "Ni"] == sizes["Ni", "Al"] == (4, 2, 3)
+    assert sizes["Al", "Al"] == (2, 1, 3)  # Al neighbours of Al in block Al Ni
+    assert sizes["Ni", "Ni"] == (2, 2, 1)
+    assert potential.radcoefficients["Al", "Ni"].shape == (2, 4, 4)
+
+
+def test_new_radial_functions_are_not_zero(section):
+    """n up to 3 with one rank-1 function: δ_nk needs three basis functions."""
+    functions = {"ALL": {"nradmax_by_orders": [1, 3], "lmax_by_orders": [0, 0]}}
+    potential = Potential.build(section(["Al"], functions))
+    assert potential.bonds["Al", "Al"].nradbase == 3
+    assert (potential.radcoefficients["Al", "Al"][:, 0] == np.eye(3)).all()
+
+
+def test_explicit_settings_win(section):
+    data = section(["Al", "Ni", "O"])
+    data["bonds"] |= {"AlO": {"rcut": 4.0}, "BINARY": {"rcut": 4.5, "dcut": 0.5}, "O": {"core-repulsion": [7, 2]}}
+    data["embeddings"]["Ni"] = {"npot": "FinnisSinclair", "rho_core_cut": 3}
+    data["functions"] = {
+        "BINARY": {"nradmax_by_orders": [2], "lmax_by_orders": [0]},
+        "OAl": {"nradmax_by_orders": [3], "lmax_by_orders": [0]},
+    }
+    potential = Potential.build(data)
+    assert potential.bonds["O", "Al"].rcut == potential.bonds["Al", "O"].rcut == 4.0
+    assert potential.bonds["Al", "Ni"].rcut == 4.5 and potential.bonds["Al", "O"].dcut == 0.5
+    assert potential.bonds["O", "O"].core_repulsion == (7.0, 2.0) and potential.bonds["Al", "Al"].rcut == 5.0
+    assert potential.bonds["Al", "Al"].core_repulsion == (0.0, 1.0)
+    assert potential.bonds["Al", "Al"].inner_cutoff_type == "distance"
+    assert potential.embeddings["Ni"].npot == "FinnisSinclair" and potential.embeddings["Ni"].rho_core_cut == 3
+    assert potential.embeddings["Al"].rho_core_cut == 1e5 and potential.embeddings["Al"].drho_core_cut == 250
+    assert {block.name: len(block.functions) for block in potential.blocks} == {
+        "Al Ni": 2, "Al O": 2, "Ni Al": 2, "Ni O": 2, "O Al": 3, "O Ni": 2,
+    }  # fmt: skip
+
+
+def test_random_start(section):
+    data = section(["Al", "Ni"])
+    data["functions"]["BINARY"] = {"coefs_init": "random"}
+    potential = Potential.build(data)
+    values = {block.name: block.coefficients for block in potential.blocks}
+    assert not values["Al"].any() and values["Al Ni"].all()
+    assert 0.3e-4 < values["Al Ni"].std() < 3e-4
+    assert np.array_equal(Potential.build(data).parameters, potential.parameters)
+    other = Potential.build(data, rng=np.random.default_rng(7))
+    assert not np.array_equal(other.parameters, potential.parameters)
+
+
+def test_old_single_element_form(section):
+    new = section(["Cu"])
+    old = {"element": "Cu", "deltaSplineBins": 0.002, **new["embeddings"]["ALL"], **new["bonds"]["ALL"]}
+    old |= new["functions"]["ALL"]
+    new["deltaSplineBins"] = 0.002
+    a, b = Potential.build(old), Potential.build(new)
+    assert a.bonds == b.bonds and a.embeddings == b.embeddings and a.delta_spline_bins == 0.002
+    assert [x.functions for x in a.blocks] == [x.functions for x in b.blocks]
+
+
+def test_metadata_become_texts(section):
+    data = section(["Al"])
+    data["metadata"] = {"who": "me", "n": 3}
+    assert Potential.build(data).metadata == {"who": "me", "n": "3"}
+
+
+def test_a_file_as_it_is_and_reset(golden, tmp_path):
+    path = str(golden / "potentials" / "alni_mixed.yaml")
+    file = Potential.load(path)
+    for potential in (Potential.build(path), Potential.build({"filename": path})):
+        assert np.array_equal(potential.parameters, file.parameters) and potential.bonds == file.bonds
+    reset = Potential.build({"filename": path, "reset": True, "metadata": {"a": "b"}, "deltaSplineBins": 0.01})
+    assert reset.bonds == file.bonds and [b.functions for b in reset.blocks] == [b.functions for b in file.blocks]
+    assert not any(block.coefficients.any() for block in reset.blocks)
+    assert (reset.radcoefficients["Al", "Ni"][:, 1] == np.eye(2, 5)).all()
+    assert reset.metadata["a"] == "b" and reset.metadata["comment"] and reset.delta_spline_bins == 0.01
+    with pytest.raises(PacehpcError, match="functions cannot be used with it"):
+        Potential.build({"filename": path, "functions": {}})
+
+
+def change(data, *path_and_value):
+    *path, key, value = path_and_value
+    for step in path:
+        data = data[step]
+    if value is None:
+        del data[key]
+    else:
+        data[key] = value
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (("elements", ["Al", "Xx"]), "'Xx' is not a chemical element"),
+        (("elements", ["Al", "Al"]), "given twice"),
+        (("elements", []), "no elements"),
+        (("elements", 3), "potential.elements"),
+        (("elements", [3]), "'3' is not a chemical element"),
+        (("elements", None), "no elements"),
+        (("bonds", "ALL", "rcut", -5.0), "rcut is -5"),
+        (("bonds", "ALL", "rcut", 0), "rcut is 0"),
+        (("bonds", "ALL", "rcut", "5 A"), "rcut: expected a finite number, got '5 A'"),
+        (("bonds", "ALL", "rcut", float("nan")), "rcut: expected a finite number"),
+        (("bonds", "ALL", "rcut", True), "rcut: expected a finite number"),
+        (("bonds", "ALL", "rcut", None), "rcut missing"),
+        (("bonds", "ALL", "rcutt", 3), "unknown key 'rcutt'"),
+        (("bonds", "ALL", "r_in", 5.0), "r_in 5 is not smaller than rcut 5"),
+        (("bonds", "ALL", "delta_in", -0.1), "delta_in is -0.1"),
+        (("bonds", "ALL", "dcut", 9), "dcut 9 is larger"),
+        (("bonds", "ALL", "radbase", "Chebyshev"), "unknown radbase 'Chebyshev'"),
+        (("bonds", "ALL", "radbase", ["ChebPow"]), "unknown radbase"),
+        (("bonds", "ALL", "radparameters", [0]), "positive number in radparameters"),
+        (("bonds", "ALL", "radparameters", 5.25), "radparameters: expected a list"),
+        (("bonds", "ALL", "core-repulsion", [1, 2, 3]), "core-repulsion needs two numbers"),
+        (("bonds", "ALL", "inner_cutoff_type", "smooth"), "unknown inner_cutoff_type 'smooth'"),
+        (("bonds", "ALL", "NameOfCutoffFunction", "poly"), "only cos"),
+        (("bonds", "AlNi", {"inner_cutoff_type": "density"}), "same inner_cutoff_type"),
+        (("bonds", "AlCu", {}), "'AlCu' names"),
+        (("bonds", []), "bonds: expected a mapping"),
+        (("bonds", "rcut"), "bonds: expected a mapping"),
+        (("functions", []), "functions: expected a mapping"),
+        (("embeddings", "ALL", "ndensity", 1), "ndensity 1 needs 2 parameters"),
+        (("embeddings", "ALL", "ndensity", 0), "ndensity is 0"),
+        (("embeddings", "ALL", "ndensity", 1.5), "ndensity: expected an integer"),
+        (("embeddings", "ALL", "fs_parameters", [1, 1, 1, 0]), "must be positive"),
+        (("embeddings", "ALL", "fs_parameters", [1, 1, 1, float("inf")]), "fs_parameters: expected a finite"),
+        (("embeddings", "ALL", "npot", "EAM"), "unknown embedding 'EAM'"),
+        (("embeddings", "ALL", "npot", None), "npot missing"),
+        (("embeddings", "ALL", "drho_core_cut", -1), "drho_core_cut is -1"),
+        (("functions", "ALL", "lmax_by_orders", [0, 1]), "must have the same length"),
+        (("functions", "ALL", "lmax_by_orders", None), "lmax_by_orders: expected a list"),
+        (("functions", "ALL", "lmax_by_orders", [0, 1, -1]), "not negative, got -1"),
+        (("functions", "ALL", "nradmax_by_orders", [3, 2.5, 1]), "not negative, got 2.5"),
+        (("functions", "ALL", "nradmax_by_orders", [3, 500, 500]), "lower them"),
+        (("functions", "ALL", "lmax_by_orders", [0, 1, 100000]), "lower them"),
+        (("functions", "ALL", "coefs_init", "ones"), "zero or random"),
+        (("functions", "ALL", "coef_init", "zero"), "unknown key 'coef_init'"),
+        (("functions", "AlCu", {}), "'AlCu' names"),
+        (("functions", "ALL", 3), "expected a mapping"),
+        (("functions", "number_of_functions_per_element", -1), "not negative"),
+        (("deltaSplineBins", 0), "deltaSplineBins is 0"),
+        (("deltaSplineBins", "fine"), "deltaSplineBins: expected a finite number"),
+        (("metadata", ["x"]), "metadata: expected a mapping"),
+        (("on_mismatch", "maybe"), "on_mismatch"),
+        (("element", "Al"), "exclude each other"),
+        (("initial_potential", "missing.yaml"), "missing.yaml: cannot be read"),
+        (("initial_potential", 3), "initial_potential: expected"),
+    ],
+)
+def test_refused(section, edit, message):
+    data = section(["Al", "Ni"])
+    change(data, *edit)
+    with pytest.raises(PacehpcError, match=message):
+        Potential.build(data)
+
+
+@pytest.mark.parametrize("data", [None, 3, [], {"elements": ["Al"]}, {"filename": 3}, {"filename": "x", "reset": 1}])
+def test_not_a_section(data):
+    with pytest.raises(PacehpcError):
+        Potential.build(data)
