@@ -1,0 +1,85 @@
+"""The command on several ranks: a known fit of real data, and how runs fail."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from launch import pacehpc
+
+from pacehpc.potential import Potential
+from pacehpc.report.tables import read_table
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
+INPUT = f"""
+data: {{filename: {EXAMPLE}, reference_energy: {{Al: 3.28, Ni: 4.44}}, test_size: 0.1}}
+potential:
+  elements: [Al, Ni]
+  embeddings: {{ALL: {{npot: FinnisSinclairShiftedScaled, fs_parameters: [1, 1, 1, 0.5], ndensity: 2}}}}
+  bonds: {{ALL: {{radbase: SBessel, radparameters: [5.25], rcut: 4.5, dcut: 0.01}}}}
+  functions: {{ALL: {{nradmax_by_orders: [4, 1], lmax_by_orders: [0, 1]}}}}
+fit:
+  loss: {{kappa: auto, L2_coeffs: 1e-8}}
+  maxiter: 4
+  ladder_step: 6
+  fit_cycles: 2
+  noise_relative_sigma: 1e-2
+backend: {{evaluator: cpu, display_step: 2}}
+"""
+
+
+def test_the_known_fit_of_copper(tmp_path, golden, shared):
+    """Losses of the first iterations as another engine found them, and its errors after 150 BFGS iterations."""
+    known = json.loads((golden / "fit" / "trajectory_cu_bfgs.json").read_text())
+    (tmp_path / "input.yaml").write_text(known["input.yaml"])
+    done = pacehpc(2, cwd=tmp_path, PACEMAKERDATAPATH=str(shared(f"data/{known['data']}").parent))
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"Iteration   #\d+ .*? Loss: (\S+) \|", (tmp_path / "log.txt").read_text())
+    losses = [float(text) for text in found]
+    np.testing.assert_allclose(losses[:11], known["loss"][:11], rtol=1e-4)
+    metadata = Potential.load(tmp_path / "output_potential.yaml").metadata
+    assert float(metadata["final_loss"]) <= 3.1e-6
+    assert float(metadata["final_rmse_epa"]) <= 2.0e-3
+    assert float(metadata["final_rmse_f_comp"]) <= 1.0e-3
+
+
+def test_strategies_do_not_depend_on_the_number_of_ranks(tmp_path):
+    """Ladder, cycles with noise, test set, kappa: auto."""
+    tables = []
+    for ranks in (1, 3):
+        folder = tmp_path / str(ranks)
+        folder.mkdir()
+        (folder / "input.yaml").write_text(INPUT)
+        done = pacehpc(ranks, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        tables.append([read_table(folder / name) for name in ("cycle_metrics.txt", "test_ladder_metrics.txt")])
+    for one, three in zip(*tables, strict=True):
+        assert len(one["loss"]) > 2
+        np.testing.assert_allclose(three["loss"], one["loss"], rtol=1e-6)
+
+
+def test_more_ranks_than_structures(tmp_path):
+    text = INPUT.replace("test_size: 0.1", "test_size: 2")
+    (tmp_path / "input.yaml").write_text(text)
+    done = pacehpc(4, "--no-predict", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("text", ["fit: {maxiter: -1}", "data: missing.pckl.gzip"])
+def test_a_users_mistake_is_said_once_and_in_order(tmp_path, text):
+    lines = [line for line in INPUT.splitlines() if not line.startswith("data:")] if text.startswith("data") else []
+    (tmp_path / "input.yaml").write_text("\n".join([*lines, text]))
+    done = pacehpc(3, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("ERROR") == 1 and "Traceback" not in done.stderr and "MPI_Abort" not in done.stderr
+
+
+def test_a_callback_that_raises_ends_all_ranks_in_order(tmp_path):
+    (tmp_path / "input.yaml").write_text(INPUT.replace("maxiter: 4", "maxiter: 4\n  callbacks: mine_to_break.f"))
+    (tmp_path / "mine_to_break.py").write_text("def f(**k):\n    raise SystemExit(3)\n")
+    done = pacehpc(2, "--no-predict", cwd=tmp_path)
+    assert done.returncode == 1 and "MPI_Abort" not in done.stderr
+    assert done.stderr.count("SystemExit: 3") == 1 and (tmp_path / "output_potential.yaml").exists()
