@@ -300,6 +300,24 @@ class Scalar(Inert):
 
 
 _NUMPY = {"_reconstruct": Reconstruct, "scalar": Scalar}
+_CONSTRAINTS = {
+    "external_force": "ExternalForce",
+    "fix_atoms": "FixAtoms",
+    "fix_bond_lengths": "FixBondLengths FixBondLength",
+    "fix_cartesian": "FixCartesian",
+    "fix_com": "FixCom FixSubsetCom",
+    "fix_internals": "FixInternals",
+    "fix_linear_triatomic": "FixLinearTriatomic",
+    "fix_parametric_relations": "FixCartesianParametricRelations FixParametricRelations FixScaledParametricRelations",
+    "fix_scaled": "FixScaled",
+    "fix_symmetry": "FixSymmetry",
+    "fixed_line": "FixedLine",
+    "fixed_mode": "FixedMode",
+    "fixed_plane": "FixedPlane",
+    "hookean": "Hookean",
+    "mirror_force": "MirrorForce",
+    "mirror_torque": "MirrorTorque",
+}
 _CLASSES: dict[tuple[str, str], type] = {
     ("builtins", "slice"): Slice,
     ("__builtin__", "slice"): Slice,
@@ -307,6 +325,8 @@ _CLASSES: dict[tuple[str, str], type] = {
     ("__builtin__", "getattr"): Getattr,
     ("builtins", "object"): Inert,
     ("__builtin__", "object"): Inert,
+    ("builtins", "dict"): Mapping,
+    ("__builtin__", "dict"): Mapping,
     ("builtins", "bytes"): Bytes,
     ("__builtin__", "bytes"): Bytes,
     ("_codecs", "encode"): Encode,
@@ -357,14 +377,11 @@ _CLASSES: dict[tuple[str, str], type] = {
     ("ase.calculators.calculator", "Parameters"): Mapping,
     ("ase.spacegroup.spacegroup", "Spacegroup"): Inert,
     **{
-        ("ase.constraints", name): Inert
-        for name in (
-            "FixAtoms", "FixCartesian", "FixedPlane", "FixedLine", "FixScaled", "FixBondLength", "FixBondLengths",
-            "FixInternals", "FixCom", "FixSymmetry", "Hookean",
-        )
+        (module, name): Inert
+        for submodule, names in _CONSTRAINTS.items()
+        for name in names.split()
+        for module in ("ase.constraints", f"ase.constraints.{submodule}")
     },
-    ("ase.constraints.constraint", "FixAtoms"): Inert,
-    ("ase.constraints.fix_symmetry", "FixSymmetry"): Inert,
     ("pyace.catomicenvironment", "ACEAtomicEnvironment"): Stub,
     ("pyace.atomicenvironment", "ACEAtomicEnvironment"): Stub,
     ("tensorpotential.utils.utilities", "TPAtomsDataContainer"): Stub,
