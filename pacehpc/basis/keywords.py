@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pacehpc.errors import PacehpcError
@@ -36,6 +36,11 @@ def element_names(key: Any, elements: Iterable[str], where: str) -> tuple[str, .
             f"{where}: '{key}' names {unknown or 'no element'}, but the potential's elements are {list(elements)}"
         )
     return tuple(names)
+
+
+def block_name(names: Sequence[str]) -> tuple[str, ...]:
+    """The block that elements name: (centre, *sorted others)."""
+    return names[0], *sorted(set(names) - {names[0]})
 
 
 def resolve(
@@ -86,7 +91,7 @@ def _target(key: Any, elements: tuple[str, ...], kind: str, where: str) -> tuple
     """The one target that explicit elements name; of a bond the pair in alphabetical order."""
     names = element_names(key, elements, where)
     if kind == "blocks":
-        return names[0], *sorted(set(names) - {names[0]})
+        return block_name(names)
     if kind == "bonds" and len(names) <= 2:
         return tuple(sorted((names[0], names[-1])))
     if kind == "elements" and len(set(names)) == 1 and len(names) <= 2:

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from pacehpc.basis import (
+    KEYWORDS,
     Function,
     block_functions,
+    block_name,
     body_order,
+    element_names,
     possible_blocks,
     power_order,
     resolve,
@@ -40,6 +43,8 @@ RANDOM_SIGMA = 1e-4
 """Standard deviation of new function coefficients with coefs_init: random."""
 CANDIDATES = 20_000_000
 """More combinations of neighbours, n and l than this in all blocks are refused as a mistake of the input."""
+
+LARGEST_NUMBER_OF_BLOCKS = 1_000_000
 
 Section = Mapping[str, Any] | str | os.PathLike
 
@@ -293,11 +298,9 @@ def _new_functions(
         raise PacehpcError(f"{place}: expected a mapping (ALL, UNARY, ..., or elements), got {data!r}")
     limit = data.get(PER_ELEMENT)
     data = {key: value for key, value in data.items() if key != PER_ELEMENT}
-    orders = [len(v["nradmax_by_orders"]) for v in data.values() if isinstance(v, Mapping)
-              and isinstance(v.get("nradmax_by_orders"), (list, tuple))]  # fmt: skip
-    targets = possible_blocks(elements, max(orders, default=0) + 1)
+    targets = _block_names(data, elements)
     settings = _settings({"functions": data}, "functions", targets, elements)
-    settings = {key: given for key, given in settings.items() if given}
+    settings = {key: given for key, given in settings.items() if given.keys() - {"coefs_init"}}
     blocks: dict[tuple[str, ...], list[Function]] = {}
     candidates = 0
     for key, given in settings.items():
@@ -331,6 +334,25 @@ def _new_functions(
             coefficients = RANDOM_SIGMA * rng.standard_normal(coefficients.shape)
         rows[key] = dict(zip(functions, coefficients, strict=True))
     return rows
+
+
+def _block_names(data: Mapping[Any, Any], elements: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The blocks that the keys of `functions` mean and that can have functions: rank ν reaches ν + 1 elements."""
+    ranks = [0]
+    for given in data.values():
+        orders = given.get("nradmax_by_orders") if isinstance(given, Mapping) else None
+        ranks.append(len(orders) if isinstance(orders, (list, tuple)) else 0)
+    named = [key for key in data if key not in KEYWORDS]
+    explicit = {block_name(element_names(key, elements, "potential.functions")) for key in named}
+    sizes = [len(elements) if key == "ALL" else KEYWORDS.index(key) for key in data if key in KEYWORDS]
+    largest = min([max(sizes, default=0), max(ranks) + 1, len(elements)])
+    number = len(elements) * sum(math.comb(len(elements) - 1, size) for size in range(largest))
+    if number > LARGEST_NUMBER_OF_BLOCKS:
+        raise PacehpcError(
+            f"potential.functions: {len(elements)} elements have more than {LARGEST_NUMBER_OF_BLOCKS:,} blocks of up to"
+            f" {largest} elements; use UNARY, BINARY, ... instead of ALL, or fewer ranks"
+        )
+    return sorted({*possible_blocks(elements, largest), *explicit})
 
 
 def _simplest(functions: list[Function], number: int) -> list[Function]:

@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from ase.data import chemical_symbols
 
 from pacehpc.basis import complete_couplings
 from pacehpc.errors import PacehpcError
@@ -113,6 +114,20 @@ def test_explicit_settings_win(section):
     assert {block.name: len(block.functions) for block in potential.blocks} == {
         "Al Ni": 2, "Al O": 2, "Ni Al": 2, "Ni O": 2, "O Al": 3, "O Ni": 2,
     }  # fmt: skip
+
+
+def test_many_elements(section):
+    """As many elements as the periodic table has, where only small blocks are asked for."""
+    names = chemical_symbols[1:90]
+    functions = {
+        "UNARY": {"nradmax_by_orders": [1, 1, 1, 1, 1], "lmax_by_orders": [0, 0, 0, 0, 0]},
+        "HeH": {"nradmax_by_orders": [2], "lmax_by_orders": [0]},
+        "AlCuNi": {"nradmax_by_orders": [0, 1], "lmax_by_orders": [0, 1]},
+    }
+    potential = Potential.build(section(names, functions))
+    assert potential.n_functions == 89 * 5 + 2 + 2
+    with pytest.raises(PacehpcError, match="89 elements have more than 1,000,000 blocks"):
+        Potential.build(section(names, {"ALL": functions["UNARY"]}))
 
 
 def test_random_start(section):
