@@ -11,6 +11,7 @@
 #define STAGE static __device__ __noinline__
 #define UNROLL _Pragma("unroll")
 #define CONSTEXPR_FN static constexpr __host__ __device__
+#define REGISTERS 32
 typedef long long index_t;
 typedef double lanes;
 
@@ -87,6 +88,12 @@ typedef const lanes* LanesIn;
 FN Lanes lane_array(double* memory) { return (Lanes)memory; }
 FN LanesIn lane_array(const double* memory) { return (LanesIn)memory; }
 FN lanes broadcast(double x) { return x - lanes{}; }
+
+#ifdef __AVX512F__
+#define REGISTERS 32
+#else
+#define REGISTERS 16
+#endif
 
 // keeps g++ from loading the same operand again for every product
 FN lanes keep_in_register(lanes x) {

@@ -204,7 +204,7 @@ void evaluate(const Problem* problem, int what) {
     thread = omp_get_thread_num();
 #endif
     double* memory = P.workspace + thread * P.workspace_size;
-    double* stages = P.stage_ticks ? P.stage_ticks + thread * N_STAGES : 0;
+    double* stages = P.stage_seconds ? P.stage_seconds + thread * N_STAGES : 0;
     const Scratch scratch(P, memory);
     double* tiles = memory + (2 * P.max_moments + 2 * P.max_components + P.max_y) * LANES;
     const index_t functions_size = P.max_functions * ND + LANES;

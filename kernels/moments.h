@@ -5,18 +5,40 @@
 #include "harmonics.h"
 #include "problem.h"
 
-// registers for a block of moments: JB radial × LB angular, kept over CHUNK bonds
-template <int N_LM> struct MomentBlock {
-  static constexpr int LB = N_LM % 9 == 0 ? 9 : N_LM % 8 == 0 ? 8 : N_LM % 5 == 0 ? 5 : N_LM % 7 == 0 ? 7 : 4;
-  static constexpr int JB = LB >= 7 ? 2 : 4;
-  static constexpr int CHUNK = N_LM <= 4 ? 1 : N_LM <= 9 ? 2 : 8;
+// A block of JB radial × LB angular moments stays in registers over CHUNK bonds, beside JB factors and one more: the most
+// that fit, with the fewest left over.
+template <int J, int N_LM> struct MomentBlock {
+  static constexpr int best(bool angular) {
+    int best_lb = 1, best_jb = 1;
+    double best_price = 1e9;
+    for (int lb = 1; lb <= N_LM; lb++)
+      for (int jb = 1; jb <= J && lb * jb + jb + 1 < REGISTERS; jb++) {
+        const int steps_j = (J + jb - 1) / jb, steps_lm = (N_LM + lb - 1) / lb;
+        // products, and loads that do not hide behind them
+        const double price = steps_j * steps_lm * (lb * jb + 0.5 * (lb + jb));
+        if (price < best_price) { best_price = price; best_lb = lb; best_jb = jb; }
+      }
+    return angular ? best_lb : best_jb;
+  }
+  static constexpr int LB = best(true), JB = best(false), CHUNK = N_LM <= 4 ? 2 : 8;
 };
+
+// sum[u][q] += radial[j0 + u] angular[q0 + q]; what lies beyond the ends is computed and not used
+template <int JB, int LB, int J, int N_LM>
+FN void add_outer_product(const lanes* radial, const lanes* angular, int j0, int q0, lanes (&sum)[JB][LB]) {
+  lanes factor[JB];
+  UNROLL for (int u = 0; u < JB; u++) factor[u] = keep_in_register(radial[j0 + u < J ? j0 + u : J - 1]);
+  UNROLL for (int q = 0; q < LB; q++) {
+    const lanes x = keep_in_register(angular[q0 + q < N_LM ? q0 + q : N_LM - 1]);
+    UNROLL for (int u = 0; u < JB; u++) sum[u][q] += factor[u] * x;
+  }
+}
 
 template <int J, int L, int CHUNK>
 FN void add_moments(const Problem& P, LanesIn bond, const int* atoms, const double* core_slope, bool tangent, lanes bx,
                     lanes by, lanes bz, const lanes* strain, Lanes moments, lanes& dcutoff) {
   constexpr int N_LM = (L + 1) * (L + 1);
-  constexpr int LB = MomentBlock<N_LM>::LB, JB = MomentBlock<N_LM>::JB;
+  constexpr int LB = MomentBlock<J, N_LM>::LB, JB = MomentBlock<J, N_LM>::JB;
   lanes T[CHUNK][J], D[CHUNK][J];        // with T_j: value, with D_j = T_j': slope
   lanes with_T[CHUNK][N_LM], with_D[CHUNK][N_LM];
 #ifndef __CUDACC__
@@ -67,15 +89,13 @@ FN void add_moments(const Problem& P, LanesIn bond, const int* atoms, const doub
       UNROLL for (int u = 0; u < JB; u++)
         UNROLL for (int q = 0; q < LB; q++)
           sum[u][q] = j0 + u < J && q0 + q < N_LM ? moments[(j0 + u) * N_LM + q0 + q] : broadcast(0);
-      UNROLL for (int c = 0; c < CHUNK; c++)
-        UNROLL for (int u = 0; u < JB; u++) {
-          const int j = j0 + u < J ? j0 + u : J - 1;
-          const lanes t = T[c][j], d = D[c][j];
-          UNROLL for (int q = 0; q < LB; q++) {
-            const int k = q0 + q < N_LM ? q0 + q : N_LM - 1;
-            sum[u][q] += t * with_T[c][k] + d * with_D[c][k];
-          }
-        }
+#ifndef __CUDACC__
+#pragma GCC unroll 1
+#endif
+      for (int c = 0; c < CHUNK; c++) {
+        add_outer_product<JB, LB, J, N_LM>(T[c], with_T[c], j0, q0, sum);
+        add_outer_product<JB, LB, J, N_LM>(D[c], with_D[c], j0, q0, sum);
+      }
       UNROLL for (int u = 0; u < JB; u++)
         UNROLL for (int q = 0; q < LB; q++)
           if (j0 + u < J && q0 + q < N_LM) moments[(j0 + u) * N_LM + q0 + q] = sum[u][q];
@@ -85,9 +105,9 @@ FN void add_moments(const Problem& P, LanesIn bond, const int* atoms, const doub
 template <int J, int L>
 STAGE void add_moments_of_class(const Problem& P, index_t slot, index_t n_slots, bool tangent, lanes bx, lanes by,
                                 lanes bz, const lanes* strain, Lanes moments, lanes& dcutoff) {
-  constexpr int CHUNK = MomentBlock<(L + 1) * (L + 1)>::CHUNK;
+  constexpr int CHUNK = MomentBlock<J, (L + 1) * (L + 1)>::CHUNK;
   const index_t end = slot + n_slots;
-  if (n_slots >= 4 * CHUNK)
+  if (n_slots >= 2 * CHUNK)
     for (; slot + CHUNK <= end; slot += CHUNK)
       add_moments<J, L, CHUNK>(P, lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES),
                                P.bond_atoms + slot * LANES, P.core_slope + slot * LANES, tangent, bx, by, bz, strain,

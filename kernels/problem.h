@@ -89,5 +89,5 @@ struct Problem {
   double* gradient_functions;  // [thread][element][max_functions][ND]
   double* gradient_radial;     // [thread][element][n_radial_gradient][lane]
   double* gradient_first;      // [thread][element][n_first_gradient][lane]
-  double* stage_ticks;         // [n_threads][N_STAGES] processor ticks per stage, or null
+  double* stage_seconds;       // [n_threads][N_STAGES], or null
 };

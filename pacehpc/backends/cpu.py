@@ -84,13 +84,13 @@ class CpuEvaluator:
 
     def stage_seconds(self, parameters: np.ndarray) -> dict[str, float]:
         """Seconds of one evaluation by stage, the largest over threads."""
-        ticks = np.zeros((self._threads, len(STAGES)))
-        self._problem.stage_ticks = ticks.ctypes.data
+        seconds = np.zeros((self._threads, len(STAGES)))
+        self._problem.stage_seconds = seconds.ctypes.data
         try:
             self._run(parameters, 2)
         finally:
-            self._problem.stage_ticks = None
-        return dict(zip(STAGES, ticks.max(axis=0).tolist(), strict=True))
+            self._problem.stage_seconds = None
+        return dict(zip(STAGES, seconds.max(axis=0).tolist(), strict=True))
 
     def _run(self, parameters: np.ndarray, what: int) -> None:
         parameters = np.asarray(parameters, float)
