@@ -79,7 +79,7 @@ def program(arguments: argparse.Namespace, comm: Any | None) -> int:
     from pacehpc.fit.run import Tasks, run
 
     settings = parallel.on_root(lambda: _settings(arguments), comm)
-    fits = not (arguments.no_fit or arguments.dry_run)
+    fits = not (arguments.no_fit or arguments.dry_run or arguments.prepare_data)
     moved = parallel.on_root(lambda: _clear_way(arguments, fits), comm)
     parallel.setup_logging(comm, None if arguments.dry_run else arguments.log)
     if moved:
@@ -90,6 +90,8 @@ def program(arguments: argparse.Namespace, comm: Any | None) -> int:
         fit=not arguments.no_fit,
         predict=not arguments.no_predict,
         dry_run=arguments.dry_run,
+        prepare=arguments.prepare_data,
+        rebuild=arguments.rebuild,
         output=arguments.output,
     )
     return run(settings, comm, tasks, input_file=_input_file(arguments))
@@ -104,7 +106,7 @@ def _input_file(arguments: argparse.Namespace) -> Path | None:
 def _settings(arguments: argparse.Namespace) -> Any:
     from pacehpc.config import load_settings
 
-    for name in ("clean", "template", "query_data", "prepare_data", "rebuild"):
+    for name in ("clean", "template", "query_data"):
         if getattr(arguments, name):
             raise PacehpcError(f"--{name.replace('_', '-')}: not available yet.")
     path = _input_file(arguments)
@@ -116,7 +118,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
         "backend.evaluator": arguments.backend,
         "data.filename": arguments.data,
     }
-    return load_settings(path, overrides, needs=("data", "potential"))
+    return load_settings(path, overrides, needs=("data",) if arguments.prepare_data else ("data", "potential"))
 
 
 def _clear_way(arguments: argparse.Namespace, fits: bool) -> str | None:

@@ -85,10 +85,27 @@ def test_potential_and_data_without_an_input_file(pacehpc, tmp_path):
 def test_dry_run_leaves_no_files(pacehpc, tmp_path):
     done = pacehpc("--dry-run")
     assert done.returncode == 0 and "functions" in done.stdout
-    assert [p.name for p in tmp_path.iterdir()] == ["input.yaml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["input.yaml", "prepared_data.h5"]
 
 
-@pytest.mark.parametrize("option", ["--clean", "--template", "--query-data", "--prepare-data"])
+def test_prepared_data_is_used_by_the_fit(pacehpc, tmp_path):
+    whole = (tmp_path / "input.yaml").read_text()
+    (tmp_path / "input.yaml").write_text("cutoff: 5.0\n" + whole.split("\npotential:")[0])  # no potential yet
+    done = pacehpc("--prepare-data")
+    assert done.returncode == 0, done.stderr
+    made = (tmp_path / "prepared_data.h5").stat().st_mtime_ns
+    (tmp_path / "input.yaml").write_text(whole)
+    fitted = pacehpc("--no-predict")
+    assert fitted.returncode == 0 and "prepared before" in fitted.stdout
+    assert (tmp_path / "prepared_data.h5").stat().st_mtime_ns == made
+    (tmp_path / "input.yaml").write_text(whole.replace("rcut: 4.0", "rcut: 5.5"))
+    longer = pacehpc("--fresh", "--no-predict")
+    assert longer.returncode == 0 and "too short" in longer.stdout
+    rebuilt = pacehpc("--fresh", "--no-predict", "-rebuild")
+    assert rebuilt.returncode == 0 and "prepared before" not in rebuilt.stdout
+
+
+@pytest.mark.parametrize("option", ["--clean", "--template", "--query-data"])
 def test_what_is_not_available_yet_says_so(pacehpc, option):
     done = pacehpc(option)
     assert done.returncode == 1 and f"{option}: not available yet" in done.stderr

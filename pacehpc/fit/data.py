@@ -1,19 +1,22 @@
-"""From settings to each rank's structures: the root reads the users' files, every rank gets its own part."""
+"""From settings to each rank's structures: the root prepares the users' files, every rank reads its own part."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pacehpc import parallel
-from pacehpc.dataset import Dataset, weights
+from pacehpc.dataset import Dataset, Store, input_hash, weights, write_store
 from pacehpc.dataset.dataset import read_dataset, weighted
+from pacehpc.dataset.files import find_file
 from pacehpc.errors import PacehpcError
-from pacehpc.objective import Shard, cut
+from pacehpc.objective import Shard
 
 if TYPE_CHECKING:
     from pacehpc.config.models import Settings
@@ -21,22 +24,71 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pacehpc")
 
+STORES = {"train": Path("prepared_data.h5"), "test": Path("prepared_test_data.h5")}
 
-def load_data(settings: Settings, potential: Potential) -> tuple[Dataset, Dataset | None]:
-    """(train, test or None): selection and weights are made on both together, then normalised in each.
 
-    `reference_energy: auto` takes the reference energies from the potential's metadata where a former fit left them.
-    Raises PacehpcError for whatever is wrong with the data.
+def prepare(
+    settings: Settings, potential: Potential | None, rebuild: bool = False
+) -> tuple[Dataset, Dataset | None, dict[str, Path]]:
+    """(train, test or None, the prepared file of each); the files are made where they are missing or do not fit.
+
+    potential None: neighbour lists within `settings.cutoff`, for potentials to come. A file whose lists reach further
+    than the potential is used as it is. Raises PacehpcError for whatever is wrong with the data.
     """
     given = settings.data
     reference = given.reference_energy
-    if reference == "auto" and "reference_energy" in potential.metadata:
+    if reference == "auto" and potential is not None and "reference_energy" in potential.metadata:
         reference = json.loads(potential.metadata["reference_energy"])
         log.info("reference energies: from the metadata of the potential: %s", reference)
+    policy = None if settings.fit.weighting is None else settings.fit.weighting.model_dump(exclude_none=True)
+    files = [find_file(name, given.datapath) for name in [*given.filename, *(given.test_filename or [])]]
+    if policy is not None and "filename" in policy:
+        files.append(find_file(policy["filename"], given.datapath))
+    inputs = input_hash(
+        files, {**given.model_dump(), "reference": reference, "weighting": policy, "seed": settings.seed}
+    )
+    names = ["train"] if given.test_filename is None and given.test_size is None else ["train", "test"]
+    stores = {name: STORES[name] for name in names}
+    if not rebuild and (found := _reuse(stores, potential, inputs)) is not None:
+        return found.get("train"), found.get("test"), stores
+    train, test = load_data(settings, None if potential is None else potential.elements, reference, policy)
+    for name, data in (("train", train), ("test", test)):
+        if data is not None:
+            write_store(stores[name], data, settings.cutoff if potential is None else potential, inputs=inputs)
+    return train, test, stores
+
+
+def _reuse(stores: dict[str, Path], potential: Potential | None, inputs: str) -> dict[str, Dataset] | None:
+    """The data of prepared files that fit, else None."""
+    found = {}
+    for name, path in stores.items():
+        if not path.exists():
+            return None
+        try:
+            with Store(path) as store:
+                if store.inputs != inputs:
+                    log.info("%s was made from other data or settings: it is made anew", path)
+                    return None
+                if potential is None or not store.serves(potential):
+                    log.info("%s: its neighbour lists are too short or unknown: it is made anew", path)
+                    return None
+                found[name] = store.dataset()
+        except PacehpcError as error:
+            log.info("%s It is made anew", error)
+            return None
+    log.info("data: prepared before, in %s", ", ".join(map(str, stores.values())))
+    return found
+
+
+def load_data(
+    settings: Settings, elements: Sequence[str] | None, reference: Any, policy: Mapping[str, Any] | None
+) -> tuple[Dataset, Dataset | None]:
+    """(train, test or None): selection and weights are made on both together, then normalised in each."""
+    given = settings.data
     files = list(given.filename)
     n_train_files = len(files)
     files += given.test_filename or []
-    data = read_dataset(files, potential.elements, None, reference, given.datapath, given.stress_units)
+    data = read_dataset(files, elements, None, reference, given.datapath, given.stress_units)
     is_test = np.zeros(len(data), dtype=bool)
     if given.test_filename:
         is_test = data.source >= n_train_files
@@ -48,7 +100,6 @@ def load_data(settings: Settings, potential: Potential) -> tuple[Dataset, Datase
             )
         is_test[np.random.default_rng(given.seed).permutation(len(data))[:n_test]] = True
     test_rows = data.rows[is_test]
-    policy = None if settings.fit.weighting is None else settings.fit.weighting.model_dump(exclude_none=True)
     data = weighted(data, policy, given.datapath, given.ignore_weights, given.aug_factor, settings.seed)
     if not len(test_rows):
         return data, None
@@ -62,16 +113,11 @@ def load_data(settings: Settings, potential: Potential) -> tuple[Dataset, Datase
     return parts[0], parts[1]
 
 
-def distribute(data: Dataset | None, potential: Potential, comm: Any | None) -> Shard:
-    """This rank's part of the root's data, with its neighbour lists."""
-    if comm is None:
-        return Shard(data.structures(potential), np.arange(len(data)))
-    pieces = None
-    if parallel.is_root(comm):
-        rows = cut(data.atoms_per_structure, comm.size)
-        pieces = [(data.subset(part), part) for part in rows]
-    piece, rows = comm.scatter(pieces, root=0)
-    return Shard(piece.structures(potential), rows)
+def read_shard(path: Path, potential: Potential, comm: Any | None) -> Shard:
+    """This rank's part of a prepared file; it reads nothing else of it."""
+    rank, size = parallel.rank_of(comm), parallel.size_of(comm)
+    with Store(path, potential) as store:
+        return Shard(store.read_shard(rank, size), store.rows(rank, size))
 
 
 def nearest_distances(shard: Shard, comm: Any | None) -> np.ndarray | None:

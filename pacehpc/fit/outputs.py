@@ -20,6 +20,7 @@ import scipy
 from ase.data import chemical_symbols
 
 import pacehpc
+from pacehpc.dataset import write_frame
 from pacehpc.report import figures, lines, tables
 
 if TYPE_CHECKING:
@@ -228,11 +229,8 @@ def log_plan(potential: Potential, train: Dataset, test: Dataset | None) -> None
 
 
 def save_data(data: Dataset, name: str, **columns: Any) -> None:
-    """The data as a frame in `name`.pckl.gzip, with further columns; written beside and renamed."""
-    path = Path(f"{name}.pckl.gzip")
-    beside = path.with_name(path.name + ".part")
-    data.to_frame(columns or None).to_pickle(beside, compression="gzip", protocol=4)
-    beside.rename(path)
+    """The data as a frame in `name`.pckl.gzip, with further columns."""
+    write_frame(data.to_frame(columns or None), f"{name}.pckl.gzip")
 
 
 def metadata(settings: Settings, input_file: Path | None, data: Dataset, started: datetime) -> dict[str, str]:

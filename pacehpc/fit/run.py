@@ -17,7 +17,7 @@ from pacehpc import parallel
 from pacehpc.errors import PacehpcError
 from pacehpc.fit import outputs
 from pacehpc.fit.cycles import FitState, run_cycles
-from pacehpc.fit.data import distribute, load_data, nearest_distances, shortest_bonds
+from pacehpc.fit.data import nearest_distances, prepare, read_shard, shortest_bonds
 from pacehpc.fit.optimizers import check_memory
 from pacehpc.fit.stopping import load_callbacks
 from pacehpc.objective import LOSS_KEYS, Objective, Shard
@@ -37,6 +37,10 @@ class Tasks:
     fit: bool = True
     predict: bool = True
     dry_run: bool = False
+    prepare: bool = False
+    """Prepare the data and stop."""
+    rebuild: bool = False
+    """Prepare the data anew."""
     output: str = "output_potential.yaml"
 
 
@@ -46,6 +50,7 @@ class Plan:
 
     train: Dataset
     test: Dataset | None
+    stores: dict[str, Path]
     target: Potential
     start: Potential | None
     """Where a ladder begins; None: from nothing."""
@@ -60,6 +65,9 @@ def run(settings: Settings, comm: Any | None, tasks: Tasks, input_file: Path | N
     ranks = parallel.gather((socket.gethostname(), parallel.node_rank(comm)[0]), comm)
     if root:
         outputs.log_start(settings, ranks)
+    if tasks.prepare:
+        parallel.on_root(lambda: _prepare_alone(settings, tasks), comm, share=False)
+        return 0
     with seconds.spent_on("data"):
         plan = parallel.on_root(lambda: _plan(settings, tasks, input_file), comm, share=False)
         if tasks.dry_run:
@@ -67,9 +75,8 @@ def run(settings: Settings, comm: Any | None, tasks: Tasks, input_file: Path | N
                 outputs.log_plan(plan.target, plan.train, plan.test)
             return 0
         target = parallel.broadcast(plan.target if root else None, comm)
-        shards = {"train": distribute(plan.train if root else None, target, comm)}
-        if parallel.broadcast(plan is not None and plan.test is not None, comm):
-            shards["test"] = distribute(plan.test if root else None, target, comm)
+        stores = parallel.broadcast(plan.stores if root else None, comm)
+        shards = {name: read_shard(path, target, comm) for name, path in stores.items()}
     if root:
         with seconds.spent_on("output"):
             target.save("target_potential.yaml")
@@ -91,6 +98,14 @@ def run(settings: Settings, comm: Any | None, tasks: Tasks, input_file: Path | N
     return code
 
 
+def _prepare_alone(settings: Settings, tasks: Tasks) -> None:
+    potential = None if settings.potential is None else Potential.build(settings.potential)
+    if potential is None and settings.cutoff is None:
+        raise PacehpcError("--prepare-data needs `cutoff` or `potential` in the input.")
+    _, _, stores = prepare(settings, potential, tasks.rebuild)
+    log.info("Prepared: %s", ", ".join(map(str, stores.values())))
+
+
 def _plan(settings: Settings, tasks: Tasks, input_file: Path | None) -> Plan:
     """Read and check everything that the user gives."""
     started = datetime.now()
@@ -105,7 +120,7 @@ def _plan(settings: Settings, tasks: Tasks, input_file: Path | None) -> Plan:
         if inner:
             raise PacehpcError(
                 f"fit.repulsion: auto, but the bond {' '.join(inner[0])} has an inner cutoff (r_in "
-                f"{target.bonds[inner[0]].r_in}): it was trained with a factor that auto would drop. Remove one of them."
+                f"{target.bonds[inner[0]].r_in}): auto would drop this trained factor. Remove one of them."
             )
     if tasks.fit:
         n_trainable = int(trainable_mask(target, settings.fit.trainable_parameters).sum())
@@ -113,9 +128,9 @@ def _plan(settings: Settings, tasks: Tasks, input_file: Path | None) -> Plan:
             raise PacehpcError("fit.trainable_parameters: nothing is left to fit.")
         check_memory(settings.fit.optimizer, n_trainable)
     callbacks = load_callbacks(settings.fit.callbacks) if tasks.fit else []
-    train, test = load_data(settings, target)
+    train, test, stores = prepare(settings, target, tasks.rebuild)
     metadata = outputs.metadata(settings, input_file, train, started)
-    return Plan(train, test, target, start, callbacks, metadata)
+    return Plan(train, test, stores, target, start, callbacks, metadata)
 
 
 def _fit(

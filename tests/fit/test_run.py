@@ -27,6 +27,7 @@ def test_outputs_of_a_plain_fit(fit):
     assert names == {
         "input.yaml",
         "log.txt",
+        "prepared_data.h5",
         "target_potential.yaml",
         "interim_potential_0.yaml",
         "output_potential.yaml",
@@ -219,10 +220,10 @@ def test_without_predictions(fit):
     assert not (folder / "train_pred.pckl.gzip").exists() and not (folder / "report").exists()
 
 
-def test_dry_run_writes_nothing(fit):
+def test_dry_run_writes_no_results(fit):
     code, folder = fit(Tasks(dry_run=True))
     assert code == 0
-    assert {p.name for p in folder.iterdir()} == {"input.yaml", "log.txt"}
+    assert {p.name for p in folder.iterdir()} == {"input.yaml", "log.txt", "prepared_data.h5"}
     text = (folder / "log.txt").read_text()
     assert "structures" in text and "block" in text
 

@@ -57,7 +57,7 @@ def test_strategies_do_not_depend_on_the_number_of_ranks(tmp_path):
         assert done.returncode == 0, done.stderr
         tables.append([read_table(folder / name) for name in ("cycle_metrics.txt", "test_ladder_metrics.txt")])
     for one, three in zip(*tables, strict=True):
-        assert len(one["loss"]) > 2
+        assert len(one["loss"]) >= 2
         np.testing.assert_allclose(three["loss"], one["loss"], rtol=1e-6)
 
 
