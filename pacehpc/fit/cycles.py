@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,7 @@ def run_cycles(
         if cycle > 0:
             noise = (fit.noise_relative_sigma, fit.noise_absolute_sigma, fit.randomize_func_coeffs)
             x = disturb(state.best.x, functions, state.rng, *noise)
+        start, elsewhere = time.perf_counter(), objective.evaluation_seconds + record.seconds.get("output", 0.0)
         minimum = minimize(
             lambda x: objective.evaluate(x, command),
             x,
@@ -88,7 +90,9 @@ def run_cycles(
         )
         if state.best is None or minimum.loss < state.best.loss:
             state.best = minimum
-        record.cycle(objective, state, minimum)
+        wall = time.perf_counter() - start
+        elsewhere = objective.evaluation_seconds + record.seconds.get("output", 0.0) - elsewhere
+        record.cycle(objective, state, minimum, max(wall - elsewhere, 0.0) / wall)
         if state.ended:
             break
     state.potential = objective.potential_at(state.best.x)

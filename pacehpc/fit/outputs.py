@@ -6,18 +6,22 @@ import getpass
 import hashlib
 import json
 import logging
+import os
 import platform
+import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
 from ase.data import chemical_symbols
+from threadpoolctl import threadpool_info
 
 import pacehpc
 from pacehpc.dataset import write_frame
@@ -78,6 +82,7 @@ class Record:
     folder: Path
     seconds: Seconds
     _start: float = field(default_factory=time.perf_counter)
+    _minimisation: float = 0.0  # when the running minimisation began
     _interim: float = 0.0  # seconds spent on interim potentials
     _interim_cost: float = 0.0  # of the last one
     _tables: dict[str, tables.MetricsTable] = field(default_factory=dict)
@@ -107,8 +112,14 @@ class Record:
         with self.seconds.spent_on("output"):
             per_atom = self._seconds_per_atom(objective)
             log.info("%s", lines.iteration_line(iteration, evaluations, metrics, per_atom))
+            if iteration == 0:
+                self._minimisation = time.perf_counter()
             if shown:
                 log.info("%s", lines.errors_block(iteration, metrics, per_atom))
+                if iteration > 0:
+                    each = (time.perf_counter() - self._minimisation) / iteration
+                    left = timedelta(seconds=round(each * (self.settings.fit.maxiter - iteration)))
+                    log.info("At most %s left of this minimisation (%.3g s per iteration)", left, each)
                 self._row("metrics", state, iteration, metrics)
             if test is not None:
                 log.info("%s", lines.errors_block(iteration, test, per_atom, test=True))
@@ -117,18 +128,19 @@ class Record:
             if iteration <= 1 or self._interim + self._interim_cost < INTERIM_SHARE * spent:
                 self._save_interim(objective, state, x)
 
-    def cycle(self, objective: Objective, state: FitState, minimum: Minimum) -> None:
-        """Result of a finished cycle; `state.best` is the best so far."""
+    def cycle(self, objective: Objective, state: FitState, minimum: Minimum, optimizer_share: float) -> None:
+        """Result of a finished cycle; `state.best` is the best so far; share of the optimizer in the cycle's time."""
         fit = self.settings.fit
         test = objective.evaluate_test(minimum.x) if "test" in objective.shards else None
         with self.seconds.spent_on("output"):
             log.info(
-                "Cycle %d ended after %d iterations (%d evals): %s. Loss: %.6e",
+                "Cycle %d ended after %d iterations (%d evals): %s. Loss: %.6e. Time of the optimizer itself: %.1f %%",
                 state.cycle,
                 minimum.n_iterations,
                 minimum.n_evaluations,
                 minimum.message,
                 minimum.loss,
+                100 * optimizer_share,
             )
             self._save_interim(objective, state, minimum.x)
             if fit.randomize_func_coeffs:
@@ -171,11 +183,12 @@ class Record:
         return spent / number / sum(atoms for _, atoms, _ in objective.shard_sizes)
 
 
-def log_start(settings: Settings, ranks: Sequence[tuple[str, int]]) -> None:
-    """Versions, machine and settings; `ranks`: host and node-local rank of each."""
+def log_start(settings: Settings, hosts: Sequence[str]) -> None:
+    """Versions, machine and settings; `hosts`: of each rank."""
     libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
     log.info("pacehpc %s (%s)", pacehpc.__version__, libraries)
-    log.info("%s: %d rank(s), backend %s", _hosts(ranks), len(ranks), settings.backend.evaluator)
+    counts = ", ".join(f"{host} ({hosts.count(host)})" for host in dict.fromkeys(hosts))
+    log.info("%d rank(s) on %s; %d CPU(s) each host, %s", len(hosts), counts, os.cpu_count(), processor())
     for note in settings.notes:
         log.info("%s", note)
     log.info("Settings:\n%s", settings.resolved_yaml().rstrip())
@@ -183,12 +196,23 @@ def log_start(settings: Settings, ranks: Sequence[tuple[str, int]]) -> None:
 
 def versions() -> dict[str, str]:
     """Of Python and the libraries that numbers may depend on."""
-    return {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
+    found = {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
+    for library in threadpool_info():
+        if library["user_api"] == "blas":
+            found[library["internal_api"]] = f"{library['version']}, {library['num_threads']} thread(s)"
+    if "mpi4py.MPI" in sys.modules:
+        found["MPI"] = " ".join(sys.modules["mpi4py.MPI"].Get_library_version().splitlines()[0].split(",")[0].split())
+    return found
 
 
-def _hosts(ranks: Sequence[tuple[str, int]]) -> str:
-    names = [host for host, _ in ranks]
-    return ", ".join(f"{host} ({names.count(host)})" for host in dict.fromkeys(names))
+def processor() -> str:
+    """The model of the CPU."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.machine()
+    model = re.search(r"model name\s*: (.*)", text)
+    return model[1] if model else platform.machine()
 
 
 def log_objective(objective: Objective) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -62,9 +61,9 @@ def run(settings: Settings, comm: Any | None, tasks: Tasks, input_file: Path | N
     """The exit code of a run by all ranks together, in the working directory."""
     seconds = outputs.Seconds()
     root = parallel.is_root(comm)
-    ranks = parallel.gather((socket.gethostname(), parallel.node_rank(comm)[0]), comm)
+    hosts = parallel.hosts(comm)
     if root:
-        outputs.log_start(settings, ranks)
+        outputs.log_start(settings, hosts)
     if tasks.prepare:
         parallel.on_root(lambda: _prepare_alone(settings, tasks), comm, share=False)
         return 0

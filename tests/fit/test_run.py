@@ -46,6 +46,7 @@ def test_outputs_of_a_plain_fit(fit):
     text = (folder / "log.txt").read_text()
     assert len(re.findall(r"Iteration   #\d+ \(\d+ evals\):  Loss: \S+ \| RMSE Energy\(low\)", text)) == 9
     assert "Final errors, computed with output_potential.yaml" in text and "Time: data" in text
+    assert text.count("left of this minimisation") == 2 and "Time of the optimizer itself" in text
 
 
 def test_final_errors_are_those_of_the_file(fit):
