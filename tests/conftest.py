@@ -12,7 +12,7 @@ import pytest
 
 from pacehpc.backends.interface import Structures
 
-BACKENDS = ["reference"]
+BACKENDS = ["reference", "cpu"]
 
 GOLDEN = Path(__file__).parent / "golden"
 POTENTIALS = sorted(path.stem for path in (GOLDEN / "potentials").glob("*.extxyz"))

@@ -49,15 +49,15 @@ class CpuEvaluator:
         threads: int | None = None,
         batch_atoms: int | None = None,
         store_moments: bool | None = None,
-        virials: bool = False,
+        virials: bool | None = None,
     ) -> None:
         """threads: of this rank; batch_atoms: atoms that go through both passes together; store_moments: keep G.
 
-        virials: make them in predictions even if the loss has no stress term.
+        virials: make them; by default where the loss has a stress term or there is nothing to fit.
         """
         self.structures = structures
         self.loss = loss
-        self.with_virials = virials or loss.stress > 0
+        self.with_virials = loss.stress > 0 or (structures.energy is None if virials is None else virials)
         self.shape = make_shape(potential, stress=self.with_virials)
         self.coefficients = Coefficients(potential, self.shape)
         self._library = load_library(self.shape.header)
