@@ -12,6 +12,8 @@ import logging
 import math
 import pickle
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -396,33 +398,42 @@ class _Unpickler(pickle.Unpickler):
             raise Refused(f"the class {module}.{name}") from None
 
 
+_SAFE_TUPLES, _BYTES_PER_TUPLE = 5_000, 128  # 64 bytes of stack for each tuple in a tuple were measured
+_STACK_SIZE = threading.Lock()
+
 # Arguments of the opcodes: how many bytes follow, or how the length is given.
-_FIXED = {**{c: 0 for c in b"(.012NQRR)]}aeblosutd\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94\x97\x98"}}
+_FIXED = {**{c: 0 for c in b"(.012NQR)]}aeblosud\x81\x88\x89\x8f\x90\x91\x92\x93\x94\x97\x98"}}
 _FIXED.update({ord("K"): 1, ord("M"): 2, ord("J"): 4, ord("G"): 8, ord("h"): 1, ord("j"): 4, ord("q"): 1, 0x80: 1})
 _FIXED.update({0x82: 1, 0x83: 2, 0x84: 4})
+_TUPLES = {ord("t"), 0x85, 0x86, 0x87}
 _COUNTED = {ord("U"): 1, ord("C"): 1, 0x8C: 1, 0x8A: 1, ord("X"): 4, ord("B"): 4, ord("T"): 4, 0x8B: 4}
 _COUNTED.update({0x8D: 8, 0x8E: 8, 0x96: 8})
 _LINES = {ord("I"): 1, ord("L"): 1, ord("F"): 1, ord("S"): 1, ord("V"): 1, ord("g"): 1, ord("P"): 1, ord("c"): 2}
 _LINES[ord("i")] = 2
 
 
-def check_sizes(data: bytes) -> None:
+def check_sizes(data: bytes) -> int:
     """Walk over the opcodes, so that no length or memo index in them exceeds what the file itself holds.
 
     Python's unpickler allocates what a length field says before it looks whether the bytes are there.
 
+    Returns:
+        The number of tuples made, which no nesting of tuples exceeds.
+
     Raises:
         Refused: a length, memo index, or opcode that no frame has.
     """
-    size, position, largest_memo = len(data), 0, 0
-    fixed, counted, lines = _FIXED, _COUNTED, _LINES
+    size, position, n_tuples = len(data), 0, 0
+    fixed, counted, lines, tuples = _FIXED, _COUNTED, _LINES, _TUPLES
     while position < size:
         op = data[position]
         position += 1
         if op in fixed:
             position += fixed[op]
             if op == 0x2E:  # STOP
-                return
+                return n_tuples
+        elif op in tuples:
+            n_tuples += 1
         elif op in counted:
             width = counted[op]
             length = int.from_bytes(data[position : position + width], "little")
@@ -430,10 +441,9 @@ def check_sizes(data: bytes) -> None:
             if position > size:
                 raise Refused("more bytes than the file holds")
         elif op == 0x72:  # LONG_BINPUT
-            largest_memo = int.from_bytes(data[position : position + 4], "little")
-            position += 4
-            if largest_memo > size:
+            if int.from_bytes(data[position : position + 4], "little") > size:
                 raise Refused("more objects than the file holds")
+            position += 4
         elif op == 0x95:  # FRAME
             if struct.unpack("<Q", data[position : position + 8].ljust(8, b"\0"))[0] > size:
                 raise Refused("more bytes than the file holds")
@@ -452,6 +462,29 @@ def check_sizes(data: bytes) -> None:
         else:
             raise Refused(f"the unknown code {op:#x}")
     raise Refused("more bytes than the file holds")
+
+
+def _load(data: bytes, n_tuples: int) -> Any:
+    """The pickled object. Hashing a tuple recurses as deep as tuples are nested, without a check of the stack in
+    Python: so many tuples are loaded on a stack that holds them all inside each other.
+    """
+
+    def load() -> Any:
+        return _Unpickler(io.BytesIO(data), encoding="latin1").load()
+
+    if n_tuples <= _SAFE_TUPLES:
+        return load()
+    with _STACK_SIZE:
+        before = threading.stack_size(2**21 + 2**12 * (n_tuples * _BYTES_PER_TUPLE // 2**12))
+        try:
+            pool = ThreadPoolExecutor(1)
+            result = pool.submit(load)
+        except RuntimeError:
+            raise Refused(f"{n_tuples} tuples, more than this machine's memory can check") from None
+        finally:
+            threading.stack_size(before)
+    with pool:
+        return result.result()
 
 
 def _array(value: Any) -> np.ndarray:
@@ -554,8 +587,7 @@ def unpickle_frame(data: bytes, where: str) -> tuple[dict[str, list[Any] | np.nd
         PacehpcError: the file is damaged, is no frame, or names a class that no frame of structures needs.
     """
     try:
-        check_sizes(data)
-        frame = _Unpickler(io.BytesIO(data), encoding="latin1").load()
+        frame = _load(data, check_sizes(data))
         columns, labels = _columns(frame)
     except Refused as problem:
         raise PacehpcError(

@@ -173,6 +173,13 @@ def test_a_bomb_does_not_unpack(tmp_path, monkeypatch):
         load(tmp_path, bomb)
 
 
+@pytest.mark.parametrize("depth", [4_000, 6_000, 400_000])
+def test_nested_tuples_do_not_overflow_the_stack(tmp_path, depth):
+    """A tuple in a tuple in a tuple ... as the key of a dict: hashing it crashes Python on an ordinary stack."""
+    with pytest.raises(PacehpcError, match="a dict where a data frame"):
+        load(tmp_path, b"\x80\x02})" + b"\x85" * depth + b"Ns.")
+
+
 def test_sizes_are_checked_over_every_opcode():
     """The walk over a pickle ends exactly where Python's own disassembler ends, for every opcode that writers use."""
     from pacehpc.dataset.unpickle import check_sizes
