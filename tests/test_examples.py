@@ -1,8 +1,7 @@
-"""The examples that users start from: their data can be made again, their inputs are valid, the first one fits."""
+"""The examples that users start from: their data can be made again, their inputs are valid and fit."""
 
 from __future__ import annotations
 
-import os
 import re
 import runpy
 import shutil
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pacehpc import Potential
 from pacehpc.config import load_settings
 from pacehpc.yamlio import loads_yaml
 
@@ -34,7 +34,7 @@ def test_the_script_makes_the_committed_data():
     np.testing.assert_allclose(np.concatenate(list(kept.forces)), np.concatenate(list(made.forces)), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/**/input*.yaml")), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*/*.yaml")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_inputs_are_valid(path):
     load_settings(path, {})
 
@@ -49,22 +49,61 @@ def test_input_shown_to_readers_is_valid(page, tmp_path):
         load_settings(tmp_path / "input.yaml", {})
 
 
+def fit(folder: Path, text: str, *options: str, **changes: int) -> str:
+    """Run an input on two ranks in `folder`, with some of its numbers changed; returns the log."""
+    for key, value in changes.items():
+        text, found = re.subn(rf"\b{key}: [\d.]+", f"{key}: {value}", text)
+        assert found
+    (folder / "changed.yaml").write_text(text)
+    tools = Path(sys.executable).parent
+    mpirun = tools / "mpirun" if (tools / "mpirun").exists() else shutil.which("mpirun")
+    command = [mpirun, "-n", "2", tools / "pacehpc", "changed.yaml", *options]
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return (folder / "log.txt").read_text()
+
+
 @pytest.mark.slow
 def test_first_example_fits(tmp_path):
     """A short version of what `make demo` runs."""
     shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
-    text = re.sub(r"maxiter: \d+", "maxiter: 40", (tmp_path / "input.yaml").read_text())
-    (tmp_path / "input.yaml").write_text(re.sub(r"display_step: \d+", "display_step: 10", text))
-    tools = Path(sys.executable).parent
-    mpirun = tools / "mpirun" if (tools / "mpirun").exists() else shutil.which("mpirun")
-    command = [mpirun, "-n", "2", tools / "pacehpc", "input.yaml"]
-    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, env=os.environ, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-
+    log = fit(tmp_path, (tmp_path / "input.yaml").read_text(), maxiter=40, display_step=10)
     metrics = pd.read_csv(tmp_path / "metrics.txt", sep=r"\s+")
     assert metrics.rmse_epa.iloc[-1] < 0.1 * metrics.rmse_epa.iloc[0]
     assert metrics.rmse_f_comp.iloc[-1] < 0.5 * metrics.rmse_f_comp.iloc[0]
     assert (tmp_path / "output_potential.yaml").is_file()
     assert (tmp_path / "report" / "train_EF-pairplots.png").is_file()
-    # What `make demo` shows at the end.
-    assert "Energy/at, meV/at" in (tmp_path / "log.txt").read_text()
+    assert "Energy/at, meV/at" in log  # what `make demo` shows at the end
+
+
+STRATEGIES = {
+    "ladder": "interim_potential_ladder_step_1.yaml",
+    "cycles": "interim_potential_2.yaml",
+    "test_set": "test_pred.pckl.gzip",
+    "weighting": "output_potential.yaml",
+    "stress": "output_potential.yaml",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategy_runs(name, tmp_path):
+    text = (ROOT / "examples" / "strategies" / f"{name}.yaml").read_text().replace("../al_ni", str(EXAMPLE))
+    log = fit(tmp_path, text, maxiter=3)
+    assert (tmp_path / STRATEGIES[name]).is_file()
+    assert ("Stress:" in log) == (name == "stress")
+
+
+@pytest.mark.slow
+def test_partial_fit_and_refinement(tmp_path):
+    partial, refine = (
+        (ROOT / "examples" / "strategies" / f"{name}.yaml").read_text().replace("../al_ni", str(EXAMPLE))
+        for name in ("partial", "refine")
+    )
+    fit(tmp_path, partial, "-o", "partial_potential.yaml", maxiter=3)
+    fit(tmp_path, refine, maxiter=3)
+    first = Potential.load(tmp_path / "partial_potential.yaml")
+    second = Potential.load(tmp_path / "output_potential.yaml")
+    radial = np.concatenate([np.r_[part] for part in first.radial_slices.values()])
+    assert set(first.parameters[radial]) == {0.0, 1.0}
+    assert set(second.parameters[radial]) != {0.0, 1.0}

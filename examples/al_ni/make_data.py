@@ -1,4 +1,4 @@
-"""Make the training data of this example: Al-Ni structures with energies and forces of ASE's EMT calculator.
+"""Make the training data of this example: Al-Ni structures with energies, forces and stresses of ASE's EMT.
 
 EMT (effective medium theory) is a simple many-body potential for fcc metals. It stands here for the
 electronic-structure calculations of a real project, because it needs no download and takes seconds.
@@ -114,17 +114,22 @@ def molecule_structures(rng: np.random.Generator) -> Iterator[tuple[str, Atoms]]
 
 
 def make_frame() -> pd.DataFrame:
-    """All structures with EMT's energy (eV) and forces (eV/Angstrom), one row each, no calculators attached."""
+    """All structures, one row each, without calculators.
+
+    EMT's energy is in eV, forces in eV/Angstrom, stress in eV/Angstrom^3 (xx, yy, zz, yz, xz, xy; None unless the
+    structure is periodic in all three directions).
+    """
     rng = np.random.default_rng(SEED)
     rows = []
     for family in (bulk_structures, surface_structures, molecule_structures):
         for name, atoms in family(rng):
             with_emt = atoms.copy()
             with_emt.calc = EMT()
-            rows.append((name, atoms, float(with_emt.get_potential_energy()), with_emt.get_forces()))
+            stress = with_emt.get_stress() if atoms.pbc.all() else None
+            rows.append((name, atoms, float(with_emt.get_potential_energy()), with_emt.get_forces(), stress))
     # Plain object columns and labels, so that every version of pandas can read the file.
     frame = pd.DataFrame(rows, dtype=object)
-    frame.columns = pd.Index(["name", "ase_atoms", "energy", "forces"], dtype=object)
+    frame.columns = pd.Index(["name", "ase_atoms", "energy", "forces", "stress"], dtype=object)
     frame["energy"] = frame["energy"].astype(float)
     return frame
 
