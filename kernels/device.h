@@ -8,6 +8,7 @@
 #ifdef __CUDACC__
 
 #define FN static __device__ __forceinline__
+#define FN_MEMBER __device__ __forceinline__
 #define STAGE static __device__ __noinline__
 #define UNROLL _Pragma("unroll")
 #define CONSTEXPR_FN static constexpr __host__ __device__
@@ -76,6 +77,7 @@ FN double sum_over_lanes(lanes x) {
 #endif
 
 #define FN static inline __attribute__((always_inline))
+#define FN_MEMBER inline __attribute__((always_inline))
 #define STAGE static __attribute__((noinline))
 #define UNROLL _Pragma("GCC unroll 64")
 #define CONSTEXPR_FN static constexpr

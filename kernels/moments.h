@@ -35,7 +35,7 @@ FN void add_outer_product(const lanes* radial, const lanes* angular, int j0, int
 }
 
 template <int J, int L, int CHUNK>
-FN void add_moments(const Problem& P, LanesIn bond, const int* atoms, const double* core_slope, bool tangent, lanes bx,
+FN void add_moments(const Problem& P, index_t slot, int n_bonds, bool tangent, lanes bx,
                     lanes by, lanes bz, const lanes* strain, Lanes moments, lanes& dcutoff) {
   constexpr int N_LM = (L + 1) * (L + 1);
   constexpr int LB = MomentBlock<J, N_LM>::LB, JB = MomentBlock<J, N_LM>::JB;
@@ -44,7 +44,9 @@ FN void add_moments(const Problem& P, LanesIn bond, const int* atoms, const doub
 #ifndef __CUDACC__
 #pragma GCC unroll 1
 #endif
-  for (int c = 0; c < CHUNK; c++, bond = bond + BOND_RECORD, atoms += LANES) {
+  for (int c = 0; c < n_bonds; c++) {
+    const LanesIn bond = lane_array((const double*)P.bonds + (slot + c) * BOND_RECORD * LANES);
+    const int* atoms = P.bond_atoms + (slot + c) * LANES;
     const lanes ux = bond[0], uy = bond[1], uz = bond[2], inverse = bond[3], slope = bond[5], env = bond[6], denv = bond[7];
     lanes value = env, along_x = broadcast(0), tx = along_x, ty = along_x, tz = along_x;
     if (tangent) {  // ṙ = b_j − b_i (+ strain · r), split along and across the bond
@@ -58,7 +60,7 @@ FN void add_moments(const Problem& P, LanesIn bond, const int* atoms, const doub
 #endif
       const lanes along = tx * ux + ty * uy + tz * uz, scale = env * inverse;
 #if CORE
-      dcutoff += lane_array(core_slope + c * LANES)[0] * along;
+      dcutoff += lane_array((const double*)P.core_slope + (slot + c) * LANES)[0] * along;
 #endif
       tx = scale * (tx - along * ux); ty = scale * (ty - along * uy); tz = scale * (tz - along * uz);
       value = denv * along;
@@ -92,9 +94,9 @@ FN void add_moments(const Problem& P, LanesIn bond, const int* atoms, const doub
 #ifndef __CUDACC__
 #pragma GCC unroll 1
 #endif
-      for (int c = 0; c < CHUNK; c++) {
+      for (int c = 0; c < n_bonds; c++) {
         add_outer_product<JB, LB, J, N_LM>(T[c], with_T[c], j0, q0, sum);
-        add_outer_product<JB, LB, J, N_LM>(D[c], with_D[c], j0, q0, sum);
+        if (tangent) add_outer_product<JB, LB, J, N_LM>(D[c], with_D[c], j0, q0, sum);
       }
       UNROLL for (int u = 0; u < JB; u++)
         UNROLL for (int q = 0; q < LB; q++)
@@ -106,16 +108,8 @@ template <int J, int L>
 STAGE void add_moments_of_class(const Problem& P, index_t slot, index_t n_slots, bool tangent, lanes bx, lanes by,
                                 lanes bz, const lanes* strain, Lanes moments, lanes& dcutoff) {
   constexpr int CHUNK = MomentBlock<J, (L + 1) * (L + 1)>::CHUNK;
-  const index_t end = slot + n_slots;
-  if (n_slots >= 2 * CHUNK)
-    for (; slot + CHUNK <= end; slot += CHUNK)
-      add_moments<J, L, CHUNK>(P, lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES),
-                               P.bond_atoms + slot * LANES, P.core_slope + slot * LANES, tangent, bx, by, bz, strain,
-                               moments, dcutoff);
-  for (; slot < end; slot++)
-    add_moments<J, L, 1>(P, lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES),
-                         P.bond_atoms + slot * LANES, P.core_slope + slot * LANES, tangent, bx, by, bz, strain, moments,
-                         dcutoff);
+  for (const index_t end = slot + n_slots; slot < end; slot += CHUNK)
+    add_moments<J, L, CHUNK>(P, slot, end - slot < CHUNK ? end - slot : CHUNK, tangent, bx, by, bz, strain, moments, dcutoff);
 }
 
 // G of a tile, or with `tangent` its change Ġ along the residuals; returns the change of f_c

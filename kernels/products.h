@@ -12,13 +12,25 @@
 #define BAR(k) c##k
 #define BAR_DOT(k) d##k
 
+// operands in local arrays, which the compiler knows no result to overlap
+template <int M> struct Operand {
+  lanes value[M];
+  FN_MEMBER explicit Operand(LanesIn from) { UNROLL for (int i = 0; i < M; i++) value[i] = from[i]; }
+  FN_MEMBER const lanes& operator[](int i) const { return value[i]; }
+};
+
 // Φ_c = g Φ_a Φ_b
 STAGE void couple(const ElementTable& element, Lanes Phi) {
   const int* node = element.nodes;
   for (index_t k = 0; k < element.n_nodes; k++, node += 4) {
-    const Lanes a = Phi + node[1], b = Phi + node[2], c = Phi + node[3];
+    const Lanes c = Phi + node[3];
     switch (node[0]) {
-#define CASE(t, na, nb, nc) case t: { COUPLING_OUT_##t(ASSIGN, PRODUCT) } break;
+#define CASE(t, na, nb, nc)                            \
+  case t: {                                            \
+    const Operand<na> a(Phi + node[1]);                \
+    const Operand<nb> b(Phi + node[2]);                \
+    COUPLING_OUT_##t(ASSIGN, PRODUCT)                  \
+  } break;
       COUPLINGS(CASE)
 #undef CASE
     }
@@ -28,10 +40,14 @@ STAGE void couple(const ElementTable& element, Lanes Phi) {
 STAGE void couple_tangent(const ElementTable& element, LanesIn Phi, Lanes dPhi) {
   const int* node = element.nodes;
   for (index_t k = 0; k < element.n_nodes; k++, node += 4) {
-    const LanesIn a = Phi + node[1], b = Phi + node[2], da = dPhi + node[1], db = dPhi + node[2];
     const Lanes c = dPhi + node[3];
     switch (node[0]) {
-#define CASE(t, na, nb, nc) case t: { COUPLING_OUT_##t(ASSIGN, PRODUCT_DOT) } break;
+#define CASE(t, na, nb, nc)                                            \
+  case t: {                                                            \
+    const Operand<na> a(Phi + node[1]), da(dPhi + node[1]);            \
+    const Operand<nb> b(Phi + node[2]), db(dPhi + node[2]);            \
+    COUPLING_OUT_##t(ASSIGN, PRODUCT_DOT)                              \
+  } break;
       COUPLINGS(CASE)
 #undef CASE
     }

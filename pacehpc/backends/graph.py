@@ -131,6 +131,12 @@ def build_graph(
         key = (a, b, L) if (degree[a], a) <= (degree[b], b) else (b, a, L)
         return 0 if key in known else (2 * degree[a] + 1) * (2 * degree[b] + 1)
 
+    def fixed(rank: int) -> bool:
+        """Powers of two keep the grouping of their tree: its nodes are the ones that others can share."""
+        return rank & (rank - 1) == 0
+
+    # those without a choice first, so that the others find nodes to share
+    functions = sorted(functions, key=lambda item: (not fixed(len(item[1].ns)), len(item[1].ns)))
     tops: list[tuple[int, int, float]] = []
     for _, function in functions:
         rank = len(function.ns)
@@ -140,7 +146,7 @@ def build_graph(
         pairs = coupling_tree(rank)
         for t, (a, b) in enumerate(pairs[:-1]):
             L = degrees[rank + t]
-            if t == len(pairs) - 2:
+            if t == len(pairs) - 2 and not fixed(rank):
                 last = pairs[-1][1] if pairs[-1][0] == rank + t else pairs[-1][0]
                 if rank + t in pairs[-1]:
                     # three objects at the root: any two may be coupled first
