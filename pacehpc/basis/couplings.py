@@ -162,7 +162,7 @@ def m_terms(ls: tuple[int, ...], LS: tuple[int, ...]) -> tuple[np.ndarray, np.nd
     return ms, values
 
 
-def _canonical(ms: np.ndarray, classes: tuple[int, ...]) -> np.ndarray:
+def canonical_ms(ms: np.ndarray, classes: tuple[int, ...]) -> np.ndarray:
     """The representative of each row of ms (n, rank) among its reorderings within equal classes and their mirror -m.
 
     Columns of one class (adjacent) are sorted in descending order; of m and -m the lexicographically larger is taken.
@@ -199,7 +199,7 @@ def merged_terms(
     """
     terms = [m_terms(ls, LS) for ls, LS, _ in couplings]
     columns = [ms[:, list(order)] for (ms, _), (_, _, order) in zip(terms, couplings, strict=True)]
-    unique, inverse = np.unique(_canonical(np.concatenate(columns), classes), axis=0, return_inverse=True)
+    unique, inverse = np.unique(canonical_ms(np.concatenate(columns), classes), axis=0, return_inverse=True)
     inverse = inverse.reshape(-1)
     values = np.zeros((len(couplings), len(unique)))
     start = 0
@@ -256,7 +256,7 @@ def independent_couplings(ls: tuple[int, ...], groups: tuple[int, ...]) -> tuple
     subtrees: dict = {}
     ms = np.stack(np.unravel_index(np.arange(np.prod(shape, dtype=np.int64)), shape), axis=1) - np.array(ls)
     scalar = np.flatnonzero(ms.sum(axis=1) == 0)
-    keys = _canonical(ms[scalar], classes) @ np.cumprod([1, *shape[:0:-1]], dtype=np.int64)[::-1]
+    keys = canonical_ms(ms[scalar], classes) @ np.cumprod([1, *shape[:0:-1]], dtype=np.int64)[::-1]
     _, orbit, sizes = np.unique(keys, return_inverse=True, return_counts=True)
     scale = 1 / np.sqrt(sizes)
     kept: list[tuple[int, ...]] = []

@@ -6,13 +6,10 @@ are taken out of the text before it goes to the YAML loader, which sees one plac
 
 from __future__ import annotations
 
-import difflib
-import math
 import os
 import re
-import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +18,7 @@ import numpy as np
 from pacehpc.basis import Function, complete_couplings
 from pacehpc.errors import PacehpcError
 from pacehpc.potential.check import check_elements, check_embedding
+from pacehpc.potential.fields import OLD_NAMES, Fields
 from pacehpc.potential.files import format_list, format_number, write_atomically
 from pacehpc.potential.model import Block, Bond, Embedding, Pair, Potential, sorted_pairs
 from pacehpc.yamlio import loads_yaml
@@ -32,8 +30,6 @@ BOND_KEYS = (
     "nradbaseij", "radbase", "radparameters", "radcoefficients", "core-repulsion",
 )  # fmt: skip
 FUNCTION_KEYS = ("type", "nr", "nl", "lint", "c", "skip")
-LARGEST = sys.float_info.max
-OLD_NAMES = {"TEST_SBessel": "SBessel"}
 
 _NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _INTEGERS = r"([0-9]{1,4}(?:, [0-9]{1,4})*)"
@@ -98,17 +94,14 @@ def _take_out_regular_lines(text: str) -> tuple[str, str, list[list[RawFunction]
     return "\n".join(lines), token, runs
 
 
-class _Reader:
+class _Reader(Fields):
     """Turns the plain data of one file into a Potential, with the place of whatever is wrong."""
 
     def __init__(self, name: str, token: str, runs: list[list[RawFunction]]) -> None:
-        self.name, self.token, self.runs = name, token, runs
+        super().__init__(name)
+        self.token, self.runs = token, runs
         self.runs_used = 0
-        self.place = name
         self.complete: dict[tuple, tuple[int, ...]] = {}
-
-    def fail(self, message: str) -> NoReturn:
-        raise PacehpcError(f"{self.place}: {message}")
 
     def potential(self, data: Any) -> Potential:
         data = self.mapping(data, "a potential file", TOP_KEYS, required=("species",))
@@ -225,35 +218,7 @@ class _Reader:
             nradmax=self.integer(entry, "nradmaxi"),
             lmax=self.integer(entry, "lmaxi"),
         )
-        return bond, self.radcoefficients(entry, (bond.nradmax, bond.lmax + 1, bond.nradbase))
-
-    def radcoefficients(self, entry: dict, shape: tuple[int, int, int]) -> np.ndarray:
-        """c_nlk, (nradmax, lmax + 1, nradbase); an old flat list is ordered k, n, l with l fastest."""
-        data = entry.get("radcoefficients")
-        if not isinstance(data, list):
-            self.fail("radcoefficients: expected a list [nradmaxi][lmaxi + 1][nradbaseij] of numbers")
-        flat = [x for row in data for x in (row if isinstance(row, list) else [row])]
-        flat = [x for row in flat for x in (row if isinstance(row, list) else [row])]
-        for value in flat:
-            if type(value) not in (int, float) or not -LARGEST <= value <= LARGEST:
-                self.fail(f"radcoefficients: {value!r} is not a finite number")
-        sizes = f"nradmaxi {shape[0]}, lmaxi {shape[1] - 1}, nradbaseij {shape[2]}"
-        if data and not any(isinstance(row, list) for row in data):
-            if len(data) != math.prod(shape):
-                self.fail(f"radcoefficients: {sizes} need {math.prod(shape)} numbers, got {len(data)}")
-            return self.array(data).reshape(shape[2], shape[0], shape[1]).transpose(1, 2, 0).copy()
-        nested = len(data) == shape[0] and all(
-            isinstance(rows, list)
-            and len(rows) == shape[1]
-            and all(isinstance(row, list) and len(row) == shape[2] for row in rows)
-            for rows in data
-        )
-        if not nested and not (data == [] and math.prod(shape) == 0):
-            self.fail(f"radcoefficients: the lists are not of shape [{shape[0]}][{shape[1]}][{shape[2]}] of {sizes}")
-        return self.array(flat).reshape(shape)
-
-    def array(self, values: list) -> np.ndarray:
-        return np.array([float(value) for value in values], dtype=np.float64)
+        return bond, self.radcoefficients(entry, bond, ("nradmaxi", "lmaxi", "nradbaseij"))
 
     def block(self, key: tuple[str, ...], entry: dict, ndensity: int) -> Block:
         self.place = f"{self.name}: speciesblock '{' '.join(key)}'"
@@ -314,53 +279,6 @@ class _Reader:
         raw = (elements, ns, ls, lint, self.numbers(item, "c"))
         self.place = place
         return None if skip else raw
-
-    def mapping(self, data: Any, what: str, known: Sequence[str], required: Sequence[str] = ()) -> dict:
-        what = f"{what}: " if what else ""
-        if not isinstance(data, dict):
-            self.fail(f"{what}expected a mapping with the keys {', '.join(known)}")
-        for key in data:
-            if key not in known:
-                near = difflib.get_close_matches(str(key), known, 1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
-                self.fail(f"{what}unknown key '{key}'; {hint}")
-        for key in required:
-            if key not in data:
-                self.fail(f"{what}{key} is missing")
-        return data
-
-    def number(self, entry: Mapping[str, Any], key: str, default: float | None = None) -> float:
-        value = entry.get(key, default)
-        if type(value) not in (int, float) or not -LARGEST <= value <= LARGEST:
-            self.fail(f"{key}: expected a finite number, got {value!r}")
-        return float(value)
-
-    def integer(self, entry: Mapping[str, Any], key: str) -> int:
-        return self.integers({key: [entry.get(key)]}, key)[0]
-
-    def word(self, entry: Mapping[str, Any], key: str, default: str | None = None) -> str:
-        value = entry.get(key, default)
-        if not isinstance(value, str):
-            self.fail(f"{key}: expected a text, got {value!r}")
-        return value
-
-    def numbers(self, entry: Mapping[str, Any], key: str, default: list | None = None) -> list[float]:
-        values = entry.get(key, default)
-        if not isinstance(values, list):
-            self.fail(f"{key}: expected a list of numbers, got {values!r}")
-        for value in values:
-            if type(value) not in (int, float) or not -LARGEST <= value <= LARGEST:
-                self.fail(f"{key}: {value!r} is not a finite number")
-        return [float(value) for value in values]
-
-    def integers(self, entry: Mapping[str, Any], key: str) -> list[int]:
-        values = entry.get(key, [])
-        if not isinstance(values, list):
-            self.fail(f"{key}: expected a list of integers, got {values!r}")
-        for value in values:
-            if type(value) is not int or not 0 <= value <= 10_000:
-                self.fail(f"{key}: {value!r} is not an integer from 0 to 10000")
-        return values
 
 
 def _describe(function: Function) -> str:

@@ -89,7 +89,11 @@ class Potential:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Potential:
-        """Read a B-basis YAML file. PacehpcError names file, block and key of whatever is wrong."""
+        """Read a B-basis YAML file or a .yace file. PacehpcError names file, block and key of whatever is wrong."""
+        if os.fspath(path).endswith(".yace"):
+            from pacehpc.potential.yace_reading import read_yace
+
+            return read_yace(path)
         from pacehpc.potential.bbasis_yaml import read_bbasis
 
         return read_bbasis(path)
