@@ -121,7 +121,8 @@ static void make_residuals(const Problem& P, index_t first, index_t last, bool g
   }
 }
 
-static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, bool tangents, double* functions,
+// moving: whether any residual moves a bond, so not for a loss of energies alone
+static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, bool moving, double* functions,
                         Lanes radial, Lanes first, double* stages) {
   Clock clock(stages);
   const int e = P.tile_element[tile];
@@ -129,7 +130,9 @@ static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, 
   const int* atoms = P.tile_atoms + tile * LANES;
   lanes drho[ND], dF[ND], dF_dot[ND], alpha[ND], beta[ND];
   lanes a = gather_from_atoms(P.residuals + 3, 4, atoms);
-  const lanes dcutoff = make_moments(P, tile, true, s.dG);
+  lanes dcutoff = broadcast(0);
+  if (moving) dcutoff = make_moments(P, tile, true, s.dG);
+  else for (index_t k = 0; k < element.n_moments; k++) s.dG[k] = broadcast(0);
 #if CORE
   const lanes cutoff = gather_from_atoms(P.core_cutoff, 1, atoms), zero = broadcast(0), one = broadcast(1);
   a -= select(cutoff > zero, dcutoff / select(cutoff > zero, cutoff, one), zero);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -66,7 +66,31 @@ class CpuEvaluator:
         self._kept: dict[str, np.ndarray] = {}  # arrays that the kernels point to
         self._build_tables(potential)
         self._build_structures(potential, batch_atoms, store_moments)
+        self.update(structures.bond_vector)
+        if structures.energy is not None:
+            del self._bond_table  # memory of a fit, whose structures stay as they are
+
+    def update(self, bond_vector: np.ndarray) -> None:
+        """New vectors of the same bonds, (n_bonds, 3) in Å; those that are not shorter than their rcut are left out."""
+        used, places, rcut = self._bond_table
+        vectors = bond_vector[used]
+        x, y, z = vectors.T
+        seen = x * x + y * y + z * z < rcut * rcut
+        bonds, width = self._kept["bonds"], lanes()
+        bonds[:, :3] = 0
+        for axis in range(3):
+            bonds.reshape(-1)[places + axis * width] = vectors[:, axis] * seen
         self._library.prepare(ctypes.byref(self._problem))
+
+    @cached_property
+    def _bond_table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the bonds that the kernels read: index, place of the first component among the records, and rcut."""
+        s, n = self.structures, len(self.shape.elements)
+        rcut = np.array([record.rcut for record in self._bond_types]).reshape(n, n)
+        used = np.flatnonzero(self.layout.bond_place >= 0)
+        slot, lane = np.divmod(self.layout.bond_place[used], lanes())
+        centre = np.repeat(s.species, np.diff(s.bond_offsets))[used]
+        return used, slot * BOND_RECORD * lanes() + lane, rcut[centre, s.species[s.bond_atom[used]]]
 
     def evaluate(self, parameters: np.ndarray, gradient: bool = True) -> Sums:
         """The data part of the loss, its gradient, and the sums behind the metrics."""
@@ -177,11 +201,6 @@ class CpuEvaluator:
         layout = self.layout = make_layout(s, n, width, batch_atoms, needed)
 
         bonds = aligned(layout.n_slots, BOND_RECORD, width)
-        bonds[:] = 0
-        used = np.flatnonzero(layout.bond_place >= 0)
-        slot, lane = np.divmod(layout.bond_place[used], width)
-        for axis in range(3):
-            bonds[slot, axis, lane] = s.bond_vector[used, axis]
         P.bonds = self._keep("bonds", bonds)
         P.bond_atoms = self._keep("bond_atoms", layout.bond_atoms)
         P.core_slope = self._keep("core_slope", aligned(layout.n_slots if shape.core else 1, width))
