@@ -57,6 +57,10 @@ def read_extxyz(data: bytes, source: str, keys: Mapping[str, str] | None = None)
     for match in re.finditer(rb"Properties=\S*", data):
         if any(int(n[:9]) > _MAX_COLUMNS for n in re.findall(rb":(\d+)", match.group())):
             raise PacehpcError(f"{source}: more than {_MAX_COLUMNS} columns an atom; this is no data set.")
+    n_lines = data.count(b"\n") + 1
+    for match in re.finditer(rb"^[ \t]*(\d+)[ \t\r]*$", data, re.MULTILINE):
+        if len(match[1]) > 12 or int(match[1]) > n_lines:  # ASE would count up to it
+            raise PacehpcError(f"{source}: a frame of {match[1][:20].decode()} atoms in a file of {n_lines} lines.")
     table, rows = Table(source, []), []
     frames = read_xyz(text_stream(data, source), index=slice(None))
     while True:
@@ -82,7 +86,7 @@ def read_extxyz(data: bytes, source: str, keys: Mapping[str, str] | None = None)
     return table
 
 
-def read_asedb(path: Path) -> Table:
+def read_asedb(path: Path, keys: Mapping[str, str] | None = None) -> Table:
     """All rows of an ASE database (SQLite); labels are the rows' ids.
 
     Raises:
@@ -94,18 +98,23 @@ def read_asedb(path: Path) -> Table:
     try:
         with connect(str(path), type="db", use_lock_file=False) as database:
             for row in database.select(include_data=False):
-                known = dict(row.key_value_pairs)
-                known.update({k: row.get(k) for k in ("energy", "forces", "stress") if row.get(k) is not None})
-                rows.append(known)
-                table.labels.append(row.id)
-                table.numbers.append(row.numbers)
-                table.positions.append(row.positions)
-                table.cells.append(np.asarray(row.cell))
-                table.pbc.append(row.pbc)
-                table.info.append(dict(row.key_value_pairs))
+                add_row(table, rows, row)
     except Exception as problem:
         raise PacehpcError(
             f"{path}, row {len(rows)}: not an ASE database ({type(problem).__name__}: {str(problem)[:200]})."
         ) from None
-    _fill(table, rows, {})
+    _fill(table, rows, keys or {})
     return table
+
+
+def add_row(table: Table, rows: list[Mapping[str, Any]], row: Any) -> None:
+    """Geometry of an ASE database's row to `table`, everything else that is known of it to `rows`."""
+    known = dict(row.key_value_pairs)
+    known.update({k: row.get(k) for k in ("energy", "forces", "stress") if row.get(k) is not None})
+    rows.append(known)
+    table.labels.append(row.id)
+    table.numbers.append(row.numbers)
+    table.positions.append(row.positions)
+    table.cells.append(np.asarray(row.cell))
+    table.pbc.append(row.pbc)
+    table.info.append(dict(row.key_value_pairs))

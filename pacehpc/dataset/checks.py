@@ -131,10 +131,12 @@ def scalars(table: Table, name: str) -> np.ndarray:
 
 
 def per_atom(table: Table, name: str, offsets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Column ``name`` with one entry an atom, flat: (n_atoms, *shape)."""
+    """Column ``name`` with one entry an atom, flat: (n_atoms, *shape); a single number counts for all atoms."""
     counts = np.diff(offsets)
     parts = []
     for row, value in enumerate(table.columns[name]):
+        if not shape and np.ndim(value) == 0 and value is not None:
+            value = np.full(counts[row], float(as_numbers(value, (), name, row_name(table, row))))
         part = as_numbers(value, (None, *shape), name, row_name(table, row))
         if len(part) != counts[row]:
             raise PacehpcError(f"{row_name(table, row)}: {name} for {len(part)} atoms, but there are {counts[row]}.")

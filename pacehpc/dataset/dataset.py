@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from pacehpc.dataset import checks, neighbours, reference, shards, weights
+from pacehpc.dataset.asefiles import KEYS
 from pacehpc.dataset.files import Table, find_file, read_table
 from pacehpc.errors import PacehpcError
 
@@ -83,11 +84,12 @@ class Dataset:
         aug_factor: float = 1e-4,
         stress_units: str = "eV/A3",
         seed: int = 42,
+        keys: Mapping[str, str] | None = None,
     ) -> Dataset:
         """Read, check and weight reference data.
 
         Args:
-            files: one or several pickled pandas frames, extended xyz files or ASE databases.
+            files: one or several pickled pandas frames, extended xyz files, ASE databases or HDF5 stores.
             elements: the elements that may occur (None: any).
             rows: which structures of all files together (None: all).
             reference_energy: a number or {element: eV, 'shift': eV/atom}, 'auto', or None for ``energy_corrected``.
@@ -98,11 +100,12 @@ class Dataset:
             aug_factor: factor of the weights of structures whose name starts with 'augmented'.
             stress_units: of the column ``stress``: eV/A3, GPa, kbar or -kbar (VASP).
             seed: of random selections by the weighting policy.
+            keys: names in extended xyz files and ASE databases, such as {"energy": "dft_energy"}.
 
         Raises:
             PacehpcError: what is wrong with which row of which file.
         """
-        data = read_dataset(files, elements, rows, reference_energy, datapath, stress_units)
+        data = read_dataset(files, elements, rows, reference_energy, datapath, stress_units, keys)
         return weighted(data, weighting, datapath, ignore_weights, aug_factor, seed)
 
     @property
@@ -322,19 +325,10 @@ def read_dataset(
     reference_energy: float | str | Mapping[str, float] | None = None,
     datapath: str | os.PathLike[str] | None = None,
     stress_units: str = "eV/A3",
+    keys: Mapping[str, str] | None = None,
 ) -> Dataset:
     """`Dataset.load` before any weighting: uniform weights, weights of the data in ``extra``."""
-    names = [files] if isinstance(files, (str, os.PathLike)) else list(files)
-    if not names:
-        raise PacehpcError("data.filename: no files are named.")
-    paths = [find_file(name, datapath) for name in names]
-    parts = [_checked(read_table(path), elements, stress_units) for path in paths]
-    data = _joined(parts)
-    if rows is not None:
-        data = data.subset(rows)
-    if data.n_structures == 0:
-        raise PacehpcError(f"{', '.join(map(str, paths))}: no structures.")
-    _too_close(data)
+    data = read_raw(files, elements, rows, datapath, stress_units, keys)
     corrected = data.energy_corrected if np.isfinite(data.energy_corrected).all() else None
     if corrected is None and np.isfinite(data.energy_corrected).any() and reference_energy is None:
         raise PacehpcError("Some data files have a column 'energy_corrected', some not; set data.reference_energy.")
@@ -346,6 +340,31 @@ def read_dataset(
     for name in data.sources:
         logger.info("data: %s", name)
     logger.info("data: %d structures, %d atoms, %s", len(data), data.n_atoms, " ".join(data.elements))
+    return data
+
+
+def read_raw(
+    files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    elements: Sequence[str] | None = None,
+    rows: slice | Sequence[int] | None = None,
+    datapath: str | os.PathLike[str] | None = None,
+    stress_units: str = "eV/A3",
+    keys: Mapping[str, str] | None = None,
+) -> Dataset:
+    """Checked structures as the files hold them; ``energy_corrected`` is NaN where a file has none."""
+    names = [files] if isinstance(files, (str, os.PathLike)) else list(files)
+    if not names:
+        raise PacehpcError("data.filename: no files are named.")
+    unknown = [key for key in keys or {} if key not in KEYS]
+    if unknown:
+        raise PacehpcError(f"data.keys: unknown key {unknown[0]!r}; known: {', '.join(KEYS)}.")
+    paths = [find_file(name, datapath) for name in names]
+    data = _joined([_checked(read_table(path, keys), elements, stress_units) for path in paths])
+    if rows is not None:
+        data = data.subset(rows)
+    if data.n_structures == 0:
+        raise PacehpcError(f"{', '.join(map(str, paths))}: no structures.")
+    _too_close(data)
     return data
 
 

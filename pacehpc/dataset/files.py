@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,11 @@ def file_format(head: bytes) -> str:
     return ""
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, keys: Mapping[str, str] | None = None) -> Table:
     """All structures of a file of any known format.
+
+    Args:
+        path: the file; keys: names of columns in extended xyz files and ASE databases that are not the usual ones.
 
     Raises:
         PacehpcError: the format is not known, or the file is damaged.
@@ -121,7 +125,11 @@ def read_table(path: Path) -> Table:
     if file_format(head) == "asedb":
         from pacehpc.dataset.asefiles import read_asedb
 
-        return read_asedb(path)
+        return read_asedb(path, keys)
+    if file_format(head) == "hdf5":
+        from pacehpc.dataset.store import store_table
+
+        return store_table(path)
     data = read_bytes(path)
     kind = file_format(data[:100])
     if kind == "pickle":
@@ -129,10 +137,10 @@ def read_table(path: Path) -> Table:
     if kind == "extxyz":
         from pacehpc.dataset.asefiles import read_extxyz
 
-        return read_extxyz(data, str(path))
+        return read_extxyz(data, str(path), keys)
     if not data:
         raise PacehpcError(f"{path}: the file is empty.")
-    raise PacehpcError(f"{path}: its content is no pickled pandas frame, extended xyz file or ASE database.")
+    raise PacehpcError(f"{path}: its content is no pickled pandas frame, extended xyz, ASE database or HDF5 file.")
 
 
 def frame_table(data: bytes, source: str) -> Table:

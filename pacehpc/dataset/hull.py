@@ -19,7 +19,9 @@ def hull_distances(counts: np.ndarray, energy: np.ndarray) -> np.ndarray:
     """
     n_atoms = counts.sum(axis=1)
     per_atom = energy / n_atoms
-    fractions, which = np.unique(np.round(counts / n_atoms[:, None], 12), axis=0, return_inverse=True)
+    whole = np.asarray(counts, dtype=np.int64)
+    formulas, which = np.unique(whole // np.gcd.reduce(whole, axis=1)[:, None], axis=0, return_inverse=True)
+    fractions = formulas / formulas.sum(axis=1, keepdims=True)
     which = which.ravel()
     lowest = np.full(len(fractions), np.inf)
     np.minimum.at(lowest, which, per_atom)

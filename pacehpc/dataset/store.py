@@ -27,6 +27,7 @@ import numpy as np
 
 from pacehpc.dataset import neighbours, shards
 from pacehpc.dataset.dataset import Dataset, concatenated_ranges, progress_bar
+from pacehpc.dataset.files import Table
 from pacehpc.errors import PacehpcError
 
 if TYPE_CHECKING:
@@ -226,6 +227,7 @@ class Store:
                     "prepare the data again."
                 )
             self.elements, self.cutoffs = tuple(potential.elements), neighbours.cutoff_matrix(potential)
+        _check_layout(self._file, self.path.stat().st_size)
         self._bounds = self._file["shards/bounds"][:]
         self.shard_costs = self._file["shards/costs"][:]
         structures, atoms = self._file["structures"], self._file["atoms"]
@@ -240,6 +242,9 @@ class Store:
             and self._bounds[0] == 0
             and self._bounds[-1] == self.n_structures
             and (np.diff(self._bounds) >= 0).all()
+            and (np.isfinite(self.shard_costs) & (self.shard_costs >= 0)).all()
+            and np.isfinite(self.cutoffs).all()
+            and len(self.elements) == len(set(self.elements))
             and self.cutoffs.shape == (len(self.elements),) * 2
         )
         if not lengths_agree:
@@ -301,7 +306,7 @@ class Store:
         """
         try:
             return self._read(*self._range(rank, size))
-        except (OSError, KeyError, ValueError, IndexError) as problem:
+        except (OSError, KeyError, ValueError, IndexError, TypeError) as problem:
             raise PacehpcError(f"{self.path}: damaged ({problem}).") from None
 
     def _read(self, first: int, last: int) -> Structures:
@@ -310,8 +315,10 @@ class Store:
         s, a, b = self._file["structures"], self._file["atoms"], self._file["bonds"]
         atom_offsets = s["atom_offsets"][first : last + 1].astype(np.int64)
         bond_ends = s["bond_offsets"][first : last + 1].astype(np.int64)
-        if (np.diff(atom_offsets) <= 0).any() or (np.diff(bond_ends) < 0).any() or bond_ends[-1] > self.n_bonds:
+        if (np.diff(atom_offsets) <= 0).any() or (np.diff(bond_ends) < 0).any():
             raise ValueError("offsets are not ascending")
+        if min(atom_offsets[0], bond_ends[0]) < 0 or atom_offsets[-1] > self.n_atoms or bond_ends[-1] > self.n_bonds:
+            raise ValueError("offsets beyond the data")
         atoms, bonds = slice(atom_offsets[0], atom_offsets[-1]), slice(bond_ends[0], bond_ends[-1])
         atom_offsets = atom_offsets - atom_offsets[0]
         n_atoms = np.diff(atom_offsets)
@@ -329,12 +336,20 @@ class Store:
             raise ValueError("a bond to an atom outside its structure")
         neighbour = (local + atom_offsets[structure]).astype(np.int32)
         vectors = neighbours.bond_vectors(positions, cells, structure, centre, neighbour, b["shift"][bonds])
-        if self.cutoffs is not self._stored_cutoffs:
-            r2 = np.einsum("bd,bd->b", vectors, vectors)
-            keep = np.sqrt(r2) < self.cutoffs[species[centre], species[neighbour]]
-            if not keep.all():
-                neighbour, vectors = neighbour[keep], vectors[keep]
-                counts = np.bincount(centre[keep], minlength=len(species))
+        r = np.sqrt(np.einsum("bd,bd->b", vectors, vectors))
+        if not (r > 0).all():
+            raise ValueError("two atoms at one place")
+        keep = r < self.cutoffs[species[centre], species[neighbour]]
+        if not keep.all():
+            neighbour, vectors = neighbour[keep], vectors[keep]
+            counts = np.bincount(centre[keep], minlength=len(species))
+        values = {
+            "energy_corrected": s["energy_corrected"][first:last],
+            "w_energy": s["w_energy"][first:last],
+            "forces": a["forces"][atoms],
+            "w_forces": a["w_forces"][atoms],
+        }
+        _check_finite({**values, "positions": positions, "cells": cells})
         return Structures(
             atom_offsets=atom_offsets,
             species=species,
@@ -342,18 +357,33 @@ class Store:
             bond_atom=neighbour,
             bond_vector=vectors,
             volumes=neighbours.volumes(cells, pbc),
-            energy=s["energy_corrected"][first:last],
-            forces=a["forces"][atoms],
-            w_energy=s["w_energy"][first:last],
-            w_forces=a["w_forces"][atoms],
+            energy=values["energy_corrected"],
+            forces=values["forces"],
+            w_energy=values["w_energy"],
+            w_forces=values["w_forces"],
             stress=s["stress"][first:last] if "stress" in s else None,
             low=s["low"][first:last],
         )
 
     def dataset(self) -> Dataset:
-        """Everything but the neighbour lists, in the original order: for frames and reports."""
+        """Everything but the neighbour lists, in the original order: for frames and reports.
+
+        Raises:
+            PacehpcError: the file is damaged.
+        """
+        try:
+            return self._dataset()
+        except (OSError, KeyError, ValueError, IndexError, TypeError) as problem:
+            raise PacehpcError(f"{self.path}: damaged ({problem}).") from None
+
+    def _dataset(self) -> Dataset:
         s, a = self._file["structures"], self._file["atoms"]
-        n_atoms = np.diff(s["atom_offsets"][:])
+        atom_offsets = s["atom_offsets"][:].astype(np.int64)
+        if atom_offsets[0] != 0 or (np.diff(atom_offsets) <= 0).any() or atom_offsets[-1] != self.n_atoms:
+            raise ValueError("offsets do not fit the atoms")
+        order = s["rows"][:]
+        if not np.array_equal(np.sort(order), np.arange(self.n_structures)):
+            raise ValueError("rows are missing or repeated")
 
         def text(name: str) -> list[str]:
             return [v.decode() for v in self._file[name][:]]
@@ -368,7 +398,7 @@ class Store:
             index=[json.loads(v) for v in text("structures/index")],
             names=text("structures/names"),
             info=[{} for _ in range(self.n_structures)],
-            atom_offsets=np.concatenate(([0], np.cumsum(n_atoms))).astype(np.int64),
+            atom_offsets=atom_offsets,
             numbers=a["numbers"][:],
             positions=a["positions"][:],
             cells=s["cells"][:],
@@ -384,4 +414,97 @@ class Store:
             reference_energy=self.reference_energy,
             weighting=str(self._file.attrs["weighting"]),
         )
-        return shuffled.subset(np.argsort(s["rows"][:]))
+        _check_finite(
+            {
+                "positions": shuffled.positions,
+                "cells": shuffled.cells,
+                "energy": shuffled.energy,
+                "energy_corrected": shuffled.energy_corrected,
+                "forces": shuffled.flat_forces,
+                "w_energy": shuffled.w_energy,
+                "w_forces": shuffled.flat_w_forces,
+            }
+        )
+        if not ((shuffled.source >= 0) & (shuffled.source < len(shuffled.sources))).all():
+            raise ValueError("structures of unknown files")
+        return shuffled.subset(np.argsort(order))
+
+
+_SHAPES = {  # entries of one row, and the kinds of numbers
+    "structures/rows": ((), "i"),
+    "structures/atom_offsets": ((), "i"),
+    "structures/bond_offsets": ((), "i"),
+    "structures/cells": ((3, 3), "f"),
+    "structures/pbc": ((3,), "b"),
+    "structures/energy_corrected": ((), "f"),
+    "structures/energy": ((), "f"),
+    "structures/stress": ((6,), "f"),
+    "structures/above_hull": ((), "f"),
+    "structures/w_energy": ((), "f"),
+    "structures/low": ((), "b"),
+    "structures/loaded_rows": ((), "i"),
+    "structures/source": ((), "i"),
+    "structures/index": ((), "O"),
+    "structures/names": ((), "O"),
+    "atoms/numbers": ((), "u"),
+    "atoms/positions": ((3,), "f"),
+    "atoms/forces": ((3,), "f"),
+    "atoms/w_forces": ((), "f"),
+    "atoms/n_bonds": ((), "i"),
+    "bonds/atom": ((), "i"),
+    "bonds/shift": ((3,), "i"),
+    "shards/bounds": ((), "i"),
+    "shards/costs": ((), "f"),
+    "sources": ((), "O"),
+}
+
+
+def _check_layout(file: h5py.File, size: int) -> None:
+    """Only plain data sets of known shape whose numbers stand in this file: nothing larger is ever allocated.
+
+    Raises:
+        ValueError: links to elsewhere, packed or virtual data, other types or shapes, or more than the file can hold.
+    """
+    for name, (shape, kind) in _SHAPES.items():
+        group, _, last = name.rpartition("/")
+        link = file[group] if group else file
+        if last not in link and name in ("structures/energy", "structures/stress", "structures/above_hull"):
+            continue
+        if not isinstance(link.get(last, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is not in this file")
+        data = file[name]
+        if not isinstance(data, h5py.Dataset) or data.chunks is not None or data.is_virtual or data.external:
+            raise ValueError(f"{name} is not a plain array")
+        if data.shape is None or data.shape[1:] != shape or len(data.shape) != 1 + len(shape):
+            raise ValueError(f"{name} has shape {data.shape}")
+        if data.dtype.kind != kind or (kind == "O" and h5py.check_string_dtype(data.dtype) is None):
+            raise ValueError(f"{name} has type {data.dtype}")
+        if data.size * (data.dtype.itemsize if kind != "O" else 16) > size:
+            raise ValueError(f"{name} is larger than the file")
+
+
+def _check_finite(arrays: Mapping[str, np.ndarray | None]) -> None:
+    for name, values in arrays.items():
+        if values is not None and not np.isfinite(values).all():
+            raise ValueError(f"{name} contains NaN or infinite values")
+
+
+def store_table(path: Path) -> Table:
+    """The structures of a store as any data file has them; weights only where they were given or chosen by a policy.
+
+    Raises:
+        PacehpcError: no store, or a damaged one.
+    """
+    with Store(path) as store:
+        data = store.dataset()
+    columns: dict[str, Any] = {"energy_corrected": data.energy_corrected, "forces": data.forces, "name": data.names}
+    if data.energy is not None:
+        columns["energy"] = data.energy
+    if data.stress is not None:
+        columns["stress"] = list(data.stress)
+    if data.weighting != "uniform":
+        columns |= {"w_energy": data.w_energy, "w_forces": data.w_forces}
+    return Table(
+        str(path), data.index, data.per_structure(data.numbers), data.per_structure(data.positions),
+        list(data.cells), list(data.pbc), data.info, columns,
+    )  # fmt: skip

@@ -1,0 +1,119 @@
+"""Extended xyz files and ASE databases hold the same data as the calculators that wrote them."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
+from ase.io import write
+
+from pacehpc.dataset import Dataset
+from pacehpc.errors import PacehpcError
+
+
+def calculated(n=4):
+    frames = []
+    random = np.random.default_rng(2)
+    for k in range(n):
+        atoms = Atoms("AlCu", [[0, 0, 0], [2.0, 2.0, 2.1]], cell=[4, 4, 4.2], pbc=[True, True, k != 2])
+        atoms.positions += random.normal(0, 0.1, (2, 3))
+        model = atoms.copy()
+        model.calc = EMT()
+        results = {"energy": model.get_potential_energy(), "forces": model.get_forces()}
+        if k != 2:
+            results["stress"] = model.get_stress()
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        atoms.info["config_type"] = f"kind{k}"
+        frames.append(atoms)
+    return frames
+
+
+def compare(data, frames, tolerance):
+    assert len(data) == len(frames) and data.names == [a.info["config_type"] for a in frames]
+    for k, atoms in enumerate(frames):
+        assert data.atoms[k].get_chemical_symbols() == atoms.get_chemical_symbols()
+        assert (data.pbc[k] == atoms.pbc).all()
+        np.testing.assert_allclose(data.atoms[k].positions, atoms.positions, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(data.atoms[k].cell, atoms.cell, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(data.energy[k], atoms.get_potential_energy(), rtol=0, atol=tolerance)
+        np.testing.assert_allclose(data.forces[k], atoms.get_forces(), rtol=0, atol=tolerance)
+        stress = atoms.get_stress() if "stress" in atoms.calc.results else np.full(6, np.nan)
+        np.testing.assert_allclose(data.stress[k], stress, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_extxyz(tmp_path, packed):
+    frames = calculated()
+    write(tmp_path / "a.xyz", frames, format="extxyz")
+    if packed:
+        (tmp_path / "a.xyz").write_bytes(gzip.compress((tmp_path / "a.xyz").read_bytes()))
+    compare(Dataset.load(tmp_path / "a.xyz", reference_energy=0), frames, 2e-8)
+
+
+def test_extxyz_with_ref_keys(tmp_path):
+    frames = calculated()
+    for atoms in frames:
+        atoms.info["REF_energy"] = atoms.get_potential_energy() + 1
+        atoms.arrays["REF_forces"] = 2 * atoms.get_forces()
+        if "stress" in atoms.calc.results:
+            atoms.info["REF_stress"] = 3 * atoms.get_stress(voigt=False)
+    write(tmp_path / "a.xyz", frames, format="extxyz")
+    data = Dataset.load(tmp_path / "a.xyz", reference_energy=0)
+    np.testing.assert_allclose(data.energy, [a.get_potential_energy() + 1 for a in frames], atol=1e-7)
+    np.testing.assert_allclose(data.forces[1], 2 * frames[1].get_forces(), atol=1e-7)
+    np.testing.assert_allclose(data.stress[1], 3 * frames[1].get_stress(), atol=1e-7)
+    assert np.isnan(data.stress[2]).all()
+
+
+def test_ase_database(tmp_path):
+    frames = calculated()
+    with connect(tmp_path / "a.db", type="db") as database:
+        for atoms in frames:
+            database.write(atoms, config_type=atoms.info["config_type"])
+    data = Dataset.load(tmp_path / "a.db", reference_energy=0)
+    compare(data, frames, 1e-14)
+    assert data.index == [1, 2, 3, 4]
+
+
+def test_formats_mix(tmp_path):
+    frames = calculated()
+    write(tmp_path / "a.xyz", frames[:2], format="extxyz")
+    with connect(tmp_path / "b", type="db") as database:
+        for atoms in frames[2:]:
+            database.write(atoms, config_type=atoms.info["config_type"])
+    compare(Dataset.load([tmp_path / "a.xyz", tmp_path / "b"], reference_energy=0), frames, 2e-8)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("2\nx\nAl 0 0 0\n", "frame 0: not an extended xyz"),
+        ("1\nProperties=species:S:1:pos:R:3:f:R:900000000\nAl 0 0 0 1\n", "more than 1000 columns"),
+        ("1\nenergy=1\nAl 0 0 0\n", "no column 'forces'"),
+        ("1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=1\nAl 0 0 x 0 0 0\n", "frame 0"),
+        ("99999999999\nenergy=1\nAl 0 0 0\n", "99999999999 atoms in a file of 4 lines"),
+    ],
+)
+def test_bad_extxyz(tmp_path, text, message):
+    (tmp_path / "a.xyz").write_text(text)
+    with pytest.raises(PacehpcError, match=message):
+        Dataset.load(tmp_path / "a.xyz")
+
+
+def test_a_row_without_forces_is_named(tmp_path):
+    frames = calculated(3)
+    del frames[1].calc.results["forces"]
+    write(tmp_path / "a.xyz", frames, format="extxyz")
+    with pytest.raises(PacehpcError, match=r"a\.xyz, row 1: forces is missing"):
+        Dataset.load(tmp_path / "a.xyz", reference_energy=0)
+
+
+def test_broken_database(tmp_path):
+    (tmp_path / "a.db").write_bytes(b"SQLite format 3\0" + b"\1" * 5000)
+    with pytest.raises(PacehpcError, match="not an ASE database"):
+        Dataset.load(tmp_path / "a.db")
