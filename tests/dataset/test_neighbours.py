@@ -13,7 +13,7 @@ from pacehpc.dataset import structures_of
 from pacehpc.dataset.neighbours import _by_tree, complete_cells, find_neighbours, raw_lists
 
 
-def brute_force(positions, cell, pbc, cutoff):
+def images(positions, cell, pbc, cutoff):
     """Set of (i, j, S1, S2, S3) with 0 < r < cutoff."""
     periodic = [d for d in range(3) if pbc[d]]
     reach = [0, 0, 0]
@@ -60,7 +60,7 @@ def as_set(i, j, shift):
 def test_all_images_within_the_cutoff():
     largest = 0
     for positions, cell, pbc, cutoff in cases():
-        expected = brute_force(positions, cell, pbc, cutoff)
+        expected = images(positions, cell, pbc, cutoff)
         by_tree = _by_tree(positions, complete_cells(cell[None], pbc[None])[0], pbc, cutoff)
         (found,) = raw_lists(np.array([0, len(positions)]), positions, cell[None], pbc[None], cutoff)
         assert as_set(*found) == expected, (cell, pbc, cutoff)
@@ -75,7 +75,7 @@ def test_huge_extents_are_harmless(pbc, length):
     cell = np.diag([3.0, 3.0 if pbc[1] else 0.0, length if pbc[2] else 0.0])
     positions = np.array([[0, 0, 0], [0.5, 0, 0], [0.0, 0.0 if pbc[1] else length, length / 2]])
     (found,) = raw_lists(np.array([0, 3]), positions, cell[None], np.array([pbc], bool), 4.0)
-    near = brute_force(positions[:2], cell, np.array(pbc, bool) & (np.diag(cell) < 10), 4.0)
+    near = images(positions[:2], cell, np.array(pbc, bool) & (np.diag(cell) < 10), 4.0)
     lone = {(2, 2, *s[2:]) for s in near if s[0] == s[1] == 0}
     assert as_set(*found) == near | lone
 
@@ -91,7 +91,7 @@ def test_each_bond_has_its_own_cutoff():
     expected, got = set(), set()
     for s in range(3):
         first, last = offsets[s : s + 2]
-        for i, j, *shift in brute_force(positions[first:last], cells[s], pbc[s], 4.2):
+        for i, j, *shift in images(positions[first:last], cells[s], pbc[s], 4.2):
             r = np.linalg.norm(positions[first + j] - positions[first + i] + np.array(shift) @ cells[s])
             if r < cutoffs[species[first + i], species[first + j]]:
                 expected.add((first + i, first + j, *shift))
@@ -130,3 +130,23 @@ def test_many_structures_in_chunks(monkeypatch):
         (vectors, cut_vectors),
     ):
         np.testing.assert_array_equal(a, b)
+
+
+def test_golden_structures(golden, golden_name, brute_force):
+    """The same bonds as a sum over all images finds, with the cutoffs of each golden potential."""
+    from ase.io import read
+
+    from pacehpc.potential import Potential
+
+    potential = Potential.load(golden / "potentials" / f"{golden_name}.yaml")
+    frames = read(golden / "potentials" / f"{golden_name}.extxyz", ":")
+    got, expected = structures_of(frames, potential), brute_force(potential, frames)
+    np.testing.assert_array_equal(got.bond_offsets, expected.bond_offsets)
+    np.testing.assert_allclose(got.volumes, expected.volumes, rtol=1e-12)
+
+    def bonds(s):
+        centre = np.repeat(np.arange(s.n_atoms), np.diff(s.bond_offsets))
+        table = np.column_stack([centre, s.bond_atom, s.bond_vector])
+        return table[np.lexsort(np.round(table, 6).T[::-1])]
+
+    np.testing.assert_allclose(bonds(got), bonds(expected), rtol=0, atol=1e-10)
