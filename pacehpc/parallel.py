@@ -121,6 +121,24 @@ def node_rank(comm: Any | None) -> tuple[int, int]:
         node.Free()
 
 
+def share_cores(comm: Any | None) -> int:
+    """Give this rank's BLAS its share of the node's cores; returns the number of threads. By all ranks together.
+
+    Ranks wait for messages by spinning: a BLAS thread beyond the share would wait a time slice (milliseconds) for a
+    core, and everybody for it.
+    """
+    from threadpoolctl import threadpool_limits
+
+    _, ranks = node_rank(comm)
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, min(own, (os.cpu_count() or 1) // ranks))
+    given = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
+    if given.isdigit() and int(given) > 0:
+        threads = min(threads, int(given)) if ranks > 1 else int(given)
+    threadpool_limits(threads, user_api="blas")
+    return threads
+
+
 def hosts(comm: Any | None) -> list[str] | None:
     """Host name of every rank on the root, None elsewhere."""
     return gather(socket.gethostname(), comm)

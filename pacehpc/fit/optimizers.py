@@ -5,8 +5,9 @@ Optimization, eq. 6.17) in its rank-2 form: with s = x' - x, y = g' - g, ρ = 1/
 
     H' = H + s uᵀ + u sᵀ,   u = ½ρ(1 + ρ y·v) s - ρ v
 
-one dsymv and one dsyr2, where scipy multiplies n×n matrices. Line search (scipy's own), stopping rules and, to
-round-off, iterates are those of scipy.optimize.minimize(method="BFGS"); `scipy-BFGS` is that one.
+H g is known from the step before (the direction is -H g), so H g' gives both v = H g' - H g and the next direction
+-(H g' + s u·g' + u s·g'): one dsymv and one dsyr2 per iteration, where scipy multiplies n×n matrices. Line search
+(scipy's own), stopping rules and, to round-off, iterates are those of scipy.optimize.minimize(method="BFGS"); `scipy-BFGS` is that one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 from scipy.linalg.blas import dsymv, dsyr2
+from threadpoolctl import threadpool_limits
 
 from pacehpc.errors import PacehpcError
 
@@ -45,6 +47,7 @@ MATRICES = {
     "trust-constr": 3,
 }
 GRADIENT_FREE = ("Nelder-Mead", "Powell", "COBYLA", "COBYQA")
+SMALL = 2000  # parameters below which a second BLAS thread costs more (waiting for it) than it gives
 RECENT = 64  # evaluations whose metrics are kept, so that an accepted point of the line search is not evaluated again
 
 
@@ -83,6 +86,18 @@ def minimize(
     """
     x0 = np.array(x0, dtype=np.float64)
     check_memory(method, len(x0))
+    with threadpool_limits(1 if len(x0) < SMALL else None, user_api="blas"):
+        return _minimize(f, x0, method, maxiter, options, on_iteration)
+
+
+def _minimize(
+    f: Function,
+    x0: np.ndarray,
+    method: str,
+    maxiter: int,
+    options: dict[str, Any] | None,
+    on_iteration: Callable[[np.ndarray, dict[str, float], int, int], bool] | None,
+) -> Minimum:
     memory = _Evaluations(f)
     loss, _ = memory(x0)
     if not np.isfinite(loss):
@@ -142,10 +157,10 @@ def _bfgs(
     value, g = loss(x), gradient(x)
     old_value = value + np.linalg.norm(g) / 2  # a first step of about 1
     inverse = np.eye(len(x), order="F")
+    p = -g
     for _ in range(maxiter):
         if np.linalg.norm(g, norm) <= gtol:
             return f"gradient below gtol = {gtol:g}"
-        p = -dsymv(1.0, inverse, g)
         found = _line_search(loss, gradient, x, p, g, value, old_value, c1, c2)
         if found is None:
             return "no lower loss found along the search direction (precision of the loss reached)"
@@ -165,10 +180,22 @@ def _bfgs(
             return f"the loss became {value}"
         ys = y @ s
         rho = 1.0 / ys if ys != 0.0 else 1000.0
-        v = dsymv(1.0, inverse, y)
-        u = (0.5 * rho * (1.0 + rho * (y @ v))) * s - rho * v
-        inverse = dsyr2(1.0, s, u, a=inverse, overwrite_a=1)
+        inverse, p = update_inverse(inverse, s, y, g, p, rho)
     return "maximum number of iterations reached"
+
+
+def update_inverse(
+    inverse: np.ndarray, s: np.ndarray, y: np.ndarray, g: np.ndarray, p: np.ndarray, rho: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(H', -H' g): the inverse Hessian after the step s, made in place in the upper triangle, and the next direction.
+
+    inverse: (n, n), in Fortran order; s, y: (n,), the change of x and of the gradient; g: (n,), the new gradient;
+    p: (n,), the last direction, -H times the gradient before; rho: 1/(y·s).
+    """
+    hg = dsymv(1.0, inverse, g)
+    v = hg + p
+    u = (0.5 * rho * (1.0 + rho * (y @ v))) * s - rho * v
+    return dsyr2(1.0, s, u, a=inverse, overwrite_a=1), -(hg + (u @ g) * s + (s @ g) * u)
 
 
 def _line_search(

@@ -62,6 +62,7 @@ def run(settings: Settings, comm: Any | None, tasks: Tasks, input_file: Path | N
     seconds = outputs.Seconds()
     root = parallel.is_root(comm)
     hosts = parallel.hosts(comm)
+    parallel.share_cores(comm)
     if root:
         outputs.log_start(settings, hosts)
     if tasks.prepare:
