@@ -12,19 +12,23 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from pacehpc.backends import create_evaluator, resolve
-from pacehpc.backends.interface import LossWeights, Structures
-from pacehpc.dataset.neighbours import bond_vectors, cutoff_matrix, find_neighbours, species_indices, volumes
+from pacehpc.backends.interface import Evaluator, LossWeights, Prediction, Structures
+from pacehpc.dataset.neighbours import cutoff_matrix, find_neighbours, species_indices, volumes
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
+
+UPDATED_IN_PLACE = ("cpu",)
+"""Backends whose evaluators take new bond vectors."""
 
 
 class PaceCalculator(Calculator):
     """Energy, forces and stress of a PACE potential.
 
     Args:
-        potential: a Potential, or the name of a B-basis file.
+        potential: a Potential, or the name of its file: B basis (.yaml) or what LAMMPS reads (.yace).
         backend: 'auto', 'cpu', 'cuda' or 'reference'.
-        skin: Å added to the cutoffs of the neighbour list, which is used again while no atom has moved by half of it.
+        skin: Å added to the cutoffs of the neighbour list, which is used again while atoms move less than half of it
+            (and strains of the cell leave it complete).
 
     Properties: energy and free_energy (equal, eV), energies (per atom), forces (eV/Å), and stress (eV/Å³, structures
     that are periodic in three directions only). Raises PacehpcError for elements that the potential lacks.
@@ -41,6 +45,7 @@ class PaceCalculator(Calculator):
         self.potential = potential if isinstance(potential, Potential) else Potential.load(potential)
         self.backend = resolve(backend)
         self.neighbourhood = Neighbourhood(self.potential, skin)
+        self._evaluator: Evaluator | None = None
 
     def calculate(
         self,
@@ -49,9 +54,7 @@ class PaceCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         super().calculate(atoms, properties, system_changes)
-        structures = self.neighbourhood.structures(self.atoms)
-        evaluator = create_evaluator(self.backend, self.potential, structures, LossWeights())
-        prediction = evaluator.predict(self.potential.parameters)
+        prediction = self._predict(self.atoms)
         energy = float(prediction.energies.sum())
         self.results = {
             "energy": energy,
@@ -59,10 +62,24 @@ class PaceCalculator(Calculator):
             "energies": prediction.energies,
             "forces": prediction.forces,
         }
-        if structures.volumes[0] > 0.0:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.virials[0] / structures.volumes[0])
+        if self.atoms.pbc.all():
+            self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.virials[0] / self.atoms.get_volume())
         elif "stress" in properties:
             raise PropertyNotImplementedError("stress needs a structure that is periodic in all three directions.")
+
+    def _predict(self, atoms: Atoms) -> Prediction:
+        is_new = self.neighbourhood.follow(atoms)
+        if self.backend not in UPDATED_IN_PLACE:
+            structures = self.neighbourhood.structures(cut=True)
+            evaluator = create_evaluator(self.backend, self.potential, structures, LossWeights())
+        elif is_new or self._evaluator is None:
+            structures = self.neighbourhood.structures(cut=False)
+            evaluator = create_evaluator(self.backend, self.potential, structures, LossWeights())
+            self._evaluator = evaluator
+        else:
+            evaluator = self._evaluator
+            evaluator.update(self.neighbourhood.vectors)
+        return evaluator.predict(self.potential.parameters)
 
 
 class Neighbourhood:
@@ -74,30 +91,54 @@ class Neighbourhood:
         self.skin = skin
         self.built: Atoms | None = None
         """Atoms that the list was made for."""
+        self.vectors = np.zeros((0, 3))
+        """r_j - r_i of all bonds of the list now, also of those in the skin, Å."""
 
-    def structures(self, atoms: Atoms) -> Structures:
-        """`atoms` with the bonds that it has now. Raises PacehpcError for elements that the potential lacks."""
-        if not self._holds(atoms):
+    def follow(self, atoms: Atoms) -> bool:
+        """Bring the vectors up to date with `atoms`; whether the list had to be made anew.
+
+        Raises PacehpcError for elements that the potential lacks.
+        """
+        is_new = not self._holds(atoms)
+        if is_new:
             self._build(atoms)
-        offsets = np.array([0, len(atoms)])
-        cells, pbc = atoms.cell.array[None], atoms.pbc[None]
-        vectors = bond_vectors(
-            atoms.positions, cells, np.zeros(len(self.atom), dtype=int), self.centre, self.atom, self.shift
-        )
-        r = np.linalg.norm(vectors, axis=1)
-        kept = (r > 0.0) & (r < self.cutoffs[self.species[self.centre], self.species[self.atom]])
-        counts = np.bincount(self.centre[kept], minlength=len(atoms))
-        bond_offsets = np.concatenate(([0], np.cumsum(counts)))
-        return Structures(offsets, self.species, bond_offsets, self.atom[kept], vectors[kept], volumes(cells, pbc))
+        self.volume = volumes(atoms.cell.array[None], atoms.pbc[None])
+        self.vectors = np.take(atoms.positions, self.atom, axis=0)
+        self.vectors -= np.repeat(atoms.positions, np.diff(self.offsets), axis=0)
+        self.vectors[self.outside] += self.shift @ atoms.cell.array
+        return is_new
+
+    def structures(self, cut: bool = True) -> Structures:
+        """The structure with the bonds that it has now (cut), or with all bonds of the list."""
+        n = len(self.species)
+        if not cut:
+            return Structures(np.array([0, n]), self.species, self.offsets, self.atom, self.vectors.copy(), self.volume)
+        centre = np.repeat(np.arange(n), np.diff(self.offsets))
+        r = np.linalg.norm(self.vectors, axis=1)
+        kept = (r > 0.0) & (r < self.cutoffs[self.species[centre], self.species[self.atom]])
+        offsets = np.concatenate(([0], np.cumsum(np.bincount(centre[kept], minlength=n))))
+        return Structures(np.array([0, n]), self.species, offsets, self.atom[kept], self.vectors[kept], self.volume)
 
     def _holds(self, atoms: Atoms) -> bool:
+        """Whether no bond can have come within its cutoff that was beyond cutoff and skin.
+
+        A strain of the cell shortens a distance r to s·r or more, s the smallest stretch; displacements d from the
+        strained positions shorten it by 2 max d or less.
+        """
         built = self.built
         if built is None or len(built) != len(atoms) or not np.array_equal(built.numbers, atoms.numbers):
             return False
-        if not np.array_equal(built.pbc, atoms.pbc) or not np.array_equal(built.cell.array, atoms.cell.array):
+        if not np.array_equal(built.pbc, atoms.pbc):
             return False
-        moved = np.linalg.norm(atoms.positions - built.positions, axis=1)
-        return bool(moved.max(initial=0.0) < 0.5 * self.skin)
+        strain = np.eye(3)
+        if not np.array_equal(built.cell.array, atoms.cell.array):
+            if not atoms.pbc.all():
+                return False
+            strain = np.linalg.solve(built.cell.array, atoms.cell.array)
+        moved = np.linalg.norm(atoms.positions - built.positions @ strain, axis=1).max(initial=0.0)
+        stretch = np.linalg.svd(strain, compute_uv=False)[-1]
+        reach = self.cutoffs.max()
+        return bool(2 * moved < stretch * (reach + self.skin) - reach)
 
     def _build(self, atoms: Atoms) -> None:
         self.species = species_indices(atoms.numbers, self.elements)
@@ -115,6 +156,7 @@ class Neighbourhood:
             self.species,
             self.cutoffs + self.skin,
         )
-        self.centre = np.repeat(np.arange(len(atoms)), np.diff(neighbours.offsets))
-        self.atom, self.shift = neighbours.atom, neighbours.shift
+        self.offsets, self.atom = neighbours.offsets, neighbours.atom
+        self.outside = np.flatnonzero(neighbours.shift.any(axis=1))
+        self.shift = neighbours.shift[self.outside].astype(float)
         self.built = atoms.copy()

@@ -9,10 +9,10 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from pacehpc import metrics
+from pacehpc import fixed_point, metrics
 from pacehpc.backends.compile import compile_library, kernel_folder, lanes, load_library
 from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
-from pacehpc.backends.layout import make_layout
+from pacehpc.backends.layout import Layout, make_layout
 from pacehpc.backends.shape import EMBEDDINGS, Coefficients, Shape, bond_type_record, make_shape
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
@@ -21,7 +21,7 @@ BOND_RECORD = 8
 STAGES = (
     "atomic base", "nodes", "densities", "embedding", "density adjoint", "node adjoint", "moment adjoint", "forces",
     "residuals", "tangent moments", "tangent base", "node tangents", "density tangents", "density gradient",
-    "node gradient", "radial gradient",
+    "node gradient", "radial gradient", "shard sums",
 )  # fmt: skip
 
 
@@ -80,6 +80,7 @@ class CpuEvaluator:
         bonds[:, :3] = 0
         for axis in range(3):
             bonds.reshape(-1)[places + axis * width] = vectors[:, axis] * seen
+        self._kept["core_forces"][:] = 0  # the kernels add to them
         self._library.prepare(ctypes.byref(self._problem))
 
     @cached_property
@@ -98,7 +99,10 @@ class CpuEvaluator:
         s = self.structures
         virials = self._structure_virials() if self.loss.stress > 0 else None
         terms, maxima = metrics.local_sums(s, self._structure_energies, self._forces[:, :3], virials)
-        return Sums(terms=terms, maxima=maxima, gradient=self._gradient() if gradient else None)
+        if not gradient:
+            return Sums(terms, maxima)
+        maxima[-1] = max(maxima[-1], float(self._too_large.any()))
+        return Sums(terms, maxima, self._gradient_sums.sum(axis=0), self._in_parameters)
 
     def predict(self, parameters: np.ndarray) -> Prediction:
         """Atomic energies, forces and virials (NaN unless the evaluator was made with virials)."""
@@ -121,16 +125,17 @@ class CpuEvaluator:
         if parameters.shape != (self.coefficients.n_parameters,):
             raise ValueError(f"{parameters.shape} parameters given, {self.coefficients.n_parameters} expected")
         self.coefficients.set(parameters)
+        if what == 2:
+            self._gradient_sums[:] = 0
+            self._too_large[:] = 0
         if self.structures.n_atoms:
             self._library.evaluate(ctypes.byref(self._problem), what)
 
-    def _gradient(self) -> np.ndarray:
-        nd, tables = self.shape.n_densities, self.shape.elements
-        if not self.structures.n_atoms:
-            return np.zeros(self.coefficients.n_parameters)
-        functions = self._kept["gradient_functions"].sum(axis=0)
-        radial = self._kept["gradient_radial"].sum(axis=(0, 3))
-        first = self._kept["gradient_first"].sum(axis=(0, 3))
+    def _in_parameters(self, gradient: np.ndarray) -> np.ndarray:
+        """From the order of the kernels' tables to that of the parameter vector."""
+        P, nd, tables = self._problem, self.shape.n_densities, self.shape.elements
+        widths = [P.max_functions * nd, P.n_radial_gradient, P.n_first_gradient]
+        functions, radial, first = np.split(gradient.reshape(len(tables), -1), np.cumsum(widths)[:-1], axis=1)
         return self.coefficients.gradient(
             [f[: len(t.positions) * nd].reshape(-1, nd) for f, t in zip(functions, tables, strict=True)],
             [r[: t.n_radial] for r, t in zip(radial, tables, strict=True)],
@@ -195,9 +200,10 @@ class CpuEvaluator:
         # per tile: nodes, their adjoints, y, embedding derivatives, and moments if they are not stored
         if store_moments is None:
             store_moments = s.n_bonds >= 24 * s.n_atoms
-        tile_lanes = 2 * P.max_components + P.max_y + 2 * nd + (0 if store_moments else P.max_moments)
+        tile_lanes = 2 * P.max_components + P.max_y + 2 * nd
         if batch_atoms is None:
-            batch_atoms = default_batch_atoms(tile_lanes * 8, n)
+            batch_atoms = default_batch_atoms((tile_lanes + P.max_moments) * 8, n)
+        tile_lanes += 0 if store_moments else P.max_moments
         layout = self.layout = make_layout(s, n, width, batch_atoms, needed)
 
         bonds = aligned(layout.n_slots, BOND_RECORD, width)
@@ -238,13 +244,14 @@ class CpuEvaluator:
         P.residuals = self._keep("residuals", aligned(s.n_atoms, 4))
         P.strain_residuals = self._keep("strain_residuals", aligned(s.n_atoms if self.with_virials else 1, 6))
 
-        threads = self._threads = max(1, min(self._threads, len(layout.batches)))
-        P.n_threads = threads
-        work = np.r_[0, np.cumsum(_cost(layout, s))]
-        P.thread_batches = self._keep(
-            "thread_batches", np.searchsorted(work, np.linspace(0, work[-1], threads + 1)).astype(np.int64)
-        )
-        self._kept["thread_batches"][0], self._kept["thread_batches"][-1] = 0, len(layout.batches)
+        n_shards = len(layout.shard_batches) - 1
+        threads = self._threads = max(1, min(self._threads, n_shards))
+        P.n_threads, P.n_shards = threads, n_shards
+        P.shard_batches = self._keep("shard_batches", layout.shard_batches)
+        work = np.r_[0, np.cumsum(_cost(layout))][layout.shard_batches]
+        thread_shards = np.searchsorted(work, np.linspace(0, work[-1], threads + 1)).astype(np.int64)
+        thread_shards[0], thread_shards[-1] = 0, n_shards
+        P.thread_shards = self._keep("thread_shards", thread_shards)
         most_tiles = int(np.diff(layout.batches[:, :2], axis=1).max(initial=1)) if s.energy is not None else 1
         scratch = 2 * P.max_moments + 2 * P.max_components + P.max_y
         P.tile_workspace = tile_lanes * width
@@ -254,6 +261,11 @@ class CpuEvaluator:
         P.gradient_functions = self._keep("gradient_functions", aligned(threads, n, function_size))
         P.gradient_radial = self._keep("gradient_radial", aligned(threads, n, P.n_radial_gradient, width))
         P.gradient_first = self._keep("gradient_first", aligned(threads, n, P.n_first_gradient, width))
+        P.n_gradient = n * (P.max_functions * nd + P.n_radial_gradient + P.n_first_gradient)
+        self._gradient_sums = np.zeros((threads, fixed_point.LIMBS, P.n_gradient), np.int64)
+        P.gradient_sums = self._gradient_sums.ctypes.data
+        self._too_large = np.zeros(threads, np.int64)
+        P.too_large = self._too_large.ctypes.data
 
     def _build_targets(self, P: ctypes.Structure, s: Structures) -> None:
         P.energy = self._keep("energy", np.ascontiguousarray(s.energy, float))
@@ -281,7 +293,7 @@ def aligned(*shape: int) -> np.ndarray:
     return raw[start : start + size].reshape(shape)
 
 
-def _cost(layout: object, structures: Structures) -> np.ndarray:
+def _cost(layout: Layout) -> np.ndarray:
     """Work of each batch in units of a slot."""
     slots = np.r_[0, np.cumsum(layout.tile_slots.sum(axis=1, dtype=np.int64))]
     first, last = layout.batches[:, 0], layout.batches[:, 1]
@@ -291,7 +303,7 @@ def _cost(layout: object, structures: Structures) -> np.ndarray:
 class _Records:
     """ctypes twins of the structs in kernels/problem.h, read from that file so that they cannot differ."""
 
-    _KINDS = {"index_t": ctypes.c_int64, "int": ctypes.c_int32, "double": ctypes.c_double}
+    _KINDS = {"index_t": ctypes.c_int64, "int64_t": ctypes.c_int64, "int": ctypes.c_int32, "double": ctypes.c_double}
 
     @staticmethod
     @cache
