@@ -7,7 +7,8 @@ Optimization, eq. 6.17) in its rank-2 form: with s = x' - x, y = g' - g, ρ = 1/
 
 H g is known from the step before (the direction is -H g), so H g' gives both v = H g' - H g and the next direction
 -(H g' + s u·g' + u s·g'): one dsymv and one dsyr2 per iteration, where scipy multiplies n×n matrices. Line search
-(scipy's own), stopping rules and, to round-off, iterates are those of scipy.optimize.minimize(method="BFGS"); `scipy-BFGS` is that one.
+(scipy's own), stopping rules and, to round-off, iterates are those of scipy.optimize.minimize(method="BFGS");
+`scipy-BFGS` is that one.
 """
 
 from __future__ import annotations
