@@ -1,8 +1,9 @@
 """Kernels compiled at run time by the host's C++ compiler, kept in a cache of the user's own.
 
-A library is named by the hash of everything that it depends on: the kernels' source, the potential's shape, the flags, the
-compiler's version and the processor. A library is loaded only if it belongs to the user and its contents have the hash
-that was recorded when it was made.
+The name of a library tells what it depends on by hashes: the kernels' source, the potential's shape and the flags; the
+instruction set, for `native` the processor; the compiler. A machine without a compiler uses what another one, of the
+same processor or with the same PACEHPC_MARCH, left in the cache. A library is loaded only if it belongs to the user,
+nobody else may write it, and it ends with the hash of its contents that was appended when it was made.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ctypes
 import hashlib
 import logging
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -25,7 +27,15 @@ from pacehpc.errors import PacehpcError
 
 log = logging.getLogger("pacehpc")
 
-FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC")
+FLAGS = (
+    "-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC",
+)  # fmt: skip
+NEEDED_FLAGS = {
+    "x86-64-v3": {"avx2", "bmi2", "fma"},
+    "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+}
+"""Flags of /proc/cpuinfo without which a library for an instruction set would crash."""
+DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 def kernel_folder() -> Path:
@@ -37,60 +47,80 @@ def kernel_folder() -> Path:
     raise PacehpcError(f"the kernel sources are missing beside {package}: install pacehpc again.")
 
 
-@cache
 def compiler() -> str:
     """Path of the host's C++17 compiler: $CXX, else c++, g++, clang++.
 
     Raises PacehpcError if there is none.
     """
+    path = _find_compiler()
+    if path is not None:
+        return path
     chosen = os.environ.get("CXX")
-    for name in [chosen] if chosen else ["c++", "g++", "clang++"]:
-        path = shutil.which(name)
-        if path:
-            return path
     wanted = f"CXX={chosen} is not a program on PATH" if chosen else "no C++ compiler (c++, g++, clang++) on PATH"
     raise PacehpcError(
         f"{wanted}: the cpu backend compiles its kernels for your potential. Install one (Debian: apt-get install g++; "
-        "cluster: module load gcc; conda: conda install cxx-compiler), or fill the kernel cache on the login node."
+        "cluster: module load gcc; conda: conda install cxx-compiler), or fill the kernel cache where there is one."
     )
 
 
-@cache
+def _find_compiler() -> str | None:
+    chosen = os.environ.get("CXX")
+    found = (shutil.which(name) for name in ([chosen] if chosen else ["c++", "g++", "clang++"]))
+    return next((str(Path(path).absolute()) for path in found if path), None)
+
+
 def architecture() -> str:
     """Instruction set that kernels are compiled for: $PACEHPC_MARCH, else that of this processor."""
-    return os.environ.get("PACEHPC_MARCH", "native")
+    return os.environ.get("PACEHPC_MARCH") or "native"
 
 
 @cache
-def _compiler_identity() -> str:
-    version = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    return version.stdout
+def _identity(compiler_path: str) -> str:
+    command = [compiler_path, "--version"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL).stdout
 
 
 @cache
-def _processor() -> str:
+def _cpuinfo() -> dict[str, str]:
     """What distinguishes processors that `native` would treat differently."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        import platform
-
-        return platform.processor() + platform.machine()
-    fields = re.findall(r"^(vendor_id|cpu family|model|model name|flags|Features)\s*:\s*(.*)$", text.split("\n\n")[0], re.M)
-    return repr(fields)
+        return {"machine": platform.processor() + platform.machine()}
+    fields = r"^(vendor_id|cpu family|model|model name|flags|CPU implementer|CPU part|Features)\s*:\s*(.*)$"
+    return dict(re.findall(fields, text.split("\n\n")[0], re.M))
 
 
 @cache
-def lanes() -> int:
-    """Atoms in a tile: 8 with 512-bit vectors, else 4."""
-    command = [compiler(), f"-march={architecture()}", "-dM", "-E", "-x", "c++", os.devnull]
-    macros = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if macros.returncode:
+def _macros(compiler_path: str, march: str) -> str:
+    """Macros that the compiler defines for an instruction set."""
+    command = [compiler_path, f"-march={march}", "-dM", "-E", "-x", "c++", "-include", "stdint.h", os.devnull]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if result.returncode:
         raise PacehpcError(
-            f"{compiler()} does not know the instruction set '{architecture()}': set PACEHPC_MARCH to a value of its "
-            f"-march option, such as native or x86-64-v3.\n{macros.stderr.strip()}"
+            f"{compiler_path} does not know the instruction set '{march}': set PACEHPC_MARCH to a value of its "
+            f"-march option, such as native or x86-64-v3.\n{_first_errors(result.stderr)}"
         )
-    return 8 if "__AVX512F__" in macros.stdout else 4
+    return result.stdout
+
+
+def lanes() -> int:
+    """Atoms in a tile: 8 with 512-bit vectors, else 4.
+
+    Raises PacehpcError without a compiler, unless the cache has libraries for this instruction set.
+    """
+    path = _find_compiler()
+    if path is not None:
+        return 8 if "__AVX512F__" in _macros(path, architecture()) else 4
+    for library in cache_folder().glob(f"evaluate-*-*x{_target()}-*.so"):
+        return int(library.name.split("-")[2].split("x")[0])
+    compiler()
+    raise AssertionError
+
+
+def _target() -> str:
+    march = architecture()
+    return _hash(march, repr(_cpuinfo()) if march == "native" else "")[:16]
 
 
 def cache_folder() -> Path:
@@ -98,8 +128,8 @@ def cache_folder() -> Path:
 
     Raises PacehpcError if it belongs to, or can be written by, somebody else.
     """
-    folder = Path(os.environ.get("PACEHPC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "pacehpc")
-    folder = folder.expanduser() / "kernels"
+    folder = Path(os.environ.get("PACEHPC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pacehpc")
+    folder = folder.expanduser().absolute() / "kernels"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = folder.stat()
@@ -108,20 +138,29 @@ def cache_folder() -> Path:
             f"the kernel cache {folder} cannot be used ({error.strerror}): set PACEHPC_CACHE to a folder of your own."
         ) from None
     if info.st_uid != os.getuid():
-        raise PacehpcError(f"the kernel cache {folder} belongs to another user: set PACEHPC_CACHE to a folder of your own.")
+        raise PacehpcError(
+            f"the kernel cache {folder} belongs to another user: set PACEHPC_CACHE to a folder of your own."
+        )
     if stat.S_IMODE(info.st_mode) & 0o022:
         raise PacehpcError(f"others may write to the kernel cache {folder}: chmod 700 it, or set PACEHPC_CACHE.")
     return folder
 
 
 def library_path(header: str) -> Path:
-    """Where the library of a shape is kept, whether it exists or not."""
+    """Where the library of a shape is kept, whether it exists or not.
+
+    Without a compiler: a library that another compiler made of the same source; PacehpcError if there is none.
+    """
     folder = kernel_folder()
     sources = [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.h")) + sorted(folder.glob("*.cpp"))]
-    native = _processor() if architecture() == "native" else ""
-    parts = [header, repr(sources), repr(FLAGS), architecture(), native, compiler(), _compiler_identity(), str(lanes())]
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
-    return cache_folder() / f"evaluate-{digest}.so"
+    stem = f"evaluate-{_hash(header, repr(sources), repr(FLAGS))[:40]}-{lanes()}x{_target()}"
+    made_by = _find_compiler()
+    if made_by is not None:
+        return cache_folder() / f"{stem}-{_hash(made_by, _identity(made_by))[:8]}.so"
+    for path in sorted(cache_folder().glob(f"{stem}-*.so")):
+        if _is_sound(path):
+            return path
+    return cache_folder() / f"{stem}-{_hash(compiler())[:8]}.so"
 
 
 def compile_library(header: str) -> tuple[Path, float]:
@@ -134,23 +173,27 @@ def compile_library(header: str) -> tuple[Path, float]:
     if _is_sound(path):
         return path, 0.0
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as build:
+    with _build_folder(path.parent) as build:
         shape, library = Path(build) / "shape.h", Path(build) / "kernels.so"
         shape.write_text(f"#define LANES {lanes()}\n{header}")
         source = kernel_folder() / "evaluate.cpp"
-        command = [compiler(), *FLAGS, f"-march={architecture()}", "-include", str(shape), "-o", str(library), str(source)]
+        command = [compiler(), *FLAGS, f"-march={architecture()}", "-include", str(shape), "-o", str(library)]
+        command.append(str(source))
         if _has_vector_math():
             command.append("-lmvec")
         result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         if result.returncode:
+            log.debug("%s\n%s", shlex.join(command), result.stderr)
+            openmp = re.search(r"omp\.h|-l[gi]?omp", result.stderr)
+            hint = " clang++ needs its OpenMP library (Debian: libomp-dev)." if openmp else ""
             raise PacehpcError(
-                f"the kernels could not be compiled by {shlex.join(command)}:\n{result.stderr.strip()[:4000]}\n"
-                "Choose another compiler with CXX, or instruction set with PACEHPC_MARCH."
+                f"{compiler()} could not compile the kernels for '{architecture()}':\n"
+                f"{_first_errors(result.stderr) or f'exit code {result.returncode}'}\n"
+                f"Choose another compiler with CXX, or instruction set with PACEHPC_MARCH.{hint}"
             )
-        record = path.with_suffix(".sha256")
-        digest = Path(build) / "digest"
-        digest.write_text(hashlib.sha256(library.read_bytes()).hexdigest())
-        os.replace(digest, record)
+        with library.open("r+b") as file:
+            file.write(hashlib.sha256(file.read()).digest())
+        library.chmod(0o700)
         os.replace(library, path)
     seconds = time.perf_counter() - start
     log.debug("compiled %s in %.1f s", path, seconds)
@@ -158,29 +201,67 @@ def compile_library(header: str) -> tuple[Path, float]:
 
 
 def load_library(header: str) -> ctypes.CDLL:
-    """The library of a shape, compiled if the cache lacks it."""
-    path, _ = compile_library(header)
-    return ctypes.CDLL(str(path))
+    """The library of a shape, compiled if the cache lacks it; kept in this process.
+
+    Raises PacehpcError if this processor cannot run it.
+    """
+    names = ("CXX", "PACEHPC_MARCH", "PACEHPC_CACHE", "XDG_CACHE_HOME", "HOME")
+    return _load_library(header, tuple(os.environ.get(name) for name in names))
 
 
 @cache
+def _load_library(header: str, settings: tuple[str | None, ...]) -> ctypes.CDLL:
+    march, flags = architecture(), _cpuinfo().get("flags")
+    needed = NEEDED_FLAGS.get(march, set()) | ({"avx512f"} if lanes() == 8 else set())
+    lacking = needed - set(flags.split()) if flags else set()
+    if lacking:
+        raise PacehpcError(
+            f"PACEHPC_MARCH={march} needs a processor with {', '.join(sorted(lacking))}, which this one lacks: "
+            "unset it, or choose x86-64-v3 (or x86-64), which older processors know."
+        )
+    path, _ = compile_library(header)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise PacehpcError(
+            f"the compiled kernels cannot be loaded ({error}): set PACEHPC_CACHE to a folder on a file system that "
+            "allows programs, or choose another compiler with CXX."
+        ) from None
+
+
+def _build_folder(parent: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(dir=parent, prefix="build-")
+    except OSError as error:
+        raise PacehpcError(
+            f"the kernel cache {parent} cannot be written ({error.strerror}): set PACEHPC_CACHE to another folder."
+        ) from None
+
+
 def _has_vector_math() -> bool:
     """glibc's libmvec, whose vector exp and cos the kernels use."""
-    return "__GLIBC__" in _macros() and "__x86_64__" in _macros() and lanes() == 8
+    macros = _macros(compiler(), architecture())
+    return "__GLIBC__" in macros and "__x86_64__" in macros and lanes() == 8
 
 
-@cache
-def _macros() -> str:
-    command = [compiler(), "-dM", "-E", "-x", "c++", "-include", "stdint.h", os.devnull]
-    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL).stdout
+def _first_errors(output: str, count: int = 3) -> str:
+    """The first lines of a compiler's output that tell what is wrong."""
+    lines = output.strip().splitlines()
+    errors = [line for line in lines if "error" in line.lower()] or lines
+    return "\n".join("  " + line.strip()[:200] for line in errors[:count])
 
 
 def _is_sound(path: Path) -> bool:
     """Whether a cached library is the user's own and what was written."""
-    record = path.with_suffix(".sha256")
     try:
-        if path.stat().st_uid != os.getuid() or record.stat().st_uid != os.getuid():
+        info = path.stat()
+        if info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o022:
             return False
-        return hashlib.sha256(path.read_bytes()).hexdigest() == record.read_text()
+        contents = path.read_bytes()
     except OSError:
         return False
+    return hashlib.sha256(contents[:-DIGEST_SIZE]).digest() == contents[-DIGEST_SIZE:]
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
