@@ -10,7 +10,7 @@ Every rank evaluates its own structures. One evaluation is one Bcast of [command
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +48,14 @@ class Objective:
         comm: Any | None = None,
         trainable: np.ndarray | None = None,
         test: Any | None = None,
+        stop: Callable[[], bool] | None = None,
         **options: Any,
     ) -> None:
         """data, test: a Dataset, which every rank cuts alike, or this rank's `Shard` or `Structures`.
 
         loss: keys of `fit.loss`, zero where absent; kappa a number or "auto". trainable: bool (n_parameters,), None =
-        all; x and the gradient hold only these. options: of the backend.
+        all; x and the gradient hold only these. stop: asked on this rank in each evaluation, whether all should stop.
+        options: of the backend.
         """
         self.comm, self.rank, self.size = comm, parallel.rank_of(comm), parallel.size_of(comm)
         self.backend = backends.resolve(backend)
@@ -92,6 +94,7 @@ class Objective:
         self.test_metrics: dict[str, float] = {}
         self.stop_requested = False
         self._stop_here = False
+        self._stop = stop
         n = len(self.x)
         self._message = np.zeros(1 + n)
         self._head = len(metrics.TERMS) + self.size * (_MAX + 1) + 1
@@ -175,7 +178,7 @@ class Objective:
         send[:n_terms] = sums.terms
         slot = n_terms + self.rank * (_MAX + 1)
         send[slot : slot + _MAX] = sums.maxima
-        send[self._head - 1] = self._stop_here
+        send[self._head - 1] = self._stop_here or (self._stop is not None and self._stop())
         if with_gradient:
             send[self._head :] = sums.gradient[self.trainable]
         send[slot + _MAX] = time.perf_counter() - start

@@ -42,6 +42,7 @@ COLUMNS = (
 )
 """eV, eV/Å, and GPa for the stress; the contributions to the loss contain their factors."""
 
+KEY = ("ladder_step", "cycle_step", "iter_num")
 WHOLE = frozenset(("ladder_step", "cycle_step", "iter_num", "nfuncs", "ncoefs"))
 
 
@@ -49,6 +50,8 @@ class MetricsTable:
     """Appends rows to one table.
 
     A table that exists is continued with the columns of its own header; a last line that was cut by a kill is removed.
+    Rows are in ascending order of (ladder_step, cycle_step, iter_num): one that is not above the last is there already
+    and left out, so that a resumed fit leaves no gaps and no duplicates.
     """
 
     def __init__(self, path: str | os.PathLike[str], columns: Sequence[str] = COLUMNS) -> None:
@@ -56,8 +59,15 @@ class MetricsTable:
         self.columns = tuple(columns)
         old = self.path.read_bytes() if self.path.exists() else b""
         whole = old[: old.rfind(b"\n") + 1]
+        self._last: tuple[float, ...] | None = None
         if whole:
-            self.columns = tuple(whole.split(b"\n", 1)[0].decode().split())
+            rows = whole.split(b"\n")[:-1]
+            self.columns = tuple(rows[0].decode("utf-8", "replace").split())
+            while len(rows) > 1 and (cells := _numbers(rows[-1], len(self.columns))) is None:
+                rows.pop()  # damaged; made again
+            whole = b"".join(row + b"\n" for row in rows)
+            if len(rows) > 1 and set(KEY) <= set(self.columns):
+                self._last = tuple(cells[self.columns.index(name)] for name in KEY)
         self._file = self.path.open("r+b" if old else "wb")
         self._file.truncate(len(whole))
         self._file.seek(len(whole))
@@ -66,7 +76,16 @@ class MetricsTable:
 
     def append(self, metrics: Mapping[str, float]) -> None:
         """One row; a column that `metrics` lacks is nan, further entries of `metrics` are left out."""
+        if all(name in metrics for name in KEY):
+            key = tuple(float(metrics[name]) for name in KEY)
+            if self._last is not None and key <= self._last:
+                return
+            self._last = key
         self._write([_cell(name, metrics.get(name, float("nan"))) for name in self.columns])
+
+    def sync(self) -> None:
+        """Bring all rows to the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
@@ -91,6 +110,15 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     names = lines[0].split()
     rows = [[float(cell) for cell in line.split()] for line in lines[1:]]
     return dict(zip(names, np.array(rows, dtype=np.float64).reshape(-1, len(names)).T, strict=True))
+
+
+def _numbers(line: bytes, n: int) -> list[float] | None:
+    """The n numbers of a row, None if it is no such row."""
+    try:
+        cells = [float(cell) for cell in line.split()]
+    except ValueError:
+        return None
+    return cells if len(cells) == n else None
 
 
 def _cell(name: str, value: float) -> str:

@@ -1,0 +1,42 @@
+"""Writing whole files so that the last good one is never touched."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_all(descriptor: int, data: bytes, offset: int | None = None) -> None:
+    """All of `data` to a file descriptor, at `offset` or at its position; raises OSError, such as a full disk."""
+    view = memoryview(data)
+    while view:
+        n = os.write(descriptor, view) if offset is None else os.pwrite(descriptor, view, offset)
+        view = view[n:]
+        offset = None if offset is None else offset + n
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write beside `path`, fsync, rename over it, and fsync the folder; raises OSError and leaves `path` as it was."""
+    beside = path.with_name(f".{path.name}.tmp")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        beside.unlink(missing_ok=True)
+        raise
+    os.close(descriptor)
+    os.replace(beside, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` last; some network file systems cannot, and need not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,36 @@
+"""Threads of this process that numbers depend on: BLAS sums differ with their number, and so do an optimizer's steps."""
+
+from __future__ import annotations
+
+import os
+
+from threadpoolctl import threadpool_info, threadpool_limits
+
+
+def default_blas_threads(ranks_here: int) -> int:
+    """OMP_NUM_THREADS where it is given, else this rank's share of the CPUs that it may use."""
+    return given_threads() or max(1, len(os.sched_getaffinity(0)) // ranks_here)
+
+
+def given_threads() -> int:
+    """OMP_NUM_THREADS, 0 where it says nothing."""
+    text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(text) if text.isdigit() else 0
+
+
+def set_threads(blas: int, kernels: int) -> None:
+    """Fix the threads of BLAS and of kernels that are loaded from now on, whatever the environment said."""
+    import scipy.linalg.blas  # noqa: F401  a library that is loaded later would not be limited
+
+    threadpool_limits(limits=blas, user_api="blas")
+    os.environ["OMP_NUM_THREADS"] = str(kernels)
+
+
+def blas_libraries() -> dict[str, str]:
+    """Version and kernels of each BLAS library in use, by name."""
+    found = {}
+    for library in threadpool_info():
+        if library["user_api"] == "blas":
+            name = f"{library['internal_api']} of {'scipy' if 'scipy.libs' in library['filepath'] else 'numpy'}"
+            found[name] = f"{library['version']} {library.get('architecture', '')}".strip()
+    return found

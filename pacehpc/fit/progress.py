@@ -1,0 +1,264 @@
+"""The running fit on disk: a checkpoint at the start of each minimisation, a journal of its evaluations.
+
+A resumed fit begins its unfinished minimisation again and is answered from the journal, so that the optimizer rebuilds
+its state without evaluations. Used by the root alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pacehpc.checkpoint import state as checkpoint
+from pacehpc.checkpoint.journal import BestPoint, Evaluation, Journal, Point, hash_of, record_bytes
+from pacehpc.errors import PacehpcError
+from pacehpc.fit.optimizers import Minimum
+from pacehpc.objective import TEST
+
+if TYPE_CHECKING:
+    from pacehpc.fit.cycles import FitState
+    from pacehpc.objective import Objective
+    from pacehpc.potential import Potential
+    from pacehpc.walltime import Stop
+
+log = logging.getLogger("pacehpc")
+
+EVALUATIONS_PER_ITERATION = 1.3  # to estimate a journal's size; a line search rarely needs more
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; what it has is on disk."""
+
+
+class Diverged(Exception):
+    """The optimizer asks for another point than the journal holds."""
+
+
+@dataclass
+class Start:
+    """Where a minimisation begins."""
+
+    x: np.ndarray
+    """(n_trainable,)"""
+    iteration: int = 0
+    """Iterations of this minimisation before x: more than 0 where an exact continuation was not possible."""
+    evaluations: int = 0
+    attempt: int = 0
+
+
+class Progress:
+    """The folder `checkpoint` of a running fit.
+
+    header: what every checkpoint of this run says (run, origin, threads, starttime). limit: bytes of a journal.
+    """
+
+    def __init__(self, folder: Path, header: Mapping[str, Any], limit: float, stop: Stop | None = None) -> None:
+        self.folder, self.header, self.limit, self.stop = folder, dict(header), limit, stop
+
+    def save(self, state: FitState, stage: str = "fit") -> None:
+        """Write the checkpoint and drop the files of earlier minimisations; raises PacehpcError."""
+        body = {**self.header, "stage": stage, **state_body(state)}
+        try:
+            checkpoint.save(self.folder, body)
+            keep = {checkpoint.STATE, *(self._path(state, kind).name for kind in ("journal", "best"))}
+            for path in self.folder.iterdir():
+                if path.name not in keep and path.suffix != ".damaged":
+                    path.unlink()
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+
+    def done(self) -> None:
+        """The fit is finished and written: nothing is left to resume."""
+        checkpoint.remove(self.folder)
+
+    def _path(self, state: FitState, kind: str) -> Path:
+        attempt = state.start.attempt if state.start is not None else 0
+        return self.folder / f"{kind}_{state.ladder_step}_{state.cycle}_{attempt}.bin"
+
+    def evaluations(self, objective: Objective, state: FitState, command: int, maxiter: int) -> Evaluations:
+        """The objective of this minimisation with its journal; sets `state.start` where that has to change."""
+        from pacehpc.objective import GRADIENT
+
+        n = len(objective.x)
+        if len(state.start.x) != n:
+            raise PacehpcError(
+                f"{self.folder}: the unfinished fit has {len(state.start.x)} trainable parameters, this input {n}: it "
+                "cannot go on. Bring the old input back, or start anew with `--fresh`."
+            )
+        n_gradient = n if command == GRADIENT else 0
+        run, name = self.header["run"], f"{state.ladder_step} {state.cycle} {state.start.attempt}"
+        best = BestPoint(self._path(state, "best"), run, name, n)
+        path = self._path(state, "journal")
+        expected = int(record_bytes(40, n_gradient) * (maxiter * EVALUATIONS_PER_ITERATION + 2))
+        if expected > self.limit and not path.exists():
+            log.warning(
+                "Exact restart is off: the journal of this minimisation would take about %s, more than "
+                "checkpoint.journal_limit, %s. An interrupted fit goes on from its best point.",
+                size_text(expected),
+                size_text(self.limit),
+            )
+            journal = None
+        else:
+            journal = Journal(path, run, name, n_gradient, self.header["origin"].get("versions"))
+            if journal.damage:
+                log.warning("%s: %s", path, journal.damage)
+            elif journal.count == 0:
+                log.info("Journal: about %s by the end of this minimisation", size_text(expected))
+        return Evaluations(objective, journal, best, state.start, command, self.stop)
+
+
+class Evaluations:
+    """f(x) for an optimizer: from the journal while it lasts, then by the objective, into the journal."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        journal: Journal | None,
+        best: BestPoint,
+        start: Start,
+        command: int,
+        stop: Stop | None,
+    ) -> None:
+        self.objective, self.journal, self.best, self.command, self.stop = objective, journal, best, command, stop
+        self.iteration = start.iteration
+        self.count = 0
+        self._before = start.evaluations
+        index = [] if journal is None else journal.index
+        self._train = [k for k, (recorded, _) in enumerate(index) if recorded != TEST]
+        self._test = {key: k for k, (recorded, key) in enumerate(index) if recorded == TEST}
+        self._began = time.perf_counter()
+        self.stopped_here = False
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the last evaluation came from the journal and the next one will."""
+        return self.count < len(self._train)
+
+    @property
+    def last_iteration(self) -> int:
+        """The last iteration that the journal knows of."""
+        last = self.journal.read(self._train[-1]).iteration if self._train else self.iteration
+        return max(last, 0 if self.best.point is None else self.best.point.iteration)
+
+    def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray | None, dict[str, float]]:
+        """Loss, gradient, metrics at x. Raises Interrupted, Diverged, and PacehpcError where nothing can be kept."""
+        key = hash_of(x)
+        if self.count < len(self._train):
+            found = self.journal.read(self._train[self.count])
+            if found.key != key or found.command != self.command:
+                raise Diverged
+            self.count += 1
+            if self.count == len(self._train):
+                log.info(
+                    "Replayed %d evaluations of the journal in %.2f s, up to iteration %d",
+                    self.count,
+                    time.perf_counter() - self._began,
+                    found.iteration,
+                )
+            elif self.stop is not None and self.stop.due():
+                raise Interrupted
+            return found.loss, found.gradient, found.metrics
+        return self._evaluate(x, key, self.command)
+
+    def test(self, x: np.ndarray) -> dict[str, float]:
+        """Metrics of the test set at x."""
+        key = hash_of(x)
+        if key in self._test:
+            return self.journal.read(self._test[key]).metrics
+        return self._evaluate(x, key, TEST)[2]
+
+    def _evaluate(
+        self, x: np.ndarray, key: bytes, command: int
+    ) -> tuple[float, np.ndarray | None, dict[str, float]]:
+        start = time.perf_counter()
+        loss, gradient, metrics = self.objective.evaluate(x, command)
+        seconds = time.perf_counter() - start
+        try:
+            if self.journal is not None:
+                self.journal.append(Evaluation(command, self.iteration, key, loss, metrics, gradient))
+            if command != TEST:
+                self.count += 1
+                self._train.append(-1)
+                self.best.update(x, loss, self.iteration, self._before + self.count)
+        except OSError as error:
+            raise cannot_write(self.best.path.parent, error) from error
+        if self.stop is not None:
+            self.stop.learn(evaluation=seconds)
+        if self.objective.stop_requested:
+            raise Interrupted
+        return loss, gradient, metrics
+
+    def best_start(self, start: Start) -> Start:
+        """A new start at the best point so far."""
+        point = self.best.point or Point(start.x, np.inf, start.iteration, start.evaluations)
+        return Start(point.x, max(self.last_iteration, start.iteration), point.evaluations, start.attempt + 1)
+
+    def close(self) -> None:
+        """Bring all to the disk."""
+        if self.journal is not None:
+            try:
+                self.journal.sync()
+            except OSError as error:
+                raise cannot_write(self.journal.path, error) from error
+            self.journal.close()
+        self.best.close()
+
+
+def cannot_write(path: Path, error: OSError) -> PacehpcError:
+    """What to tell the user of a full disk and the like."""
+    return PacehpcError(
+        f"{path}: cannot be written: {error.strerror or error}. What was written before is whole: make space (or mend "
+        "the cause) and run the same command again, and the fit goes on where it stopped."
+    )
+
+
+def size_text(n: float) -> str:
+    """Bytes in words."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024 or unit == "GiB":
+            return f"{n:.3g} {unit}" if n < 1000 else f"{n:.0f} {unit}"
+        n /= 1024
+    raise AssertionError
+
+
+def state_body(state: FitState) -> dict[str, Any]:
+    """A FitState as JSON keeps it."""
+    return {
+        "ladder_step": state.ladder_step,
+        "cycle": state.cycle,
+        "rng": state.rng.bit_generator.state,
+        "potential": _potential_text(state.potential),
+        "best": None if state.best is None else {**asdict(state.best), "x": state.best.x.tolist()},
+        "start": None if state.start is None else {**asdict(state.start), "x": state.start.x.tolist()},
+        "ended": state.ended,
+        "failed": state.failed,
+    }
+
+
+def restore(state: FitState, body: Mapping[str, Any]) -> None:
+    """Set what `state_body` kept."""
+    state.ladder_step, state.cycle = body["ladder_step"], body["cycle"]
+    state.rng.bit_generator.state = body["rng"]
+    if body["potential"] is not None:
+        from pacehpc.potential.bbasis_yaml import parse_bbasis
+
+        state.potential = parse_bbasis(body["potential"], "checkpoint")
+    if body["best"] is not None:
+        state.best = Minimum(**{**body["best"], "x": np.array(body["best"]["x"], dtype=np.float64)})
+    if body["start"] is not None:
+        state.start = Start(**{**body["start"], "x": np.array(body["start"]["x"], dtype=np.float64)})
+    state.ended, state.failed = body["ended"], body["failed"]
+
+
+def _potential_text(potential: Potential | None) -> str | None:
+    if potential is None:
+        return None
+    from pacehpc.potential.bbasis_yaml import format_bbasis
+
+    return format_bbasis(potential)
