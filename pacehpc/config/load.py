@@ -11,7 +11,6 @@ from pydantic import BaseModel, ValidationError
 from pacehpc.config.kinds import KeyedError, nearest, shown
 from pacehpc.config.models import POLICIES, Settings
 from pacehpc.config.potential import KEYWORDS, Bond, Embedding, Functions, PotentialModel
-from pacehpc.config.unavailable import UNAVAILABLE
 from pacehpc.errors import PacehpcError
 from pacehpc.yamlio import load_yaml
 
@@ -64,17 +63,12 @@ class _Reader:
             self._potential(raw["potential"])
         if isinstance(raw.get("fit"), dict):
             self._fit(raw["fit"])
-        missing = {where for where in _paths(raw) if ".".join(map(str, where)) in UNAVAILABLE}
-        for where in missing:
-            self.problems.append((where, f"not available yet: {UNAVAILABLE['.'.join(where)]}"))
         result = None
         try:
             result = Settings.model_validate(raw)
         except ValidationError as error:
             for one in error.errors(include_url=False):
-                where, message = self._problem(one)
-                if not any(where[: len(known)] == known for known in missing):
-                    self.problems.append((where, message))
+                self.problems.append(self._problem(one))
         if result is not None:
             self._check(result, needs)
         if self.problems:
@@ -183,7 +177,8 @@ class _Reader:
 
     def _check(self, settings: Settings, needs: tuple[str, ...]) -> None:
         """What concerns several sections."""
-        if "data" in needs and settings.data.filename is None:
+        queries = settings.data.config is not None and settings.data.config.element is not None
+        if "data" in needs and settings.data.filename is None and not queries:
             self.problems.append((("data", "filename"), "is missing; name the file with the data here or after -d"))
         if "potential" in needs and settings.potential is None:
             self.problems.append((("potential",), "is missing; describe the potential or name a file here or after -p"))
@@ -273,15 +268,6 @@ def _named_elements(trainable: Any) -> list[str]:
     entries = trainable if isinstance(trainable, list | dict) else [trainable]
     names = [name for entry in entries for name in (entry if isinstance(entry, dict) else [entry])]
     return sorted({e for name in names if name not in (*KEYWORDS, "radial", "func") for e in name.split()})
-
-
-def _paths(value: Any, where: Path = ()) -> Iterator[Path]:
-    """Paths of all keys that have a value."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if inner is not None:
-                yield (*where, key)
-                yield from _paths(inner, (*where, key))
 
 
 def _dotted(where: Path) -> str:

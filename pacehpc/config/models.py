@@ -46,6 +46,22 @@ def _reference_energy(value: Any) -> float | str | dict[str, float]:
     return real(value)
 
 
+def _keys(value: Any) -> dict[str, str]:
+    from pacehpc.dataset.asefiles import KEYS
+
+    if not isinstance(value, dict):
+        raise ValueError(f"must hold names such as {{energy: dft_energy}}, not {shown(value)}")
+    for key, name in value.items():
+        if key not in KEYS:
+            raise KeyedError((key,), f"unknown key; {suggestion(key, KEYS)}")
+        if not isinstance(name, str) or not name:
+            raise KeyedError((key,), f"must be a name, not {shown(name)}")
+    return value
+
+
+Keys = kind("{energy: name, forces: name, ...}", _keys)
+
+
 TestSize = kind("fraction below 1, or whole number", _test_size)
 
 
@@ -71,7 +87,8 @@ class Data(Section):
     """Structures with energies and forces."""
 
     filename: kinds.FileNames | None = Field(
-        None, description="data to fit: pickled pandas frame, extended XYZ or ASE database, recognised by content"
+        None,
+        description="data to fit: pickled pandas frames, extended XYZ, ASE databases, HDF5 stores, told by content",
     )
     test_filename: kinds.FileNames | None = Field(None, description="data to test on")
     test_size: TestSize | None = Field(
@@ -91,6 +108,11 @@ class Data(Section):
         1e-4, description="factor on the weights of structures whose name starts with `augmented`"
     )
     stress_units: StressUnits = Field("eV/A3", description="of the column `stress`; -kbar: VASP's sign")
+
+    keys: Keys | None = Field(
+        None,
+        description="names of energy, forces, stress, ... in extended XYZ files and ASE databases",
+    )
 
     database: kinds.FileName | None = Field(
         None, description="SQLite file or postgresql:// URL; default: $PACEHPC_DATABASE"

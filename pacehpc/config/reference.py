@@ -10,7 +10,6 @@ from pydantic_core import PydanticUndefined
 
 from pacehpc.config import models, optimizers, potential
 from pacehpc.config.kinds import Kind
-from pacehpc.config.unavailable import UNAVAILABLE
 
 _INTRODUCTION = """\
 # The input file
@@ -43,51 +42,44 @@ element is the centre, the others are neighbours: `AlNi` names the block of Al w
 
 The old form for one element (`element`, and all keys directly under `potential`) is understood as well.
 """
-_SECTIONS: tuple[tuple[str, str, type[BaseModel], str], ...] = (
-    ("Top level", "", models.Settings, ""),
-    ("data", "data", models.Data, ""),
-    ("data.config", "data.config", models.DatabaseQuery, ""),
-    ("potential", "potential", potential.PotentialModel, _POTENTIAL),
-    ("potential.embeddings", "potential.embeddings.*", potential.Embedding, ""),
-    ("potential.bonds", "potential.bonds.*", potential.Bond, ""),
-    ("potential.functions", "potential.functions.*", potential.Functions, ""),
-    ("fit", "fit", models.Fit, ""),
-    ("fit.loss", "fit.loss", models.Loss, ""),
+_SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
+    ("Top level", models.Settings, ""),
+    ("data", models.Data, ""),
+    ("data.config", models.DatabaseQuery, ""),
+    ("potential", potential.PotentialModel, _POTENTIAL),
+    ("potential.embeddings", potential.Embedding, ""),
+    ("potential.bonds", potential.Bond, ""),
+    ("potential.functions", potential.Functions, ""),
+    ("fit", models.Fit, ""),
+    ("fit.loss", models.Loss, ""),
     (
         "fit.weighting: EnergyBasedWeightingPolicy",
-        "fit.weighting",
         models.EnergyBasedWeighting,
         "\nColumns `w_energy` and `w_forces` of the data win over this section unless `data.ignore_weights` is true.\n",
     ),
-    ("fit.weighting: ExternalWeightingPolicy", "fit.weighting", models.ExternalWeighting, ""),
-    ("backend", "backend", models.Backend, ""),
-    ("backend.gpu_config", "backend.gpu_config", models.GpuConfig, ""),
+    ("fit.weighting: ExternalWeightingPolicy", models.ExternalWeighting, ""),
+    ("backend", models.Backend, ""),
+    ("backend.gpu_config", models.GpuConfig, ""),
 )
 
 
 def reference() -> str:
     """The page as Markdown."""
     parts = [_INTRODUCTION]
-    for title, path, model, text in _SECTIONS:
-        rows = [
-            _row(f"{path}.{field.alias or name}".lstrip("."), field.alias or name, field)
-            for name, field in model.model_fields.items()
-            if name != "blocks"
-        ]
+    for title, model, text in _SECTIONS:
+        rows = [_row(field.alias or name, field) for name, field in model.model_fields.items() if name != "blocks"]
         if model is potential.Functions:
             name = "number_of_functions_per_element"
             field = potential.FunctionsSection.model_fields[name]
-            rows.append(_row(f"potential.functions.{name}", f"{name} (beside the blocks)", field))
+            rows.append(_row(f"{name} (beside the blocks)", field))
         table = "| key | type | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows)
         parts.append(f"## {title}\n\n{model.__doc__}\n{text}\n{table}\n")
     parts.append(_options())
     return "\n".join(parts)
 
 
-def _row(path: str, name: str, field: FieldInfo) -> str:
+def _row(name: str, field: FieldInfo) -> str:
     meaning = field.description or ""
-    if path in UNAVAILABLE:
-        meaning = f"**not available yet**; {meaning}"
     cells = (f"`{name}`", _type(field), _default(field), meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

@@ -27,7 +27,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 _MAX_COLUMNS = 1000
 
 
-def _fill(table: Table, rows: list[Mapping[str, Any]], keys: Mapping[str, str]) -> None:
+def fill_columns(table: Table, rows: list[Mapping[str, Any]], keys: Mapping[str, str]) -> None:
     """Columns from one mapping of everything known a structure; a column is there if any structure has it."""
     for column, names in KEYS.items():
         names = (keys[column],) if column in keys else names
@@ -82,7 +82,7 @@ def read_extxyz(data: bytes, source: str, keys: Mapping[str, str] | None = None)
         table.pbc.append(atoms.pbc)
         plain = (str, int, float, bool, np.generic)
         table.info.append({k: v for k, v in atoms.info.items() if isinstance(v, plain)})
-    _fill(table, rows, keys or {})
+    fill_columns(table, rows, keys or {})
     return table
 
 
@@ -103,7 +103,7 @@ def read_asedb(path: Path, keys: Mapping[str, str] | None = None) -> Table:
         raise PacehpcError(
             f"{path}, row {len(rows)}: not an ASE database ({type(problem).__name__}: {str(problem)[:200]})."
         ) from None
-    _fill(table, rows, keys or {})
+    fill_columns(table, rows, keys or {})
     return table
 
 

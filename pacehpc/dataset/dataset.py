@@ -241,11 +241,21 @@ class Dataset:
 
         Costs are estimated from atoms and densities; a `Store` knows the bonds.
         """
+        order, bounds, ranks = self._shards(size)
+        return order[bounds[ranks[rank]] : bounds[ranks[rank + 1]]]
+
+    def shard_bounds(self, rank: int, size: int) -> np.ndarray:
+        """Where the virtual shards of a rank begin among its `shard_rows`; (n+1,) int64."""
+        _, bounds, ranks = self._shards(size)
+        mine = bounds[ranks[rank] : ranks[rank + 1] + 1]
+        return mine - mine[0]
+
+    def _shards(self, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows in the order of the virtual shards, bounds of the shards, and the shards of each rank."""
         n_atoms = self.atoms_per_structure
         cost = shards.costs(n_atoms, shards.estimated_bonds(n_atoms, self.volumes))
         order, bounds = shards.virtual_shards(cost, n_atoms)
-        ranks = shards.rank_bounds(np.add.reduceat(cost[order], bounds[:-1]), size)
-        return order[bounds[ranks[rank]] : bounds[ranks[rank + 1]]]
+        return order, bounds, shards.rank_bounds(np.add.reduceat(cost[order], bounds[:-1]), size)
 
     def shard(self, rank: int, size: int) -> Dataset:
         """The structures that rank ``rank`` of ``size`` owns; weights stay those of the whole."""
@@ -359,7 +369,7 @@ def read_raw(
     if unknown:
         raise PacehpcError(f"data.keys: unknown key {unknown[0]!r}; known: {', '.join(KEYS)}.")
     paths = [find_file(name, datapath) for name in names]
-    data = _joined([_checked(read_table(path, keys), elements, stress_units) for path in paths])
+    data = _joined([checked_table(read_table(path, keys), elements, stress_units) for path in paths])
     if rows is not None:
         data = data.subset(rows)
     if data.n_structures == 0:
@@ -368,7 +378,7 @@ def read_raw(
     return data
 
 
-def _checked(table: Table, elements: Sequence[str] | None, stress_units: str) -> Dataset:
+def checked_table(table: Table, elements: Sequence[str] | None, stress_units: str) -> Dataset:
     """One file's table as a Dataset; ``energy_corrected`` is NaN where the file has none."""
     columns = table.columns
     if "energy" not in columns and "energy_corrected" not in columns:

@@ -263,8 +263,10 @@ class Store:
     def n_shards(self) -> int:
         return len(self.shard_costs)
 
-    def serves(self, potential: Potential) -> bool:
-        """Whether the stored lists hold every bond of ``potential``."""
+    def serves(self, potential: Potential | float) -> bool:
+        """Whether the stored lists hold every bond of ``potential``, or reach as far as one cutoff, Angstrom."""
+        if isinstance(potential, (int, float)):
+            return bool((self._stored_cutoffs >= potential).all())
         known = {e: k for k, e in enumerate(self._stored_elements)}
         wanted = neighbours.cutoff_matrix(potential)
         if not set(known) <= set(potential.elements):  # an element of the data that the potential lacks
@@ -305,7 +307,9 @@ class Store:
             PacehpcError: the file is damaged.
         """
         try:
-            return self._read(*self._range(rank, size))
+            structures = self._read(*self._range(rank, size))
+            structures.shards = self.shard_bounds(rank, size)
+            return structures
         except (OSError, KeyError, ValueError, IndexError, TypeError) as problem:
             raise PacehpcError(f"{self.path}: damaged ({problem}).") from None
 

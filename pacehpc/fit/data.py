@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pacehpc import parallel
-from pacehpc.dataset import Dataset, Store, input_hash, weights, write_store
+from pacehpc.dataset import Dataset, Store, database, input_hash, weights, write_frame, write_store
 from pacehpc.dataset.dataset import read_dataset, weighted
 from pacehpc.dataset.files import find_file
 from pacehpc.errors import PacehpcError
@@ -35,6 +37,9 @@ def prepare(
     potential None: neighbour lists within `settings.cutoff`, for potentials to come. A file whose lists reach further
     than the potential is used as it is. Raises PacehpcError for whatever is wrong with the data.
     """
+    if settings.data.filename is None:
+        with queried(settings, rebuild) as settings:
+            return prepare(settings, potential, rebuild)
     given = settings.data
     reference = given.reference_energy
     if reference == "auto" and potential is not None and "reference_energy" in potential.metadata:
@@ -49,7 +54,7 @@ def prepare(
     )
     names = ["train"] if given.test_filename is None and given.test_size is None else ["train", "test"]
     stores = {name: STORES[name] for name in names}
-    if not rebuild and (found := _reuse(stores, potential, inputs)) is not None:
+    if not rebuild and (found := _reuse(stores, potential or settings.cutoff, inputs)) is not None:
         return found.get("train"), found.get("test"), stores
     train, test = load_data(settings, None if potential is None else potential.elements, reference, policy)
     for name, data in (("train", train), ("test", test)):
@@ -58,7 +63,37 @@ def prepare(
     return train, test, stores
 
 
-def _reuse(stores: dict[str, Path], potential: Potential | None, inputs: str) -> dict[str, Dataset] | None:
+@contextmanager
+def queried(settings: Settings, again: bool = False) -> Iterator[Settings]:
+    """Settings whose data.filename is the result of the query in data.config: a file of an earlier query, or a new one.
+
+    The file is kept in datapath unless cache_ref_df is false. again: query even where a file is kept.
+    """
+    asked = settings.data.config
+    if asked is None or asked.element is None:
+        raise PacehpcError("data.filename is missing; name the data, or give data.config.element to query a database.")
+    folder = Path(settings.data.datapath or os.environ.get("PACEMAKERDATAPATH") or ".").expanduser()
+    path = folder / database.cache_name(asked.calculator, asked.element)
+    if asked.cache_ref_df and not again and path.exists():
+        log.info("data: %s of an earlier query is used; `--query-data` or `--rebuild` asks the database again", path)
+    else:
+        name = database.locate(settings.data.database)
+        frame = database.query(
+            name, asked.element, asked.calculator, asked.ref_energy, asked.query_limit, settings.data.seed
+        )
+        log.info("data: %d structures from %s", len(frame), database.shown(name))
+        try:
+            write_frame(frame, path)
+        except OSError as problem:
+            raise PacehpcError(f"{path}: the result of the query cannot be written ({problem.strerror}).") from None
+    try:
+        yield settings.model_copy(update={"data": settings.data.model_copy(update={"filename": [str(path.resolve())]})})
+    finally:
+        if not asked.cache_ref_df:
+            path.unlink()
+
+
+def _reuse(stores: dict[str, Path], potential: Potential | float, inputs: str) -> dict[str, Dataset] | None:
     """The data of prepared files that fit, else None."""
     found = {}
     for name, path in stores.items():
@@ -69,7 +104,7 @@ def _reuse(stores: dict[str, Path], potential: Potential | None, inputs: str) ->
                 if store.inputs != inputs:
                     log.info("%s was made from other data or settings: it is made anew", path)
                     return None
-                if potential is None or not store.serves(potential):
+                if not store.serves(potential):
                     log.info("%s: its neighbour lists are too short or unknown: it is made anew", path)
                     return None
                 found[name] = store.dataset()
@@ -88,7 +123,7 @@ def load_data(
     files = list(given.filename)
     n_train_files = len(files)
     files += given.test_filename or []
-    data = read_dataset(files, elements, None, reference, given.datapath, given.stress_units)
+    data = read_dataset(files, elements, None, reference, given.datapath, given.stress_units, given.keys)
     is_test = np.zeros(len(data), dtype=bool)
     if given.test_filename:
         is_test = data.source >= n_train_files

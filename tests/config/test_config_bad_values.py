@@ -9,7 +9,6 @@ import pytest
 from pacehpc.config import load_settings
 from pacehpc.config.load import _models, _names
 from pacehpc.config.models import Settings
-from pacehpc.config.unavailable import UNAVAILABLE
 from pacehpc.errors import PacehpcError
 from pacehpc.yamlio import dumps_yaml, loads_yaml
 
@@ -55,7 +54,15 @@ BAD = [
     ("data.config", 3, "must hold keys and values", {}),
     ("data.config.elemnt", "Al", "did you mean `element`?", {}),
     ("data.config.filename", "a", "is also given as data.filename", {"data.filename": "b"}),
-    *((path, "Al", "not available yet", {}) for path in UNAVAILABLE),
+    ("data.database", 3, "must be a text", {}),
+    ("data.config.element", "al", "did you mean Al?", {}),
+    ("data.config.calculator", 3, "must be a text", {}),
+    ("data.config.ref_energy", "a", "must be a number", {}),
+    ("data.config.query_limit", 0, "must be a whole number", {}),
+    ("data.config.cache_ref_df", "no", "must be true or false", {}),
+    ("data.keys", "energy", "must hold names such as", {}),
+    ("data.keys.enrgy", "e", "did you mean `energy`?", {}),
+    ("data.keys.energy", 3, "must be a name", {}),
     ("potential", 3, "must hold keys and values", {}),
     ("potential.deltaSplineBins", 0, POSITIVE, {}),
     ("potential.elements", None, "is missing; give it, or `filename`", {}),

@@ -14,7 +14,6 @@ from pacehpc.config.kinds import checker
 from pacehpc.config.load import _models, _names
 from pacehpc.config.models import Settings
 from pacehpc.config.reference import reference
-from pacehpc.config.unavailable import UNAVAILABLE
 from pacehpc.errors import PacehpcError
 
 ROOT = Path(__file__).parents[2]
@@ -317,11 +316,6 @@ def test_reference_page_names_every_key():
     page = reference()
     missing = [name for name in set(keys(Settings)) - {"blocks"} if f"`{name}" not in page]
     assert missing == []
-
-
-def test_unavailable_keys_exist():
-    page = reference()
-    assert page.count("not available yet") == len(UNAVAILABLE)
 
 
 def test_checker_finds_the_check():
