@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,20 @@ from pacehpc import parallel
 from pacehpc.errors import PacehpcError
 
 DESCRIPTION = """Fit an atomic cluster expansion (PACE) potential to energies, forces and stresses.
-On several ranks: mpirun -n 16 pacehpc input.yaml"""
+On several ranks: mpirun -n 16 pacehpc input.yaml
+Other programs: pacehpc info | timing | yaml2yace | corerep | collect | data | template | compile, each with -h"""
+
+SUBCOMMANDS = {
+    "info": "pacehpc.utilities.info",
+    "timing": "pacehpc.utilities.timing",
+    "yaml2yace": "pacehpc.utilities.yaml2yace",
+    "corerep": "pacehpc.utilities.corerep",
+    "collect": "pacehpc.utilities.collect",
+    "data": "pacehpc.utilities.data",
+    "template": "pacehpc.utilities.template",
+    "compile": "pacehpc.utilities.compile",
+}
+"""Modules whose main(argv) does what the name says; a file of such a name is given as ./info."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,6 +74,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of the command."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and argv[0] in SUBCOMMANDS:
+        return _subcommand(SUBCOMMANDS[argv[0]], argv[1:])
     arguments = parser().parse_args(argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
@@ -72,6 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return parallel.run(lambda: program(arguments, comm), comm)
     finally:
         parallel.close_logging()
+
+
+def _subcommand(module: str, argv: Sequence[str]) -> int:
+    try:
+        return import_module(module).main(argv)
+    except PacehpcError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
 
 
 def program(arguments: argparse.Namespace, comm: Any | None) -> int:

@@ -1,0 +1,53 @@
+"""`pacehpc compile`: fill the kernel cache ahead of a fit, for instance on a login node that has the compiler."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from pacehpc.backends import prepare_kernels, resolve
+from pacehpc.backends.interface import LossWeights
+from pacehpc.config import load_settings
+from pacehpc.config.models import Settings
+from pacehpc.potential import Potential, ladder_start, next_ladder_potential
+from pacehpc.utilities.command import command
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compile the kernels for the potentials of an input, those of all ladder steps included."""
+    parser = argparse.ArgumentParser(
+        prog="pacehpc compile", description="Compile the kernels that a fit will need into the cache ($PACEHPC_CACHE)."
+    )
+    parser.add_argument("input", nargs="?", default="input.yaml", help="input file; default: %(default)s")
+    parser.add_argument("-b", "--backend", help="cpu or cuda; default: that of the input")
+    arguments = parser.parse_args(argv)
+    settings = load_settings(arguments.input, {"backend.evaluator": arguments.backend}, needs=("potential",))
+    backend = resolve(settings.backend.evaluator)
+    weights = settings.fit.loss
+    loss = LossWeights(kappa=weights.kappa if isinstance(weights.kappa, float) else 0.0, stress=weights.stress)
+    start, steps = time.perf_counter(), 0
+    for potential in potentials(settings):
+        prepare_kernels(backend, potential, loss)
+        steps += 1
+    print(f"Kernels of {steps} shape{'s' if steps > 1 else ''} for {backend}: {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def potentials(settings: Settings) -> Iterator[Potential]:
+    """What the fit of these settings evaluates: the potential of each ladder step, or the one potential."""
+    target = Potential.build(settings.potential, rng=np.random.default_rng(settings.seed))
+    if settings.fit.ladder_step is None:
+        yield target
+        return
+    potential, steps = ladder_start(settings.potential), 0
+    while (
+        potential := next_ladder_potential(potential, target, settings.fit.ladder_step, settings.fit.ladder_type)
+    ) is not None:
+        yield potential
+        steps += 1
+    if steps == 0:
+        yield target
