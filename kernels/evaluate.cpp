@@ -5,6 +5,7 @@
 // gives the whole gradient. Threads take whole batches and keep gradients of their own.
 #include "bonds.h"
 #include "embedding.h"
+#include "fixed_point.h"
 #include "forces.h"
 #include "moments.h"
 #include "products.h"
@@ -17,7 +18,8 @@
 
 enum Stage {
   BASE, NODES, DENSITIES, EMBEDDING, DENSITY_ADJOINT, NODE_ADJOINT, MOMENT_ADJOINT, FORCES, RESIDUALS,
-  TANGENT_MOMENTS, TANGENT_BASE, NODE_TANGENTS, DENSITY_TANGENTS, DENSITY_GRADIENT, NODE_GRADIENT, RADIAL_GRADIENT, N_STAGES
+  TANGENT_MOMENTS, TANGENT_BASE, NODE_TANGENTS, DENSITY_TANGENTS, DENSITY_GRADIENT, NODE_GRADIENT, RADIAL_GRADIENT, SHARD_SUMS,
+  N_STAGES
 };
 
 struct Clock {
@@ -160,6 +162,22 @@ static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, 
   clock.finish(RADIAL_GRADIENT);
 }
 
+// the gradient of one virtual shard, encoded, joins the thread's sums: functions, radial and first of each element
+static void add_shard_gradient(const Problem& P, index_t thread, const double* functions, double* radial, double* first) {
+  const index_t n_functions = P.max_functions * ND;
+  int64_t* sums = P.gradient_sums + thread * 3 * P.n_gradient;
+  index_t too_large = 0;
+  for (index_t e = 0; e < P.n_elements; e++) {
+    too_large += add_encoded(functions + e * (n_functions + LANES), n_functions, sums, P.n_gradient);
+    sums += n_functions;
+    too_large += add_encoded_lanes(radial + e * P.n_radial_gradient * LANES, P.n_radial_gradient, sums, P.n_gradient);
+    sums += P.n_radial_gradient;
+    too_large += add_encoded_lanes(first + e * P.n_first_gradient * LANES, P.n_first_gradient, sums, P.n_gradient);
+    sums += P.n_first_gradient;
+  }
+  P.too_large[thread] += too_large;
+}
+
 static void start_forces(const Problem& P, index_t first, index_t last) {
 #if CORE
   memcpy(P.atom_forces + 4 * first, P.core_forces + 4 * first, sizeof(double) * 4 * (last - first));
@@ -214,29 +232,34 @@ void evaluate(const Problem* problem, int what) {
     double* functions = P.gradient_functions + thread * P.n_elements * functions_size;
     double* radial = P.gradient_radial + thread * P.n_elements * P.n_radial_gradient * LANES;
     double* first = P.gradient_first + thread * P.n_elements * P.n_first_gradient * LANES;
-    if (what == 2) {
-      memset(functions, 0, sizeof(double) * P.n_elements * functions_size);
-      memset(radial, 0, sizeof(double) * P.n_elements * P.n_radial_gradient * LANES);
-      memset(first, 0, sizeof(double) * P.n_elements * P.n_first_gradient * LANES);
-    }
-    for (index_t batch = P.thread_batches[thread]; batch < P.thread_batches[thread + 1]; batch++) {
-      const index_t* b = P.batches + 4 * batch;
-      if (what > 0) start_forces(P, P.atom_offsets[b[2]], P.atom_offsets[b[3]]);
-      for (index_t tile = b[0]; tile < b[1]; tile++) {
-        const index_t place = what == 2 ? tile - b[0] : 0;
-        first_pass(P, tile, TileState(P, tiles + place * P.tile_workspace, tile), scratch, what > 0, stages);
+    for (index_t shard = P.thread_shards[thread]; shard < P.thread_shards[thread + 1]; shard++) {
+      if (what == 2) {
+        memset(functions, 0, sizeof(double) * P.n_elements * functions_size);
+        memset(radial, 0, sizeof(double) * P.n_elements * P.n_radial_gradient * LANES);
+        memset(first, 0, sizeof(double) * P.n_elements * P.n_first_gradient * LANES);
+      }
+      for (index_t batch = P.shard_batches[shard]; batch < P.shard_batches[shard + 1]; batch++) {
+        const index_t* b = P.batches + 4 * batch;
+        if (what > 0) start_forces(P, P.atom_offsets[b[2]], P.atom_offsets[b[3]]);
+        for (index_t tile = b[0]; tile < b[1]; tile++) {
+          const index_t place = what == 2 ? tile - b[0] : 0;
+          first_pass(P, tile, TileState(P, tiles + place * P.tile_workspace, tile), scratch, what > 0, stages);
+        }
+        Clock clock(stages);
+        make_residuals(P, b[2], b[3], what == 2);
+        clock.finish(RESIDUALS);
+        if (what == 2)
+          for (index_t tile = b[0]; tile < b[1]; tile++) {
+            const index_t e = P.tile_element[tile];
+            second_pass(P, tile, TileState(P, tiles + (tile - b[0]) * P.tile_workspace, tile), scratch,
+                        P.kappa > 0 || P.stress_weight > 0, functions + e * functions_size,
+                        lane_array(radial + e * P.n_radial_gradient * LANES),
+                        lane_array(first + e * P.n_first_gradient * LANES), stages);
+          }
       }
       Clock clock(stages);
-      make_residuals(P, b[2], b[3], what == 2);
-      clock.finish(RESIDUALS);
-      if (what == 2)
-        for (index_t tile = b[0]; tile < b[1]; tile++) {
-          const index_t e = P.tile_element[tile];
-          second_pass(P, tile, TileState(P, tiles + (tile - b[0]) * P.tile_workspace, tile), scratch,
-                      P.kappa > 0 || P.stress_weight > 0, functions + e * functions_size,
-                      lane_array(radial + e * P.n_radial_gradient * LANES),
-                      lane_array(first + e * P.n_first_gradient * LANES), stages);
-        }
+      if (what == 2) add_shard_gradient(P, thread, functions, radial, first);
+      clock.finish(SHARD_SUMS);
     }
   }
 }

@@ -80,14 +80,19 @@ struct Problem {
   double* structure_energies;  // [n_structures]
   // work, one stretch per thread
   index_t n_threads;
-  const index_t* thread_batches;  // [n_threads + 1]
+  index_t n_shards;
+  const index_t* shard_batches;   // [n_shards + 1]: first batch of each virtual shard
+  const index_t* thread_shards;   // [n_threads + 1]
   double* workspace;
   index_t workspace_size;      // doubles per thread
   index_t tile_workspace;      // doubles per tile
   double* residuals;           // [n_atoms][4]: b_i and a_s
   double* strain_residuals;    // [n_atoms][6] (STRESS)
-  double* gradient_functions;  // [thread][element][max_functions][ND]
+  double* gradient_functions;  // [thread][element][max_functions * ND + LANES], of the shard under way
   double* gradient_radial;     // [thread][element][n_radial_gradient][lane]
   double* gradient_first;      // [thread][element][n_first_gradient][lane]
+  index_t* gradient_sums;      // [thread][3][n_gradient]: encoded sums over shards, see fixed_point.h
+  index_t n_gradient;          // n_elements * (max_functions * ND + n_radial_gradient + n_first_gradient)
+  index_t* too_large;          // [thread]: sums that could not be encoded
   double* stage_seconds;       // [n_threads][N_STAGES], or null
 };

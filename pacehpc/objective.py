@@ -4,7 +4,8 @@
         + L1 Σ|c_B| + L2 Σ c_B² + w0 I_0 + w1 I_1 + w2 I_2 + w_orth O
 
 Every rank evaluates its own structures. One evaluation is one Bcast of [command, x] from the root and one Allreduce of
-[terms | maxima and seconds of each rank | stop requests | gradient]. Regularisation is added on the root.
+[terms | maxima and seconds of each rank | stop requests | gradient] as integers (see fixed_point), so that the sums have
+the same bits on any number of ranks. Regularisation is added afterwards.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pacehpc import backends, metrics, parallel
-from pacehpc.backends.interface import LossWeights, Prediction, Structures
+from pacehpc import backends, fixed_point, metrics, parallel
+from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
 from pacehpc.errors import PacehpcError
 from pacehpc.physics import radial
 
@@ -95,11 +96,9 @@ class Objective:
         self.stop_requested = False
         self._stop_here = False
         self._stop = stop
-        n = len(self.x)
-        self._message = np.zeros(1 + n)
-        self._head = len(metrics.TERMS) + self.size * (_MAX + 1) + 1
-        self._send = np.zeros(self._head + n)
-        self._receive = np.zeros(self._head + n)
+        self._message = np.zeros(1 + len(self.x))
+        self._head = fixed_point.LIMBS * len(metrics.TERMS) + self.size * (_MAX + 1) + 1
+        self._send = self._receive = np.zeros(self._head, np.int64)
 
     def __call__(self, x: np.ndarray, gradient: bool = True) -> tuple[float, np.ndarray | None]:
         """Loss and gradient (n,) at x (n,), the trainable parameters; sets `metrics`. gradient False: None instead."""
@@ -110,8 +109,8 @@ class Objective:
         """(loss, gradient or None, metrics) at x; command TEST: of the test set, without gradient."""
         start = time.perf_counter()
         command, x = self._announce(command, x)
-        total = self._reduce(command, x)
-        found = self._finish(command, x, total)
+        total, own = self._reduce(command, x)
+        found = self._finish(command, x, total, own)
         self.evaluation_seconds += time.perf_counter() - start
         return found
 
@@ -166,51 +165,59 @@ class Objective:
         self.comm.Bcast(self._message, root=0)
         return int(self._message[0]), self._message[1:].copy()
 
-    def _reduce(self, command: int, x: np.ndarray) -> np.ndarray:
-        """Sum over ranks of [terms | maxima and seconds of each rank | stop requests | gradient]."""
+    def _reduce(self, command: int, x: np.ndarray) -> tuple[np.ndarray, Sums]:
+        """Sum over ranks of [terms | maxima and seconds of each rank | stop requests | gradient], and this rank's own."""
         start = time.perf_counter()
         with_gradient = command == GRADIENT
         evaluator = self._evaluators["test" if command == TEST else "train"]
         sums = evaluator.evaluate(self.full(x), gradient=with_gradient)
-        send = self._send if with_gradient else self._send[: self._head]
-        send[: self._head] = 0.0
-        n_terms = len(metrics.TERMS)
-        send[:n_terms] = sums.terms
+        size = self._head + (sums.encoded_gradient.size if with_gradient else 0)
+        if len(self._send) < size:
+            self._send, self._receive = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        send, receive = self._send[:size], self._receive[:size]
+        send[: self._head] = 0
+        n_terms = sums.encoded_terms.size
+        send[:n_terms] = sums.encoded_terms.ravel()
+        # maxima and seconds travel as the bits of float64 in a slot of each rank: the others add 0
         slot = n_terms + self.rank * (_MAX + 1)
-        send[slot : slot + _MAX] = sums.maxima
-        send[self._head - 1] = self._stop_here or (self._stop is not None and self._stop())
+        send[slot : slot + _MAX] = sums.maxima.view(np.int64)
+        send[self._head - 1] = self._stop_here
         if with_gradient:
-            send[self._head :] = sums.gradient[self.trainable]
-        send[slot + _MAX] = time.perf_counter() - start
-        receive = self._receive[: len(send)]
+            send[self._head :] = sums.encoded_gradient.ravel()
+        send[slot + _MAX] = np.float64(time.perf_counter() - start).view(np.int64)
         if self.comm is None:
             receive[:] = send
         else:
             self.comm.Allreduce(send, receive)
         self.stop_requested = bool(receive[self._head - 1] > 0)
         self.n_evaluations += 1
-        return receive
+        return receive, sums
 
     def _finish(
-        self, command: int, x: np.ndarray, total: np.ndarray
+        self, command: int, x: np.ndarray, total: np.ndarray, own: Sums
     ) -> tuple[float, np.ndarray | None, dict[str, float]]:
-        n_terms = len(metrics.TERMS)
-        terms = total[:n_terms]
-        slots = total[n_terms : self._head - 1].reshape(self.size, _MAX + 1)
+        n_terms = own.encoded_terms.size
+        terms = fixed_point.decode(total[:n_terms].reshape(fixed_point.LIMBS, -1))
+        slots = total[n_terms : self._head - 1].view(np.float64).reshape(self.size, _MAX + 1)
         self.rank_seconds += slots[:, _MAX]
+        maxima = slots[:, :_MAX].max(axis=0)
+        if maxima[-1] > 0:
+            terms = np.full_like(terms, np.inf)  # a step that leads nowhere: the line search takes a shorter one
         data = {
-            "e_loss_contrib": (1.0 - self.kappa) * terms[0],
-            "f_loss_contrib": self.kappa * terms[1],
-            "s_loss_contrib": self.loss["stress"] * terms[2],
+            "e_loss_contrib": (1.0 - self.kappa) * terms[0] if self.kappa < 1.0 else 0.0,
+            "f_loss_contrib": self.kappa * terms[1] if self.kappa else 0.0,
+            "s_loss_contrib": self.loss["stress"] * terms[2] if self.loss["stress"] else 0.0,
         }
         contributions, slope = regularisation(self.potential, self.full(x), self.loss, gradient=command == GRADIENT)
         reg = sum(contributions.values())
         loss = float(sum(data.values()) + reg)
         found = {"loss": loss, "reg_loss": float(reg), **{k: float(v) for k, v in data.items()}, **contributions}
-        found |= metrics.finish(terms, slots[:, :_MAX].max(axis=0))
+        found |= metrics.finish(terms, maxima)
         found |= {"nfuncs": self.potential.n_functions, "ncoefs": len(self._parameters)}
-        gradient = None if command != GRADIENT else total[self._head :] + slope[self.trainable]
-        return loss, gradient, found
+        if command != GRADIENT:
+            return loss, None, found
+        gradient = own.in_parameters(fixed_point.decode(total[self._head :].reshape(fixed_point.LIMBS, -1)))
+        return loss, (gradient + slope)[self.trainable], found
 
     def _predict(self, command: int, x: np.ndarray) -> Prediction | None:
         which = "train" if command == PREDICT else "test"
@@ -238,15 +245,29 @@ def kappa_auto(structures: Structures, comm: Any | None) -> float:
     """σ_E²/(σ_E² + σ_F²) over all ranks: sample deviation (n - 1) of E^ref/N, population deviation of |F^ref|."""
     energies = structures.energy / structures.atoms_per_structure
     forces = np.linalg.norm(structures.forces, axis=1)
-    n_e, n_f, sum_e, sum_f = parallel.allreduce_sum([len(energies), len(forces), energies.sum(), forces.sum()], comm)
-    squares = [np.sum((energies - sum_e / n_e) ** 2), np.sum((forces - sum_f / n_f) ** 2)]
-    squares_e, squares_f = parallel.allreduce_sum(squares, comm)
+    n_e, n_f, sum_e, sum_f = _sums_over_ranks(
+        [np.ones(len(energies)), np.ones(len(forces)), energies, forces], structures, comm
+    )
+    squares_e, squares_f = _sums_over_ranks(
+        [(energies - sum_e / n_e) ** 2, (forces - sum_f / n_f) ** 2], structures, comm
+    )
     variance_e, variance_f = squares_e / max(n_e - 1.0, 1.0), squares_f / n_f
     if variance_e + variance_f == 0.0:
         raise PacehpcError(
             "fit.loss.kappa: auto needs energies or forces that differ between structures; give a number."
         )
     return float(variance_e / (variance_e + variance_f))
+
+
+def _sums_over_ranks(columns: list[np.ndarray], structures: Structures, comm: Any | None) -> np.ndarray:
+    """Sums of columns over structures or atoms of all ranks, the same bits on any number of ranks."""
+    starts = structures.shard_starts
+    by_length = {structures.n_structures: starts, structures.n_atoms: structures.atom_offsets[starts]}
+    encoded = np.zeros((fixed_point.LIMBS, len(columns)), np.int64)
+    if structures.n_structures:
+        parts = [np.add.reduceat(column, by_length[len(column)]) for column in columns]
+        encoded = np.stack([fixed_point.encode(part).sum(axis=1) for part in parts], axis=1)
+    return fixed_point.decode(parallel.allreduce_sum(encoded, comm))
 
 
 def regularisation(
@@ -299,15 +320,11 @@ def shard(data: Any, potential: Potential, comm: Any | None) -> Shard:
         return data
     if isinstance(data, Structures):
         return Shard(data)
-    rows = cut(data.atoms_per_structure, parallel.size_of(comm))[parallel.rank_of(comm)]
-    return Shard(data.structures(potential, rows), rows)
-
-
-def cut(atoms_per_structure: np.ndarray, n_ranks: int) -> list[np.ndarray]:
-    """Rows of each rank: contiguous runs of about equally many atoms."""
-    middles = np.cumsum(atoms_per_structure) - atoms_per_structure / 2
-    owner = np.floor(middles * n_ranks / atoms_per_structure.sum()).astype(int)
-    return [np.flatnonzero(owner == rank) for rank in range(n_ranks)]
+    rank, size = parallel.rank_of(comm), parallel.size_of(comm)
+    rows, bounds = data.shard_rows(rank, size), data.shard_bounds(rank, size)
+    structures = data.structures(potential, rows)
+    structures.shards = bounds
+    return Shard(structures, rows)
 
 
 def _in_order(parts: list[tuple[np.ndarray | None, np.ndarray, Prediction]]) -> Prediction:

@@ -99,8 +99,8 @@ def barrier(comm: Any | None) -> None:
 
 
 def allreduce_sum(values: np.ndarray, comm: Any | None) -> np.ndarray:
-    """Sum of float64 arrays of equal shape over all ranks, on every rank."""
-    values = np.ascontiguousarray(values, dtype=np.float64)
+    """Sum of float64 or int64 arrays of equal shape over all ranks, on every rank."""
+    values = np.ascontiguousarray(values)
     if comm is None:
         return values
     total = np.empty_like(values)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pacehpc.backends.interface import Structures
+from pacehpc.fixed_point import decode
 from pacehpc.metrics import GPA, MAXIMA, TERMS, finish, local_sums
 
 COUNTS = [3, 1, 5, 2]
@@ -42,7 +43,8 @@ def voigt_matrix(v):
 
 def test_sums_are_the_definitions(case):
     structures, energies, forces, virials = case
-    terms, maxima = local_sums(structures, energies, forces, virials)
+    encoded, maxima = local_sums(structures, energies, forces, virials)
+    terms = decode(encoded)
     got = dict(zip(TERMS, terms, strict=True))
     de, df, low_de, low_df = [], [], [], []
     e_loss = f_loss = s_loss = 0.0
@@ -95,7 +97,7 @@ def test_sums_of_parts_add_up(case):
     for s in (slice(0, 1), slice(1, 4), slice(4, 4)):
         atoms = slice(structures.atom_offsets[s.start], structures.atom_offsets[s.stop])
         parts.append(local_sums(structures.select(s), energies[s], forces[atoms], virials[s]))
-    np.testing.assert_allclose(sum(p[0] for p in parts), whole[0], rtol=1e-13)
+    np.testing.assert_allclose(decode(sum(p[0] for p in parts)), decode(whole[0]), rtol=1e-13)
     np.testing.assert_array_equal(np.max([p[1] for p in parts], axis=0), whole[1])
 
 
@@ -104,3 +106,23 @@ def test_without_stress_and_without_low_structures():
     terms[[TERMS.index("n_structures"), TERMS.index("n_atoms")]] = 2, 6
     found = finish(terms, np.zeros(len(MAXIMA)))
     assert found["rmse_epa"] == 0 and np.isnan(found["rmse_stress"]) and np.isnan(found["low_rmse_epa"])
+
+
+def test_sums_by_shards_have_the_same_bits_however_the_shards_are_dealt(case):
+    structures, energies, forces, virials = case
+    structures.shards = np.arange(structures.n_structures + 1)
+    whole = local_sums(structures, energies, forces, virials)[0]
+    parts = 0
+    for s in (slice(0, 1), slice(1, 4), slice(4, structures.n_structures)):
+        atoms = slice(structures.atom_offsets[s.start], structures.atom_offsets[s.stop])
+        part = structures.select(s)
+        part.shards = np.arange(part.n_structures + 1)
+        parts = parts + local_sums(part, energies[s], forces[atoms], virials[s])[0]
+    np.testing.assert_array_equal(parts, whole)
+
+
+def test_sums_that_are_not_finite_are_reported(case):
+    structures, energies, forces, virials = case
+    energies[1] = np.nan
+    maxima = local_sums(structures, energies, forces, virials)[1]
+    assert maxima[MAXIMA.index("too_large")] == 1

@@ -13,7 +13,7 @@ from pacehpc import fixed_point, metrics
 from pacehpc.backends.compile import compile_library, kernel_folder, lanes, load_library
 from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
 from pacehpc.backends.layout import Layout, make_layout
-from pacehpc.backends.shape import EMBEDDINGS, Coefficients, Shape, bond_type_record, make_shape
+from pacehpc.backends.shape import EMBEDDINGS, Coefficients, bond_type_record, make_shape
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
 
@@ -107,7 +107,9 @@ class CpuEvaluator:
     def predict(self, parameters: np.ndarray) -> Prediction:
         """Atomic energies, forces and virials (NaN unless the evaluator was made with virials)."""
         self._run(parameters, 1)
-        virials = self._structure_virials() if self.with_virials else np.full((self.structures.n_structures, 3, 3), np.nan)
+        virials = (
+            self._structure_virials() if self.with_virials else np.full((self.structures.n_structures, 3, 3), np.nan)
+        )
         return Prediction(self._energies.copy(), self._forces[:, :3].copy(), virials)
 
     def stage_seconds(self, parameters: np.ndarray) -> dict[str, float]:

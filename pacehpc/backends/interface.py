@@ -5,10 +5,13 @@ Units: Å, eV, eV/Å, eV/Å³. All arrays are C-contiguous float64 unless said o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+
+from pacehpc import fixed_point
 
 
 @dataclass
@@ -42,6 +45,8 @@ class Structures:
     """(n_structures, 6): reference stress in eV/Å³, Voigt order xx, yy, zz, yz, xz, xy; rows of NaN where unknown."""
     low: np.ndarray | None = None
     """bool (n_structures,): structures that count as low in energy in the metrics."""
+    shards: np.ndarray | None = None
+    """int64 (n_shards + 1,): structures of virtual shard k are shards[k]:shards[k+1]; sums are made shard by shard."""
 
     @property
     def n_structures(self) -> int:
@@ -59,6 +64,13 @@ class Structures:
     def atoms_per_structure(self) -> np.ndarray:
         """int64 (n_structures,)."""
         return np.diff(self.atom_offsets)
+
+    @property
+    def shard_starts(self) -> np.ndarray:
+        """int64 (n_shards,): first structure of each virtual shard that has any; one shard where none are set."""
+        if self.shards is None:
+            return np.zeros(min(1, self.n_structures), np.int64)
+        return np.unique(self.shards[:-1][np.diff(self.shards) > 0])
 
     def select(self, structures: slice) -> Structures:
         """A contiguous run of structures (slice of step 1); per-structure and per-atom arrays are views."""
@@ -111,14 +123,36 @@ class Prediction:
 
 @dataclass
 class Sums:
-    """One evaluation on one rank, ready to be combined over ranks."""
+    """One evaluation on one rank, ready to be added over ranks: encoded sums (see fixed_point) and maxima."""
 
-    terms: np.ndarray
-    """(len(metrics.TERMS),): additive, e_loss, f_loss, s_loss and the sums behind the metrics."""
+    encoded_terms: np.ndarray
+    """int64 (3, len(metrics.TERMS)): e_loss, f_loss, s_loss and the sums behind the metrics."""
     maxima: np.ndarray
     """(len(metrics.MAXIMA),): combined with max."""
-    gradient: np.ndarray | None
-    """(n_parameters,): of (1 - kappa) e_loss + kappa f_loss + stress * s_loss, in the order of potential.parameters."""
+    encoded_gradient: np.ndarray | None = None
+    """int64 (3, n): of (1 - kappa) e_loss + kappa f_loss + stress * s_loss, in the order of the backend's tables."""
+    in_parameters: Callable[[np.ndarray], np.ndarray] = field(default=lambda gradient: gradient, repr=False)
+    """From a decoded gradient (n,) to the order of potential.parameters, (n_parameters,)."""
+
+    @classmethod
+    def of(cls, encoded_terms: np.ndarray, maxima: np.ndarray, gradient: np.ndarray | None) -> Sums:
+        """Sums of a gradient given in the order of the parameters, (n_parameters,)."""
+        encoded = None
+        if gradient is not None:
+            encoded = fixed_point.encode(gradient)
+            maxima = maxima.copy()
+            maxima[-1] = max(maxima[-1], float(not fixed_point.fits(gradient).all()))
+        return cls(encoded_terms, maxima, encoded)
+
+    @property
+    def terms(self) -> np.ndarray:
+        """(len(metrics.TERMS),): the terms of this rank alone."""
+        return fixed_point.decode(self.encoded_terms)
+
+    @property
+    def gradient(self) -> np.ndarray | None:
+        """(n_parameters,): the gradient of this rank alone."""
+        return None if self.encoded_gradient is None else self.in_parameters(fixed_point.decode(self.encoded_gradient))
 
 
 class Evaluator(Protocol):

@@ -25,6 +25,7 @@ class Layout:
     bond_atoms: np.ndarray  # int32 (n_slots, lanes)
     bond_place: np.ndarray  # int64 (n_bonds,): slot * lanes + lane of each bond, −1 where no kernel needs it
     batches: np.ndarray  # int64 (n_batches, 4): first and last tile, first and last structure
+    shard_batches: np.ndarray  # int64 (n_shards + 1,): first batch of each virtual shard
 
     @property
     def n_slots(self) -> int:
@@ -35,15 +36,13 @@ class Layout:
         return len(self.tile_element)
 
 
-def make_layout(
-    structures: Structures, n_elements: int, lanes: int, batch_atoms: int, needed: np.ndarray
-) -> Layout:
-    """Cut structures into batches of about `batch_atoms` atoms and their atoms into tiles.
+def make_layout(structures: Structures, n_elements: int, lanes: int, batch_atoms: int, needed: np.ndarray) -> Layout:
+    """Cut structures into batches of about `batch_atoms` atoms, none across virtual shards, and their atoms into tiles.
 
     needed: bool (n_elements, n_elements), pairs (centre, neighbour) whose bonds the kernels read.
     """
     counts_of_structures = structures.atoms_per_structure
-    batch_of_structure = _fill(counts_of_structures, batch_atoms)
+    batch_of_structure = _fill(counts_of_structures, batch_atoms, structures.shard_starts)
     n_batches = int(batch_of_structure[-1]) + 1 if len(batch_of_structure) else 0
     species = structures.species.astype(np.int64)
     n_atoms = len(species)
@@ -99,7 +98,9 @@ def make_layout(
     batches[:, 2] = np.searchsorted(batch_of_structure, np.arange(n_batches))
     batches[:, 3] = np.searchsorted(batch_of_structure, np.arange(n_batches), side="right")
     return Layout(
-        tile_element=species[order[starts]].repeat(tiles_of_group).astype(np.int32) if n_atoms else np.zeros(0, np.int32),
+        tile_element=species[order[starts]].repeat(tiles_of_group).astype(np.int32)
+        if n_atoms
+        else np.zeros(0, np.int32),
         tile_atoms=np.ascontiguousarray(tile_atoms, np.int32),
         tile_count=np.bincount(tile_of, minlength=n_tiles).astype(np.int32),
         tile_slots=np.ascontiguousarray(tile_slots, np.int32),
@@ -107,15 +108,17 @@ def make_layout(
         bond_atoms=np.ascontiguousarray(bond_atoms, np.int32),
         bond_place=bond_place,
         batches=batches,
+        shard_batches=np.r_[batch_of_structure[structures.shard_starts], n_batches].astype(np.int64),
     )
 
 
-def _fill(atoms: np.ndarray, target: int) -> np.ndarray:
-    """Batch of each structure: consecutive structures up to about `target` atoms, never split."""
+def _fill(atoms: np.ndarray, target: int, shard_starts: np.ndarray) -> np.ndarray:
+    """Batch of each structure: consecutive structures of one shard up to about `target` atoms, never split."""
     batch = np.zeros(len(atoms), np.int64)
-    current, filled = 0, 0
+    starts = set(shard_starts.tolist())
+    current, filled = -1, 0
     for s, n in enumerate(atoms.tolist()):
-        if filled and filled + n > target:
+        if s in starts or filled + n > target:
             current, filled = current + 1, 0
         batch[s] = current
         filled += n

@@ -14,6 +14,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from scipy.sparse import csr_array
 
+from pacehpc import fixed_point
 from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
 from pacehpc.basis import m_terms
 from pacehpc.physics.core import core_repulsion, core_switch, zbl_switch
@@ -48,7 +49,7 @@ class ReferenceEvaluator:
         from pacehpc.metrics import MAXIMA, TERMS, local_sums
 
         kappa, stress = self.loss.kappa, self.loss.stress
-        terms, maxima = np.zeros(len(TERMS)), np.zeros(len(MAXIMA))
+        terms, maxima = np.zeros((fixed_point.LIMBS, len(TERMS)), np.int64), np.zeros(len(MAXIMA))
         total = np.zeros(len(parameters)) if gradient else None
         for batch in _batches(self.structures):
             state = self._forward(batch, parameters)
@@ -67,7 +68,7 @@ class ReferenceEvaluator:
                 h = stress * _virial_slopes(batch, virials)
                 tangent += np.einsum("bac,bc->ba", h[state.bond_structure], batch.bond_vector)
             self._add_gradient(batch, state, parameters, a[_owners(batch.atom_offsets)], tangent, total)
-        return Sums(terms=terms, maxima=maxima, gradient=total)
+        return Sums.of(terms, maxima, total)
 
     def predict(self, parameters: np.ndarray) -> Prediction:
         """Atomic energies, forces and virials."""

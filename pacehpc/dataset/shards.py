@@ -11,7 +11,8 @@ import heapq
 import numpy as np
 
 MAX_SHARDS = 256
-MIN_ATOMS = 64  # of a shard, about: fewer do not fill the tiles of a kernel
+MIN_ATOMS = 192  # of a shard, about: fewer do not fill the tiles of a kernel
+FEW_SHARDS, FEW_ATOMS = 16, 32  # small data: so many shards all the same, that several ranks have work
 ATOM_COST = 30.0  # of an atom, in units of the cost of a bond
 _REACH, _DENSITY = 6.0, 0.1  # Angstrom, atoms/Angstrom^3: to estimate bonds that are not known
 
@@ -44,7 +45,9 @@ def virtual_shards(cost: np.ndarray, n_atoms: np.ndarray) -> tuple[np.ndarray, n
         order (n_structures,): rows, shard after shard, ascending within a shard; bounds (n_shards+1,).
     """
     n_structures = len(cost)
-    n_shards = max(1, min(MAX_SHARDS, int(n_atoms.sum()) // MIN_ATOMS, n_structures))
+    total = int(n_atoms.sum())
+    most = max(1, min(MAX_SHARDS, n_structures, max(total // MIN_ATOMS, min(FEW_SHARDS, total // FEW_ATOMS))))
+    n_shards = 1 << (most.bit_length() - 1)  # a power of two divides evenly among the usual numbers of ranks
     members: list[list[int]] = [[] for _ in range(n_shards)]
     heap = [(0.0, shard) for shard in range(n_shards)]
     values = cost.tolist()
