@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     add("--prepare-data", action="store_true", help="prepare the data (neighbour lists), and stop")
     add("--rebuild", "-rebuild", action="store_true", help="make prepared data anew")
     add("-dr", "--dry-run", action="store_true", help="show what would be fitted, and stop")
-    add("-t", "--template", action="store_true", help="write an input file to start from")
+    add("-t", "--template", action="store_true", help="write an input file to start from; -t -h shows its options")
     add("-v", "--version", action=_Version, nargs=0, help="show the version")
     add("--no-fit", action="store_true", help="evaluate the potential without fitting")
     add("--no-predict", action="store_true", help="no predictions and figures after the fit")
@@ -77,7 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv and argv[0] in SUBCOMMANDS:
         return _subcommand(SUBCOMMANDS[argv[0]], argv[1:])
+    if {"-t", "--template"} & set(argv):
+        rest = [argument for argument in argv if argument not in ("-t", "--template")]
+        return _subcommand("pacehpc.utilities.template", rest) if parallel.launcher_rank() == 0 else 0
     arguments = parser().parse_args(argv)
+    if arguments.clean:
+        rest = [arguments.input] if arguments.input else []
+        return _subcommand("pacehpc.utilities.clean", rest) if parallel.launcher_rank() == 0 else 0
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         comm = parallel.world()
@@ -102,10 +108,13 @@ def _subcommand(module: str, argv: Sequence[str]) -> int:
 def program(arguments: argparse.Namespace, comm: Any | None) -> int:
     """Settings, the folder's state, and the fit."""
     from pacehpc.fit.run import Tasks, run
+    from pacehpc.utilities.clean import record
 
     settings = parallel.on_root(lambda: _settings(arguments), comm)
-    fits = not (arguments.no_fit or arguments.dry_run or arguments.prepare_data)
+    prepares = arguments.prepare_data or arguments.query_data
+    fits = not (arguments.no_fit or arguments.dry_run or prepares)
     moved = parallel.on_root(lambda: _clear_way(arguments, fits), comm)
+    parallel.on_root(lambda: record(Path.cwd(), [arguments.output, arguments.log]), comm)
     parallel.setup_logging(comm, None if arguments.dry_run else arguments.log)
     if moved:
         parallel.log.info("Results of an earlier fit moved to %s", moved)
@@ -115,7 +124,8 @@ def program(arguments: argparse.Namespace, comm: Any | None) -> int:
         fit=not arguments.no_fit,
         predict=not arguments.no_predict,
         dry_run=arguments.dry_run,
-        prepare=arguments.prepare_data,
+        prepare=prepares,
+        query=arguments.query_data,
         rebuild=arguments.rebuild,
         output=arguments.output,
     )
@@ -131,9 +141,6 @@ def _input_file(arguments: argparse.Namespace) -> Path | None:
 def _settings(arguments: argparse.Namespace) -> Any:
     from pacehpc.config import load_settings
 
-    for name in ("clean", "template", "query_data"):
-        if getattr(arguments, name):
-            raise PacehpcError(f"--{name.replace('_', '-')}: not available yet.")
     path = _input_file(arguments)
     if path is None and not (arguments.data and arguments.potential):
         raise PacehpcError("there is no input.yaml here: name the input file, or give -p POTENTIAL and -d DATA.")
@@ -143,7 +150,8 @@ def _settings(arguments: argparse.Namespace) -> Any:
         "backend.evaluator": arguments.backend,
         "data.filename": arguments.data,
     }
-    return load_settings(path, overrides, needs=("data",) if arguments.prepare_data else ("data", "potential"))
+    prepares = arguments.prepare_data or arguments.query_data
+    return load_settings(path, overrides, needs=("data",) if prepares else ("data", "potential"))
 
 
 def _clear_way(arguments: argparse.Namespace, fits: bool) -> str | None:

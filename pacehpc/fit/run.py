@@ -16,7 +16,7 @@ from pacehpc import parallel
 from pacehpc.errors import PacehpcError
 from pacehpc.fit import outputs
 from pacehpc.fit.cycles import FitState, run_cycles
-from pacehpc.fit.data import nearest_distances, prepare, read_shard, shortest_bonds
+from pacehpc.fit.data import nearest_distances, prepare, queried, read_shard, shortest_bonds
 from pacehpc.fit.optimizers import check_memory
 from pacehpc.fit.stopping import load_callbacks
 from pacehpc.objective import LOSS_KEYS, Objective, Shard
@@ -38,6 +38,8 @@ class Tasks:
     dry_run: bool = False
     prepare: bool = False
     """Prepare the data and stop."""
+    query: bool = False
+    """Ask the database for the data, also where an earlier result is kept."""
     rebuild: bool = False
     """Prepare the data anew."""
     output: str = "output_potential.yaml"
@@ -102,7 +104,13 @@ def _prepare_alone(settings: Settings, tasks: Tasks) -> None:
     potential = None if settings.potential is None else Potential.build(settings.potential)
     if potential is None and settings.cutoff is None:
         raise PacehpcError("--prepare-data needs `cutoff` or `potential` in the input.")
-    _, _, stores = prepare(settings, potential, tasks.rebuild)
+    if tasks.query:
+        if settings.data.filename is not None:
+            raise PacehpcError("--query-data: data.filename names the data; remove it, and give data.config.element.")
+        with queried(settings, again=True) as settings:
+            _, _, stores = prepare(settings, potential, tasks.rebuild)
+    else:
+        _, _, stores = prepare(settings, potential, tasks.rebuild)
     log.info("Prepared: %s", ", ".join(map(str, stores.values())))
 
 
