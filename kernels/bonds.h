@@ -200,12 +200,12 @@ STAGE void make_core(const Problem& P, index_t tile) {
       lane_array(P.core_slope + s * LANES)[0] = cutoff_slope;
       const lanes gx = energy_slope * bond[0], gy = energy_slope * bond[1], gz = energy_slope * bond[2];
       fx += gx; fy += gy; fz += gz;
-      subtract_from_rows(P.core_forces, P.bond_atoms + s * LANES, gx, gy, gz);
+      give_to_neighbours(P.core_forces, P.bond_atoms, s, gx, gy, gz);
       virial[0] += gx * bond[0] * r; virial[1] += gy * bond[1] * r; virial[2] += gz * bond[2] * r;
       virial[3] += gy * bond[2] * r; virial[4] += gx * bond[2] * r; virial[5] += gx * bond[1] * r;
     }
   }
-  subtract_from_rows(P.core_forces, atoms, -fx, -fy, -fz);
+  give_to_centres(P.core_forces, atoms, fx, fy, fz);
   const lanes energy = zbl ? density * (1 - cutoff) : density;
   const int count = P.tile_count[tile];
   store_to_atoms(P.core_cutoff, 1, atoms, count, cutoff);

@@ -9,10 +9,12 @@
 
 #define FN static __device__ __forceinline__
 #define FN_MEMBER __device__ __forceinline__
-#define STAGE static __device__ __noinline__
+#define STAGE static __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
 #define CONSTEXPR_FN static constexpr __host__ __device__
+#define CONSTEXPR_MEMBER constexpr __host__ __device__
 #define REGISTERS 32
+#define SUMS_AT_ONCE 8
 typedef long long index_t;
 typedef double lanes;
 
@@ -58,13 +60,40 @@ FN void add_to_atoms(double* values, int stride, const int* atoms, int count, la
   if (lane() < count) values[stride * (index_t)atoms[lane()]] += v;
 }
 
+// Forces on the other atoms of bonds: every bond keeps its own row of 4, and each atom gathers in a fixed order later.
+FN void give_to_neighbours(double* rows, const int*, index_t slot, lanes x, lanes y, lanes z) {
+  double* row = rows + 4 * (slot * LANES + lane());
+  row[0] = x; row[1] = y; row[2] = z;
+}
+FN void give_to_centres(double*, const int*, lanes, lanes, lanes) {}
+
 // a number that is the same in all lanes is added once
 FN void add_once(double* total, double x) { if (lane() == 0) *total += x; }
 
-// sum over the lanes of a tile, the same bits in every lane
+FN double from_lane_across(lanes x, int step) { return __shfl_xor_sync(0xffffffffu, x, step, LANES); }
+
+// sum and maximum over the lanes of a tile, the same bits in every lane
 FN double sum_over_lanes(lanes x) {
-  for (int step = LANES / 2; step; step /= 2) x += __shfl_xor_sync(__activemask(), x, step, LANES);
+  UNROLL for (int step = LANES / 2; step; step /= 2) x += from_lane_across(x, step);
   return x;
+}
+FN double max_over_lanes(lanes x) {
+  UNROLL for (int step = LANES / 2; step; step /= 2) x = fmax(x, from_lane_across(x, step));
+  return x;
+}
+
+// totals[q] += sum over lanes of v[q], q < COUNT: 8 sums share their steps, each in 4 of the lanes at the end
+template <int COUNT> FN void add_sums_over_lanes(double* totals, lanes* v) {
+  UNROLL for (int half = 4, step = LANES / 2; half; half /= 2, step /= 2) {
+    const bool upper = lane() & step;
+    UNROLL for (int i = 0; i < half; i++) {
+      const lanes keep = upper ? v[i + half] : v[i], give = upper ? v[i] : v[i + half];
+      v[i] = keep + from_lane_across(give, step);
+    }
+  }
+  UNROLL for (int step = LANES / 16; step; step /= 2) v[0] += from_lane_across(v[0], step);
+  const int q = lane() / (LANES / 8);
+  if (lane() % (LANES / 8) == 0 && q < COUNT) totals[q] += v[0];
 }
 
 #else  // host compiler
@@ -81,6 +110,8 @@ FN double sum_over_lanes(lanes x) {
 #define STAGE static __attribute__((noinline))
 #define UNROLL _Pragma("GCC unroll 64")
 #define CONSTEXPR_FN static constexpr
+#define CONSTEXPR_MEMBER constexpr
+#define SUMS_AT_ONCE LANES
 typedef int64_t index_t;
 typedef double lanes __attribute__((vector_size(8 * LANES), aligned(8 * LANES)));
 typedef int64_t lane_mask __attribute__((vector_size(8 * LANES)));
@@ -99,7 +130,7 @@ FN lanes broadcast(double x) { return x - lanes{}; }
 
 // keeps g++ from loading the same operand again for every product
 FN lanes keep_in_register(lanes x) {
-#if defined(__x86_64__) && (defined(__AVX512F__) || LANES <= 4)
+#if defined(__AVX512F__) || (defined(__AVX__) && LANES <= 4)
   asm("" : "+v"(x));
 #endif
   return x;
@@ -172,6 +203,13 @@ FN void subtract_from_rows(double* rows, const int* atoms, lanes x, lanes y, lan
 }
 #endif
 
+FN void give_to_neighbours(double* rows, const int* bond_atoms, index_t slot, lanes x, lanes y, lanes z) {
+  subtract_from_rows(rows, bond_atoms + slot * LANES, x, y, z);
+}
+FN void give_to_centres(double* rows, const int* atoms, lanes x, lanes y, lanes z) {
+  subtract_from_rows(rows, atoms, -x, -y, -z);
+}
+
 // one number of each lane's atom, from and to arrays with `stride` numbers an atom
 FN lanes gather_from_atoms(const double* values, int stride, const int* atoms) {
   lanes v;
@@ -199,7 +237,7 @@ FN double sum_over_lanes(lanes x) {
 }
 
 // totals[q] += sum over lanes of v[q], q < LANES, all at once
-FN void add_sums_over_lanes(double* totals, const lanes* v) {
+template <int COUNT> FN void add_sums_over_lanes(double* totals, const lanes* v) {
 #if defined(__AVX512F__) && LANES == 8
   __m512d pairs[4], a, b;
   UNROLL for (int i = 0; i < 4; i++)

@@ -21,7 +21,7 @@ CONSTEXPR_FN double harmonic_norm(int l, int m) {
 
 template <int L> struct HarmonicNorms {
   double value[L + 1][L + 1];
-  constexpr HarmonicNorms() : value() {
+  CONSTEXPR_MEMBER HarmonicNorms() : value() {
     for (int l = 0; l <= L; l++)
       for (int m = 0; m <= l; m++) value[l][m] = harmonic_norm(l, m);
   }

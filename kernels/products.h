@@ -237,16 +237,14 @@ FN void density_adjoint_tangent_group(LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar,
       with_db[p][i] = beta[p] * a[i];
     }
   index_t k = 0;
-#ifndef __CUDACC__
-  constexpr int AT_ONCE = ND < LANES ? LANES / ND : 1;
-  if constexpr (ND <= LANES) for (; k + AT_ONCE <= n; k += AT_ONCE) {
-    lanes v[LANES];
-    UNROLL for (int r = 0; r < LANES; r++) if (r >= AT_ONCE * ND) v[r] = broadcast(0);
+  constexpr int AT_ONCE = ND < SUMS_AT_ONCE ? SUMS_AT_ONCE / ND : 1;
+  if constexpr (ND <= SUMS_AT_ONCE) for (; k + AT_ONCE <= n; k += AT_ONCE) {
+    lanes v[SUMS_AT_ONCE];
+    UNROLL for (int r = 0; r < SUMS_AT_ONCE; r++) if (r >= AT_ONCE * ND) v[r] = broadcast(0);
     UNROLL for (int r = 0; r < AT_ONCE; r++)
       function_gradient<M>(Phi + right[k + r], dPhi + right[k + r], with_b, with_db, a, da, alpha, beta, v + r * ND);
-    add_sums_over_lanes(gradient + k * ND, v);
+    add_sums_over_lanes<AT_ONCE * ND>(gradient + k * ND, v);
   }
-#endif
   for (; k < n; k++) {
     lanes v[ND];
     function_gradient<M>(Phi + right[k], dPhi + right[k], with_b, with_db, a, da, alpha, beta, v);

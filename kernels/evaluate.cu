@@ -1,0 +1,445 @@
+// The GPU's schedule: one stage is one kernel over all tiles of a batch, a warp is a tile of 32 atoms of one element.
+//
+// Stages on nodes give every thread one atom. The two loops over bonds are cut finer: forces by pairs of bonds, moments by
+// blocks of sums (block_moments.h). Forces are written bond by bond and gathered atom by atom; gradients are summed in
+// rows that one warp owns, and rows are added in order: no result depends on the order in which threads run.
+#include "block_moments.h"
+#include "bond_forces.h"
+#include "bonds.h"
+#include "embedding.h"
+#include "products.h"
+#include "radial.h"
+
+#define N_TERMS 17   // metrics.TERMS, then metrics.MAXIMA
+#define N_MAXIMA 4
+#define FORCE_WARPS 8  // warps that share the bonds of a tile
+#define ROWS_AT_ONCE 32
+
+struct Work {
+  // of the batch's tiles, [tile][...][lane]
+  double* Phi;          // nodes and their adjoints [max_components]
+  double* Phi_bar;
+  double* dPhi;         // tangents of both
+  double* dPhi_bar;
+  double* y;            // [max_y]
+  double* dy;
+  double* G;            // moments [max_moments]
+  double* w;            // ∂E/∂G, then Ġ [max_moments]
+  double* state;        // [N_STATE]
+  double* bond_rows;    // [slot][lane][4]
+  // bonds that end at an atom: places slot · LANES + lane
+  const int* incoming;
+  const index_t* incoming_offset;  // [n_atoms + 1]
+  const double* low;    // [n_structures]: 1 where the structure counts as low
+  double* terms;        // [n_structures][N_TERMS + N_MAXIMA]
+  // gradients, [row][...]
+  const index_t* element_tiles;    // [n_elements + 1]: tiles of one element stand together
+  const index_t* element_columns;  // [n_elements][3]: where its functions, radial coefficients, rank 1 start in a row
+  double* function_rows;           // [n_rows][function_columns]
+  double* radial_rows;             // [n_rows][radial_columns][lane]: radial coefficients and rank 1
+  index_t n_rows, function_columns, radial_columns;
+};
+
+// per atom, from stage to stage
+enum State { RHO, F_VALUE = RHO + ND, DF, DDF = DF + ND, DRHO = DDF + ND, DF_DOT = DRHO + ND, ALPHA = DF_DOT + ND, N_STATE = ALPHA + ND };
+
+FN index_t this_warp() { return (blockIdx.x * (index_t)blockDim.x + threadIdx.x) / LANES; }
+FN index_t all_warps() { return gridDim.x * (index_t)blockDim.x / LANES; }
+
+FN Lanes of_tile(double* memory, index_t items, index_t tile) { return lane_array(memory + tile * items * LANES); }
+FN Lanes tile_state(const Work& W, index_t tile) { return of_tile(W.state, N_STATE, tile); }
+
+#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define FOR_TILES for (index_t tile = this_warp(); tile < P.n_tiles; tile += all_warps())
+
+extern "C" __global__ void sizes(long long* result) {
+  result[0] = sizeof(Problem); result[1] = sizeof(Work); result[2] = sizeof(ElementTable);
+  result[3] = sizeof(PairTable); result[4] = sizeof(BondType); result[5] = N_STATE;
+}
+
+// ---- once per set of positions ----
+
+KERNEL(128) make_bond_records(const Problem P, const Work W) { FOR_TILES make_bonds(P, tile); }
+
+// core repulsion; core_forces of P are rows of bonds here
+KERNEL(128) make_core_repulsion(const Problem P, const Work W) {
+#if CORE
+  FOR_TILES make_core(P, tile);
+#endif
+}
+
+KERNEL(256) make_batch_moments(const Problem P, const Work W) {
+  __shared__ double shared[SHARED_LANE_ARRAYS * LANES];
+  for (index_t tile = blockIdx.x; tile < P.n_tiles; tile += gridDim.x)
+    block_moments<false>(P, tile, shared, of_tile(W.G, P.max_moments, tile));
+}
+
+// ---- first pass: energies and forces ----
+
+KERNEL(128) make_leaves(const Problem P, const Work W) {
+  FOR_TILES {
+    const Lanes state = tile_state(W, tile);
+    lanes rho[ND];
+    make_atomic_base(P, P.tile_element[tile], of_tile(W.G, P.max_moments, tile), of_tile(W.Phi, P.max_components, tile), rho);
+    UNROLL for (int p = 0; p < ND; p++) state[RHO + p] = rho[p];
+  }
+}
+
+KERNEL(128) couple_nodes(const Problem P, const Work W) {
+  FOR_TILES couple(P.elements[P.tile_element[tile]], of_tile(W.Phi, P.max_components, tile));
+}
+
+KERNEL(128) make_energies(const Problem P, const Work W) {
+  FOR_TILES {
+    const ElementTable& element = P.elements[P.tile_element[tile]];
+    const int* atoms = P.tile_atoms + tile * LANES;
+    const Lanes state = tile_state(W, tile);
+    lanes rho[ND], F, dF[ND], ddF[ND];
+    UNROLL for (int p = 0; p < ND; p++) rho[p] = state[RHO + p];
+    make_densities(element, of_tile(W.Phi, P.max_components, tile), rho, of_tile(W.y, P.max_y, tile));
+    make_embedding(element, rho, F, dF, ddF);
+    state[F_VALUE] = F;
+    lanes energy = F;
+#if CORE
+    const lanes cutoff = gather_from_atoms(P.core_cutoff, 1, atoms);
+    energy = F * cutoff + gather_from_atoms(P.core_energy, 1, atoms);
+    UNROLL for (int p = 0; p < ND; p++) { dF[p] *= cutoff; ddF[p] *= cutoff; }
+#endif
+    store_to_atoms(P.atom_energies, 1, atoms, P.tile_count[tile], energy);
+    UNROLL for (int p = 0; p < ND; p++) { state[DF + p] = dF[p]; state[DDF + p] = ddF[p]; }
+  }
+}
+
+KERNEL(128) adjoint_of_densities(const Problem P, const Work W) {
+  FOR_TILES {
+    const ElementTable& element = P.elements[P.tile_element[tile]];
+    const Lanes state = tile_state(W, tile), Phi_bar = of_tile(W.Phi_bar, P.max_components, tile);
+    lanes dF[ND];
+    UNROLL for (int p = 0; p < ND; p++) dF[p] = state[DF + p];
+    for (index_t k = 0; k < element.n_components; k++) Phi_bar[k] = 0;
+    density_adjoint(element, of_tile(W.Phi, P.max_components, tile), Phi_bar, dF, of_tile(W.y, P.max_y, tile));
+  }
+}
+
+KERNEL(128) adjoint_of_nodes(const Problem P, const Work W) {
+  FOR_TILES couple_adjoint(P.elements[P.tile_element[tile]], of_tile(W.Phi, P.max_components, tile),
+                           of_tile(W.Phi_bar, P.max_components, tile));
+}
+
+KERNEL(128) adjoint_of_moments(const Problem P, const Work W) {
+  FOR_TILES {
+    const Lanes state = tile_state(W, tile);
+    lanes dF[ND];
+    UNROLL for (int p = 0; p < ND; p++) dF[p] = state[DF + p];
+    make_moment_adjoint(P, P.tile_element[tile], of_tile(W.Phi_bar, P.max_components, tile), dF, of_tile(W.w, P.max_moments, tile));
+  }
+}
+
+KERNEL(128) make_bond_forces(const Problem P, const Work W) {
+  for (index_t item = this_warp(); item < P.n_tiles * FORCE_WARPS; item += all_warps()) {
+    const index_t tile = item / FORCE_WARPS;
+    const int part = item % FORCE_WARPS, e = P.tile_element[tile];
+    const lanes F = tile_state(W, tile)[F_VALUE];
+    for (index_t mu = 0; mu < P.n_elements; mu++) {
+      const PairTable& pair = P.pairs[e * P.n_elements + mu];
+      const LanesIn w = of_tile(W.w, P.max_moments, tile) + pair.moment_offset;
+      index_t slot = P.tile_slot_offset[tile * P.n_elements + mu];
+      const index_t end = slot + P.tile_slots[tile * P.n_elements + mu];
+      for (slot += 2 * part; slot < end; slot += 2 * FORCE_WARPS)
+        switch (pair.bond_class) {
+#define CASE(id, J, L, N)                                                         \
+  case id:                                                                        \
+    if (slot + 1 < end) bond_forces<J, L, 2>(P, slot, w, F, W.bond_rows);         \
+    else bond_forces<J, L, 1>(P, slot, w, F, W.bond_rows);                        \
+    break;
+          BOND_CLASSES(CASE)
+#undef CASE
+          default:  // no functions: only the cutoff factor of the core repulsion
+            for (index_t s = slot; s < end && s < slot + 2; s++) {
+              lanes along = 0;
+#if CORE
+              along = F * lane_array((const double*)P.core_slope + s * LANES)[0];
+#endif
+              const LanesIn bond = lane_array((const double*)P.bonds + s * BOND_RECORD * LANES);
+              give_to_neighbours(W.bond_rows, 0, s, along * bond[0], along * bond[1], along * bond[2]);
+            }
+        }
+    }
+  }
+}
+
+// forces (and virials) of atoms from the rows of their bonds, own ones first, then those that end here, in order
+FN void gather_bonds(const Problem& P, const Work& W, index_t tile, bool virials, lanes& x, lanes& y, lanes& z, lanes* virial) {
+  for (index_t mu = 0; mu < P.n_elements; mu++) {
+    const index_t first = P.tile_slot_offset[tile * P.n_elements + mu];
+    for (index_t s = first; s < first + P.tile_slots[tile * P.n_elements + mu]; s++) {
+      const double* row = W.bond_rows + 4 * (s * LANES + lane());
+      const lanes fx = row[0], fy = row[1], fz = row[2];
+      x += fx; y += fy; z += fz;
+      if (virials) {
+        const LanesIn bond = lane_array((const double*)P.bonds + s * BOND_RECORD * LANES);
+        const lanes r = 1 / select(bond[3] > 0, bond[3], broadcast(1)), rx = bond[0] * r, ry = bond[1] * r, rz = bond[2] * r;
+        virial[0] += fx * rx; virial[1] += fy * ry; virial[2] += fz * rz;
+        virial[3] += fy * rz; virial[4] += fx * rz; virial[5] += fx * ry;
+      }
+    }
+  }
+  const int atom = P.tile_atoms[tile * LANES + lane()];
+  for (index_t k = W.incoming_offset[atom]; k < W.incoming_offset[atom + 1]; k++) {
+    const double* row = W.bond_rows + 4 * (index_t)W.incoming[k];
+    x -= row[0]; y -= row[1]; z -= row[2];
+  }
+}
+
+KERNEL(128) gather_core_forces(const Problem P, const Work W) {
+#if CORE
+  FOR_TILES {
+    lanes x = 0, y = 0, z = 0;
+    gather_bonds(P, W, tile, false, x, y, z, 0);
+    if (lane() < P.tile_count[tile]) {
+      double* row = P.core_forces + 4 * (index_t)P.tile_atoms[tile * LANES + lane()];
+      row[0] = x; row[1] = y; row[2] = z; row[3] = 0;
+    }
+  }
+#endif
+}
+
+KERNEL(128) gather_forces(const Problem P, const Work W) {
+  FOR_TILES {
+    const int* atoms = P.tile_atoms + tile * LANES;
+    lanes x = 0, y = 0, z = 0, virial[6];
+    UNROLL for (int q = 0; q < 6; q++) virial[q] = 0;
+#if CORE
+    gather_rows(P.core_forces, atoms, x, y, z);
+    UNROLL for (int q = 0; q < 6; q++) if (STRESS) virial[q] = gather_from_atoms(P.core_virials + q, 6, atoms);
+#endif
+    gather_bonds(P, W, tile, STRESS, x, y, z, virial);
+    if (lane() < P.tile_count[tile]) {
+      double* row = P.atom_forces + 4 * (index_t)atoms[lane()];
+      row[0] = x; row[1] = y; row[2] = z; row[3] = 0;
+    }
+#if STRESS
+    UNROLL for (int q = 0; q < 6; q++) store_to_atoms(P.atom_virials + q, 6, atoms, P.tile_count[tile], virial[q]);
+#endif
+  }
+}
+
+// ---- errors of structures, a warp for each: what the loss asks of energies and forces, and the sums of the metrics ----
+
+KERNEL(128) make_residuals(const Problem P, const Work W, int with_targets, int with_forces) {
+  for (index_t s = this_warp(); s < P.n_structures; s += all_warps()) {
+    const index_t begin = P.atom_offsets[s], end = P.atom_offsets[s + 1];
+    lanes sum = 0;
+    for (index_t i = begin + lane(); i < end; i += LANES) sum += P.atom_energies[i];
+    const double energy = sum_over_lanes(sum);
+    if (lane() == 0) P.structure_energies[s] = energy;
+    if (!with_targets) continue;
+
+    const double per_atom = 1.0 / (end - begin), de = (energy - P.energy[s]) * per_atom, low = W.low[s];
+    const double a = 2 * (1 - P.kappa) * P.w_energy[s] * de * per_atom;
+    lanes f_loss = 0, f_squares = 0, f_absolute = 0, f_max = 0;
+    for (index_t i = begin + lane(); i < end; i += LANES) {
+      lanes squares = 0;
+      UNROLL for (int k = 0; k < 3; k++) {
+        const lanes df = with_forces ? P.atom_forces[4 * i + k] - P.forces[4 * i + k] : 0;
+        P.residuals[4 * i + k] = 2 * P.kappa * P.w_forces[i] * df;
+        squares += df * df;
+        f_absolute += fabs(df);
+        f_max = fmax(f_max, fabs(df));
+      }
+      P.residuals[4 * i + 3] = a;
+      f_loss += P.w_forces[i] * squares;
+      f_squares += squares;
+    }
+    double stress_loss = 0, stress_squares = 0, n_stress = 0;
+#if STRESS
+    if (with_forces) {
+      lanes virial[6];
+      UNROLL for (int q = 0; q < 6; q++) virial[q] = 0;
+      for (index_t i = begin + lane(); i < end; i += LANES)
+        UNROLL for (int q = 0; q < 6; q++) virial[q] += P.atom_virials[6 * i + q];
+      UNROLL for (int q = 0; q < 6; q++) {
+        const double target = P.volumes[s] * P.stress[6 * s + q], error = sum_over_lanes(virial[q]) - target;
+        const bool known = target == target;
+        virial[q] = known ? -2 * P.stress_weight * P.w_energy[s] * error * per_atom * per_atom : 0;
+        if (known) {
+          n_stress = 1;
+          stress_loss += (q < 3 ? 1 : 2) * P.w_energy[s] * per_atom * per_atom * error * error;
+          stress_squares += error / P.volumes[s] * (error / P.volumes[s]);
+        }
+      }
+      for (index_t i = begin + lane(); i < end; i += LANES)
+        UNROLL for (int q = 0; q < 6; q++) P.strain_residuals[6 * i + q] = virial[q];
+    }
+#endif
+    f_loss = sum_over_lanes(f_loss);
+    f_squares = sum_over_lanes(f_squares);
+    f_absolute = sum_over_lanes(f_absolute);
+    f_max = max_over_lanes(f_max);
+    if (lane() == 0) {
+      double* t = W.terms + s * (N_TERMS + N_MAXIMA);
+      const double n = end - begin;
+      t[0] = P.w_energy[s] * de * de; t[1] = f_loss; t[2] = stress_loss;
+      t[3] = 1; t[4] = n; t[5] = n_stress; t[6] = low; t[7] = low * n;
+      t[8] = de * de; t[9] = fabs(de); t[10] = low * de * de; t[11] = low * fabs(de);
+      t[12] = f_squares; t[13] = f_absolute; t[14] = low * f_squares; t[15] = low * f_absolute; t[16] = stress_squares;
+      t[17] = fabs(de); t[18] = low * fabs(de); t[19] = f_max; t[20] = low * f_max;
+    }
+  }
+}
+
+// ---- second pass: the tangent of the adjoint of the first along the residuals ----
+
+KERNEL(256) make_moment_tangents(const Problem P, const Work W) {
+  __shared__ double shared[SHARED_LANE_ARRAYS * LANES];
+  for (index_t tile = blockIdx.x; tile < P.n_tiles; tile += gridDim.x)
+    block_moments<true>(P, tile, shared, of_tile(W.w, P.max_moments, tile));
+}
+
+// for a loss of energies alone, where no bond moves
+KERNEL(128) clear_moment_tangents(const Problem P, const Work W) {
+  FOR_TILES {
+    const Lanes dG = of_tile(W.w, P.max_moments, tile);
+    for (index_t k = 0; k < P.max_moments; k++) dG[k] = 0;
+  }
+}
+
+KERNEL(128) make_leaf_tangents(const Problem P, const Work W) {
+  FOR_TILES {
+    const Lanes state = tile_state(W, tile);
+    lanes drho[ND];
+    make_atomic_base(P, P.tile_element[tile], of_tile(W.w, P.max_moments, tile), of_tile(W.dPhi, P.max_components, tile), drho);
+    UNROLL for (int p = 0; p < ND; p++) state[DRHO + p] = drho[p];
+  }
+}
+
+KERNEL(128) couple_node_tangents(const Problem P, const Work W) {
+  FOR_TILES couple_tangent(P.elements[P.tile_element[tile]], of_tile(W.Phi, P.max_components, tile),
+                           of_tile(W.dPhi, P.max_components, tile));
+}
+
+// a_s, less what the change of the core's cutoff factor gives
+FN lanes energy_factor(const Problem& P, index_t tile) {
+  const int* atoms = P.tile_atoms + tile * LANES;
+  lanes a = gather_from_atoms(P.residuals + 3, 4, atoms);
+#if CORE
+  lanes bx, by, bz, strain[6], dcutoff = 0;
+  gather_rows(P.residuals, atoms, bx, by, bz);
+#if STRESS
+  UNROLL for (int q = 0; q < 6; q++) strain[q] = gather_from_atoms(P.strain_residuals + q, 6, atoms);
+#endif
+  for (index_t mu = 0; mu < P.n_elements; mu++) {
+    const index_t first = P.tile_slot_offset[tile * P.n_elements + mu];
+    for (index_t s = first; s < first + P.tile_slots[tile * P.n_elements + mu]; s++) {
+      const LanesIn bond = lane_array((const double*)P.bonds + s * BOND_RECORD * LANES);
+      const lanes ux = bond[0], uy = bond[1], uz = bond[2];
+      lanes tx, ty, tz;
+      gather_rows(P.residuals, P.bond_atoms + s * LANES, tx, ty, tz);
+      tx -= bx; ty -= by; tz -= bz;
+#if STRESS
+      const lanes r = 1 / select(bond[3] > 0, bond[3], broadcast(1));
+      tx += r * (strain[0] * ux + strain[5] * uy + strain[4] * uz);
+      ty += r * (strain[5] * ux + strain[1] * uy + strain[3] * uz);
+      tz += r * (strain[4] * ux + strain[3] * uy + strain[2] * uz);
+#endif
+      dcutoff += lane_array((const double*)P.core_slope + s * LANES)[0] * (tx * ux + ty * uy + tz * uz);
+    }
+  }
+  const lanes cutoff = gather_from_atoms(P.core_cutoff, 1, atoms);
+  if (cutoff > 0) a -= dcutoff / cutoff;
+#endif
+  return a;
+}
+
+KERNEL(128) make_density_tangent(const Problem P, const Work W) {
+  FOR_TILES {
+    const ElementTable& element = P.elements[P.tile_element[tile]];
+    const Lanes state = tile_state(W, tile);
+    lanes drho[ND];
+    UNROLL for (int p = 0; p < ND; p++) drho[p] = state[DRHO + p];
+    make_density_tangents(element, of_tile(W.Phi, P.max_components, tile), of_tile(W.dPhi, P.max_components, tile),
+                          of_tile(W.y, P.max_y, tile), drho, of_tile(W.dy, P.max_y, tile));
+    const lanes a = energy_factor(P, tile);
+    state[F_VALUE] = a;  // the embedding energy is not needed any more
+    UNROLL for (int p = 0; p < ND; p++) {
+      const lanes dF_dot = state[DDF + p] * drho[p];
+      state[DF_DOT + p] = dF_dot;
+      state[ALPHA + p] = a * state[DF + p] - dF_dot;
+    }
+  }
+}
+
+// row r of an element takes its tiles r, r + n_rows, …
+#define FOR_ROWS                                                                                             \
+  for (index_t item = this_warp(); item < P.n_elements * W.n_rows; item += all_warps())                      \
+    for (index_t e = item / W.n_rows, row = item % W.n_rows, tile = W.element_tiles[e] + row;                \
+         tile < W.element_tiles[e + 1]; tile += W.n_rows)
+
+KERNEL(128) make_density_gradient(const Problem P, const Work W) {
+  FOR_ROWS {
+    const ElementTable& element = P.elements[e];
+    const Lanes state = tile_state(W, tile), dPhi_bar = of_tile(W.dPhi_bar, P.max_components, tile);
+    lanes dF[ND], dF_dot[ND], alpha[ND], beta[ND];
+    UNROLL for (int p = 0; p < ND; p++) {
+      dF[p] = state[DF + p];
+      dF_dot[p] = state[DF_DOT + p];
+      alpha[p] = state[ALPHA + p];
+      beta[p] = -dF[p];
+    }
+    for (index_t k = 0; k < element.n_components; k++) dPhi_bar[k] = 0;
+    density_adjoint_tangent(element, of_tile(W.Phi, P.max_components, tile), of_tile(W.dPhi, P.max_components, tile),
+                            dPhi_bar, dF, dF_dot, alpha, beta, of_tile(W.y, P.max_y, tile), of_tile(W.dy, P.max_y, tile),
+                            W.function_rows + row * W.function_columns + W.element_columns[3 * e]);
+  }
+}
+
+KERNEL(128) make_node_gradient(const Problem P, const Work W) {
+  FOR_TILES {
+    const ElementTable& element = P.elements[P.tile_element[tile]];
+    const Lanes Phi_bar = of_tile(W.Phi_bar, P.max_components, tile), dPhi_bar = of_tile(W.dPhi_bar, P.max_components, tile);
+    couple_adjoint_tangent(element, of_tile(W.Phi, P.max_components, tile), of_tile(W.dPhi, P.max_components, tile),
+                           Phi_bar, dPhi_bar);
+    const lanes a = tile_state(W, tile)[F_VALUE];
+    for (index_t k = 0; k < element.n_leaves; k++) dPhi_bar[k] = a * Phi_bar[k] - dPhi_bar[k];
+  }
+}
+
+KERNEL(128) make_radial_gradient(const Problem P, const Work W) {
+  FOR_ROWS {
+    const Lanes state = tile_state(W, tile);
+    lanes alpha[ND], beta[ND];
+    UNROLL for (int p = 0; p < ND; p++) {
+      alpha[p] = state[ALPHA + p];
+      beta[p] = -state[DF + p];
+    }
+    const Lanes sums = lane_array(W.radial_rows + row * W.radial_columns * LANES);
+    add_radial_gradient(P, e, of_tile(W.dPhi_bar, P.max_components, tile), of_tile(W.Phi_bar, P.max_components, tile),
+                        of_tile(W.G, P.max_moments, tile), of_tile(W.w, P.max_moments, tile), alpha, beta,
+                        sums + W.element_columns[3 * e + 1], sums + W.element_columns[3 * e + 2]);
+  }
+}
+
+// ---- sums in a fixed order ----
+
+FN double add_column(const double* rows, index_t n_rows, index_t width, bool largest) {
+  double result = 0;
+  for (index_t r = 0; r < n_rows; r++) result = largest ? fmax(result, rows[r * width]) : result + rows[r * width];
+  return result;
+}
+
+// result[block] = sum of up to ROWS_AT_ONCE rows, the largest instead in columns from n_sums on
+KERNEL(128) add_rows(const double* rows, long long n_rows, long long width, long long n_sums, double* result) {
+  const index_t n_blocks = (n_rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+  for (index_t k = blockIdx.x * (index_t)blockDim.x + threadIdx.x; k < n_blocks * width; k += gridDim.x * (index_t)blockDim.x) {
+    const index_t first = k / width * ROWS_AT_ONCE, column = k % width;
+    const index_t n = n_rows - first < ROWS_AT_ONCE ? n_rows - first : ROWS_AT_ONCE;
+    result[k] = add_column(rows + first * width + column, n, width, column >= n_sums);
+  }
+}
+
+KERNEL(128) add_lanes(const double* values, long long n, double* result) {
+  for (index_t k = this_warp(); k < n; k += all_warps()) {
+    const double sum = sum_over_lanes(values[k * LANES + lane()]);
+    if (lane() == 0) result[k] = sum;
+  }
+}
