@@ -338,7 +338,11 @@ def read_dataset(
     keys: Mapping[str, str] | None = None,
 ) -> Dataset:
     """`Dataset.load` before any weighting: uniform weights, weights of the data in ``extra``."""
-    data = read_raw(files, elements, rows, datapath, stress_units, keys)
+    return referenced(read_raw(files, elements, rows, datapath, stress_units, keys), reference_energy)
+
+
+def referenced(data: Dataset, reference_energy: float | str | Mapping[str, float] | None) -> Dataset:
+    """The structures with E^ref in ``energy_corrected``; ``reference_energy`` as in `Dataset.load`. Changes `data`."""
     corrected = data.energy_corrected if np.isfinite(data.energy_corrected).all() else None
     if corrected is None and np.isfinite(data.energy_corrected).any() and reference_energy is None:
         raise PacehpcError("Some data files have a column 'energy_corrected', some not; set data.reference_energy.")

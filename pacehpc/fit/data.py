@@ -15,7 +15,7 @@ import numpy as np
 
 from pacehpc import parallel
 from pacehpc.dataset import Dataset, Store, database, input_hash, weights, write_frame, write_store
-from pacehpc.dataset.dataset import read_dataset, weighted
+from pacehpc.dataset.dataset import read_raw, referenced, weighted
 from pacehpc.dataset.files import find_file
 from pacehpc.errors import PacehpcError
 from pacehpc.objective import Shard
@@ -41,22 +41,29 @@ def prepare(
         with queried(settings, rebuild) as settings:
             return prepare(settings, potential, rebuild)
     given = settings.data
-    reference = given.reference_energy
-    if reference == "auto" and potential is not None and "reference_energy" in potential.metadata:
-        reference = json.loads(potential.metadata["reference_energy"])
-        log.info("reference energies: from the metadata of the potential: %s", reference)
+    reference, stored = given.reference_energy, stored_reference(potential)
+    if stored is not None and reference == "auto":
+        log.info("reference energies: those that the potential was fitted with")
+        reference = stored
     policy = None if settings.fit.weighting is None else settings.fit.weighting.model_dump(exclude_none=True)
     files = [find_file(name, given.datapath) for name in [*given.filename, *(given.test_filename or [])]]
     if policy is not None and "filename" in policy:
         files.append(find_file(policy["filename"], given.datapath))
     inputs = input_hash(
-        files, {**given.model_dump(), "reference": reference, "weighting": policy, "seed": settings.seed}
+        files,
+        {**given.model_dump(), "reference": reference, "stored": stored, "weighting": policy, "seed": settings.seed},
     )
     names = ["train"] if given.test_filename is None and given.test_size is None else ["train", "test"]
     stores = {name: STORES[name] for name in names}
     if not rebuild and (found := _reuse(stores, potential or settings.cutoff, inputs)) is not None:
         return found.get("train"), found.get("test"), stores
-    train, test = load_data(settings, None if potential is None else potential.elements, reference, policy)
+    train, test = load_data(settings, None if potential is None else potential.elements, reference, policy, stored)
+    if stored is not None and train.reference_energy is not None and _differ(stored, train.reference_energy):
+        log.warning(
+            "data.reference_energy: %s; the potential was fitted with %s, so its energies are shifted against the data",
+            train.reference_energy,
+            stored,
+        )
     for name, data in (("train", train), ("test", test)):
         if data is not None:
             write_store(stores[name], data, settings.cutoff if potential is None else potential, inputs=inputs)
@@ -116,14 +123,25 @@ def _reuse(stores: dict[str, Path], potential: Potential | float, inputs: str) -
 
 
 def load_data(
-    settings: Settings, elements: Sequence[str] | None, reference: Any, policy: Mapping[str, Any] | None
+    settings: Settings,
+    elements: Sequence[str] | None,
+    reference: Any,
+    policy: Mapping[str, Any] | None,
+    stored: Mapping[str, float] | None = None,
 ) -> tuple[Dataset, Dataset | None]:
-    """(train, test or None): selection and weights are made on both together, then normalised in each."""
+    """(train, test or None): selection and weights are made on both together, then normalised in each.
+
+    stored: reference energies for data without `energy_corrected`, where the input says nothing.
+    """
     given = settings.data
     files = list(given.filename)
     n_train_files = len(files)
     files += given.test_filename or []
-    data = read_dataset(files, elements, None, reference, given.datapath, given.stress_units, given.keys)
+    data = read_raw(files, elements, None, given.datapath, given.stress_units, given.keys)
+    if reference is None and stored is not None and not np.isfinite(data.energy_corrected).all():
+        log.info("reference energies: those that the potential was fitted with")
+        reference = stored
+    data = referenced(data, reference)
     is_test = np.zeros(len(data), dtype=bool)
     if given.test_filename:
         is_test = data.source >= n_train_files
@@ -146,6 +164,35 @@ def load_data(
         part.w_energy, part.flat_w_forces = weights.normalise(part.w_energy, part.flat_w_forces, f"the {name} set")
     log.info("data: %d structures to fit, %d to test", len(parts[0]), len(parts[1]))
     return parts[0], parts[1]
+
+
+def stored_reference(potential: Potential | None) -> dict[str, float] | None:
+    """The reference energies that a potential was fitted with; None where its metadata do not give all of them."""
+    text = None if potential is None else potential.metadata.get("reference_energy")
+    if text is None:
+        return None
+    try:
+        found = {str(key): float(value) for key, value in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        log.warning("reference_energy in the metadata of the potential is not understood and not used: %s", text)
+        return None
+    missing = [element for element in potential.elements if element not in found]
+    if missing:
+        log.info("reference energies of the potential are not used: they lack %s", ", ".join(missing))
+        return None
+    return found
+
+
+def _differ(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether two sets of reference energies give different E^ref, up to 1e-6 eV per atom."""
+    shift = other.get("shift", 0.0) - one.get("shift", 0.0)
+    return any(abs(other[e] - one[e] - shift) > 1e-6 for e in one if e != "shift" and e in other)
+
+
+def log_balance(stores: Mapping[str, Path], size: int) -> None:
+    """The balance of the ranks as the cost model sees it."""
+    with Store(stores["train"]) as store:
+        log.info("Predicted imbalance of the evaluations: %.2f (largest over mean)", 1.0 + store.balance(size))
 
 
 def read_shard(path: Path, potential: Potential, comm: Any | None) -> Shard:

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
-from ase.data import chemical_symbols
 from threadpoolctl import threadpool_info
 
 import pacehpc
 from pacehpc.dataset import write_frame
+from pacehpc.metrics import GPA
 from pacehpc.report import figures, lines, tables
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from pacehpc.fit.cycles import FitState
     from pacehpc.fit.optimizers import Minimum
     from pacehpc.objective import Objective
-    from pacehpc.potential import Potential
 
 log = logging.getLogger("pacehpc")
 
@@ -238,18 +237,21 @@ def imbalance(load: np.ndarray) -> float:
     return float(np.max(load) / max(np.mean(load), 1e-300))
 
 
-def log_plan(potential: Potential, train: Dataset, test: Dataset | None) -> None:
-    """What would be fitted, for a dry run."""
-    for name, data in (("train", train), ("test", test)):
+def log_stress(*parts: Dataset | None) -> None:
+    """How many structures take part in the stress term."""
+    for name, data in zip(("train", "test"), parts, strict=True):
         if data is None:
             continue
-        numbers, counts = np.unique(data.numbers, return_counts=True)
-        elements = ", ".join(f"{chemical_symbols[z]} {n}" for z, n in zip(numbers, counts, strict=True))
-        log.info("%s: %d structures, %d atoms (%s)", name, len(data), data.n_atoms, elements)
-    table = potential.functions_table()
-    for (block, rank), rows in table.groupby(["block", "rank"], sort=False):
-        log.info("block %-12s rank %d: %d functions", block, rank, len(rows))
-    log.info("total: %d functions, %d parameters", potential.n_functions, potential.n_parameters)
+        periodic = data.volumes > 0
+        known = np.zeros(len(data), bool) if data.stress is None else np.isfinite(data.stress).all(axis=1)
+        log.info(
+            "Stress (%s): %d of %d structures take part; left out: %d without stress, %d not fully periodic",
+            name,
+            np.count_nonzero(known & periodic),
+            len(data),
+            np.count_nonzero(~known),
+            np.count_nonzero(known & ~periodic),
+        )
 
 
 def save_data(data: Dataset, name: str, **columns: Any) -> None:
@@ -284,6 +286,10 @@ def save_predictions(settings: Settings, data: Dataset, which: str, prediction: 
     firsts = data.atom_offsets[:-1]
     energies = np.add.reduceat(prediction.energies, firsts)
     columns = {"energy_pred": energies, "forces_pred": data.per_structure(prediction.forces), "nn_min": nn_min}
+    stress = None
+    if data.stress is not None:
+        stress = stresses(prediction.virials, data.volumes)
+        columns["stress_pred"] = list(stress)
     save_data(data, f"{which}_pred", **columns)
     counts = data.atoms_per_structure
     folder, kind = Path("report"), settings.backend.imagetype
@@ -292,6 +298,22 @@ def save_predictions(settings: Settings, data: Dataset, which: str, prediction: 
     figures.save_distributions(folder, reference, data.flat_forces, which, kind)
     shown = figures.Predictions(reference, energies / counts, data.flat_forces, prediction.forces, nn_min)
     figures.save_predictions(folder, shown, which, kind)
+    if stress is not None:
+        known = np.isfinite(data.stress).all(axis=1) & np.isfinite(stress).all(axis=1)
+        if known.any():
+            reference, stress = GPA * data.stress[known], GPA * stress[known]
+            figures.save_stress(folder, reference, stress, which, kind)
+            rmse = np.sqrt(np.mean((stress - reference) ** 2))
+            log.info("Stress (%s): RMSE %.4f GPa over %d structures", which, rmse, known.sum())
+
+
+def stresses(virials: np.ndarray, volumes: np.ndarray) -> np.ndarray:
+    """Voigt rows xx, yy, zz, yz, xz, xy (n_structures, 6), eV/Å³, of virials (n_structures, 3, 3), eV.
+
+    NaN where a structure is not periodic in three directions (volume 0).
+    """
+    rows = virials[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+    return np.where(volumes[:, None] > 0, rows / np.where(volumes > 0, volumes, 1.0)[:, None], np.nan)
 
 
 def save_learning_curve(settings: Settings) -> None:

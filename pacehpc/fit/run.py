@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.data import atomic_numbers, covalent_radii
 
-from pacehpc import parallel
+from pacehpc import backends, parallel
 from pacehpc.errors import PacehpcError
 from pacehpc.fit import outputs
 from pacehpc.fit.cycles import FitState, run_cycles
-from pacehpc.fit.data import nearest_distances, prepare, queried, read_shard, shortest_bonds
+from pacehpc.fit.data import log_balance, nearest_distances, prepare, queried, read_shard, shortest_bonds
+from pacehpc.fit.dry_run import dry_run
 from pacehpc.fit.optimizers import check_memory
+from pacehpc.fit.resources import backend_options, check_gpu
 from pacehpc.fit.stopping import load_callbacks
 from pacehpc.objective import LOSS_KEYS, Objective, Shard
 from pacehpc.potential import Potential, ladder_start, next_ladder_potential, trainable_mask
@@ -70,17 +72,22 @@ def run(settings: Settings, comm: Any | None, tasks: Tasks, input_file: Path | N
     if tasks.prepare:
         parallel.on_root(lambda: _prepare_alone(settings, tasks), comm, share=False)
         return 0
+    check_gpu(settings, comm)
     with seconds.spent_on("data"):
         plan = parallel.on_root(lambda: _plan(settings, tasks, input_file), comm, share=False)
         if tasks.dry_run:
             if root:
-                outputs.log_plan(plan.target, plan.train, plan.test)
+                dry_run(settings, plan, len(hosts))
             return 0
         target = parallel.broadcast(plan.target if root else None, comm)
         stores = parallel.broadcast(plan.stores if root else None, comm)
         shards = {name: read_shard(path, target, comm) for name, path in stores.items()}
+        if root and comm is not None:
+            log_balance(stores, comm.size)
+        if root and settings.fit.loss.stress > 0:
+            outputs.log_stress(plan.train, plan.test)
     if root:
-        with seconds.spent_on("output"):
+        with seconds.spent_on("report"):
             target.save("target_potential.yaml")
             outputs.save_data(plan.train, "fitting_data_info")
             if plan.test is not None:
@@ -188,9 +195,14 @@ def _next_potential(settings: Settings, plan: Plan, state: FitState) -> Potentia
     return potential
 
 
-def make_objective(settings: Settings, comm: Any | None, potential: Potential, shards: dict[str, Shard]) -> Objective:
-    """The objective of these settings on all ranks."""
+def make_objective(
+    settings: Settings, comm: Any | None, potential: Potential, shards: dict[str, Shard], virials: bool = False
+) -> Objective:
+    """The objective of these settings on all ranks; virials: predict them, too, where the loss does not need them."""
     loss = settings.fit.loss
+    options = backend_options(settings, potential, [s.structures for s in shards.values()], virials or loss.stress > 0)
+    if virials and backends.resolve(settings.backend.evaluator) == "cpu":
+        options["virials"] = True
     return Objective(
         potential,
         shards["train"],
@@ -199,6 +211,7 @@ def make_objective(settings: Settings, comm: Any | None, potential: Potential, s
         comm=comm,
         trainable=trainable_mask(potential, settings.fit.trainable_parameters),
         test=shards.get("test"),
+        **options,
     )
 
 
@@ -241,10 +254,11 @@ def _finish(
             potential.save(name)
         return Potential.load(name)
 
-    with seconds.spent_on("output"):
+    with seconds.spent_on("report"):
         potential = parallel.on_root(written, comm)
     with seconds.spent_on("compile"):
-        objective = make_objective(settings, comm, potential, shards)
+        with_stress = tasks.predict and any(shard.structures.stress is not None for shard in shards.values())
+        objective = make_objective(settings, comm, potential, shards, parallel.broadcast(with_stress, comm))
     predictions = {}
     if root:
         _, _, metrics = objective.evaluate(objective.x)
@@ -257,7 +271,7 @@ def _finish(
     distances = {which: nearest_distances(shard, comm) for which, shard in shards.items()} if tasks.predict else {}
     if not root:
         return
-    with seconds.spent_on("output"):
+    with seconds.spent_on("report"):
         if tasks.fit:
             errors = {f"final_{key}": repr(metrics[key]) for key in outputs.FINAL_ERRORS}
             if test is not None:

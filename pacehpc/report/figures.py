@@ -94,6 +94,27 @@ def save_predictions(
     return paths
 
 
+def save_stress(
+    folder: str | os.PathLike[str],
+    stress: np.ndarray,
+    stress_pred: np.ndarray,
+    prefix: str = "train",
+    imagetype: str = "png",
+) -> Path:
+    """{prefix}_S-pairplot: predicted over reference stress and the errors, all components (n, 6), GPa."""
+    stress, stress_pred = np.ravel(stress), np.ravel(stress_pred)
+    with _style():
+        figure = Figure(figsize=(7.2, 3.4))
+        left, right = figure.subplots(1, 2)
+        _pair(left, stress, stress_pred, stress_pred - stress, "Stress component", "GPa", "GPa")
+        error = stress_pred - stress
+        limits = _limits(stress), _limits(error, around_zero=True)
+        right.axhline(0, color=_GREY, lw=0.7, zorder=0)
+        _points(right, stress, error, *limits)
+        right.set(xlim=limits[0], ylim=limits[1], xlabel="Stress component, reference (GPa)", ylabel="Δσ (GPa)")
+        return _save(figure, Path(folder) / f"{prefix}_S-pairplot.{imagetype}")
+
+
 def save_distributions(
     folder: str | os.PathLike[str],
     energy: np.ndarray,

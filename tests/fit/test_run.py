@@ -23,7 +23,7 @@ def test_outputs_of_a_plain_fit(fit):
     code, folder = fit(Tasks())
     assert code == 0
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    figures = ("EF-pairplots", "E-dE-dist", "F-dF-dist", "Fi-dFi-dist", "E-dE-nn", "ef-distributions")
+    figures = ("EF-pairplots", "E-dE-dist", "F-dF-dist", "Fi-dFi-dist", "E-dE-nn", "ef-distributions", "S-pairplot")
     assert names == {
         "input.yaml",
         "log.txt",

@@ -1,0 +1,236 @@
+"""What would be fitted, shown without fitting: the data and their oddities, the basis, its growth, memory and time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+
+from pacehpc import backends
+from pacehpc.backends.interface import LossWeights, Structures
+from pacehpc.dataset import Store
+from pacehpc.fit.optimizers import MATRICES
+from pacehpc.fit.resources import backend_options, cpu_memory
+from pacehpc.potential import next_ladder_potential, trainable_mask
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pacehpc.config.models import Settings
+    from pacehpc.dataset import Dataset
+    from pacehpc.fit.run import Plan
+    from pacehpc.potential import Potential
+
+log = logging.getLogger("pacehpc")
+
+SAME = 1e-3  # Å: distances of duplicates agree to this
+SHOWN = 5  # oddities of a kind that are named
+SPREAD = 10.0  # robust standard deviations from the median beyond which a value is an outlier
+CLOSE = 0.7  # of the sum of covalent radii; closer atoms are an outlier
+SAMPLE_ATOMS = 500  # of the measured sample, about
+SAMPLE_SECONDS = 1.0
+
+
+def dry_run(settings: Settings, plan: Plan, n_ranks: int) -> None:
+    """Log all of it, on the root alone."""
+    potential = plan.target
+    for name, data in (("train", plan.train), ("test", plan.test)):
+        if data is None:
+            continue
+        with Store(plan.stores[name], potential) as store:
+            structures, rows = store.read_shard(0, 1), store.rows(0, 1)
+        describe(name, data)
+        oddities(name, data, structures, rows, potential.elements)
+        if name == "train":
+            tiers(settings, data)
+    functions(potential)
+    ladder(settings, plan)
+    memory_and_time(settings, potential, plan.stores["train"], n_ranks)
+
+
+def describe(name: str, data: Dataset) -> None:
+    """Sizes, elements, ranges."""
+    numbers, counts = np.unique(data.numbers, return_counts=True)
+    elements = ", ".join(f"{chemical_symbols[z]} {n}" for z, n in zip(numbers, counts, strict=True))
+    log.info("%s: %d structures, %d atoms (%s)", name, len(data), data.n_atoms, elements)
+    per_atom = data.energy_corrected / data.atoms_per_structure
+    force = np.linalg.norm(data.flat_forces, axis=1)
+    log.info(
+        "%s: energies %.4f to %.4f eV/atom; largest force %.3f eV/A; %d periodic structures, %d with stress",
+        name,
+        per_atom.min(),
+        per_atom.max(),
+        force.max(),
+        np.count_nonzero(data.volumes > 0),
+        0 if data.stress is None else np.count_nonzero(np.isfinite(data.stress).all(axis=1)),
+    )
+
+
+def oddities(name: str, data: Dataset, structures: Structures, rows: np.ndarray, elements: tuple[str, ...]) -> None:
+    """Duplicates and outliers; structures: of all data, species by `elements`; rows: their positions in it."""
+    per_atom = data.energy_corrected / data.atoms_per_structure
+    groups = [np.sort(rows[group]) for group in duplicates(structures)]
+    extra = sum(len(group) - 1 for group in groups)
+    log.info("%s: %d duplicates (same elements and neighbour distances)", name, extra)
+    groups.sort(key=lambda group: -np.ptp(per_atom[group]))
+    for group in groups[:SHOWN]:
+        labels = ", ".join(str(data.index[row]) for row in group[:SHOWN]) + (", ..." if len(group) > SHOWN else "")
+        log.info("    rows %s: energies differ by %.2f meV/atom", labels, 1e3 * np.ptp(per_atom[group]))
+
+    largest_force = np.maximum.reduceat(np.linalg.norm(data.flat_forces, axis=1), data.atom_offsets[:-1])
+    closest = np.empty(len(data))
+    closest[rows] = closest_relative(structures, elements)
+    for what, unit, values, odd in (
+        ("energy per atom", "eV", per_atom, outliers(per_atom)),
+        ("largest force", "eV/A", largest_force, outliers(largest_force) & (largest_force > np.median(largest_force))),
+        ("shortest distance", "of the sum of covalent radii", closest, closest < CLOSE),
+    ):
+        found = np.flatnonzero(odd)
+        log.info("%s: %d outliers in the %s", name, len(found), what)
+        for row in found[np.argsort(-np.abs(values[found] - np.median(values)), kind="stable")][:SHOWN]:
+            log.info("    %s: %.4g %s", data.where(row), values[row], unit)
+
+
+def duplicates(structures: Structures) -> list[np.ndarray]:
+    """Groups of structures with the same elements whose sorted bond lengths agree to `SAME`."""
+    r = np.linalg.norm(structures.bond_vector, axis=1)
+    centre = np.repeat(structures.species, np.diff(structures.bond_offsets)).astype(np.int64)
+    other = structures.species[structures.bond_atom].astype(np.int64)
+    kind = np.minimum(centre, other) * 1000 + np.maximum(centre, other)
+    bonds = structures.bond_offsets[structures.atom_offsets]
+    keys, lengths = [], []
+    for (a, b), (i, j) in zip(pairwise(structures.atom_offsets), pairwise(bonds), strict=True):
+        order = np.lexsort((r[i:j], kind[i:j]))
+        lengths.append(r[i:j][order])
+        keys.append((np.sort(structures.species[a:b]).tobytes(), kind[i:j][order].tobytes()))
+    found = []
+    for _, same in groupby(sorted(range(len(keys)), key=lambda s: (keys[s], lengths[s].sum())), key=keys.__getitem__):
+        members = list(same)
+        group = [members[0]]
+        for s in members[1:]:
+            if np.abs(lengths[s] - lengths[group[0]]).max(initial=0.0) < SAME:
+                group.append(s)
+            else:
+                found.append(group)
+                group = [s]
+        found.append(group)
+    return [np.array(group) for group in found if len(group) > 1]
+
+
+def outliers(values: np.ndarray) -> np.ndarray:
+    """Whether a value is further from the median than `SPREAD` robust standard deviations (1.48 median deviations)."""
+    deviation = np.abs(values - np.median(values))
+    scale = 1.4826 * np.median(deviation)
+    return deviation > SPREAD * scale if scale > 0 else np.zeros(len(values), bool)
+
+
+def closest_relative(structures: Structures, elements: tuple[str, ...]) -> np.ndarray:
+    """Smallest bond length over the sum of covalent radii, in each structure; inf without bonds."""
+    radii = np.array([covalent_radii[atomic_numbers[element]] for element in elements])
+    centre = np.repeat(structures.species, np.diff(structures.bond_offsets))
+    r = np.linalg.norm(structures.bond_vector, axis=1) / (
+        radii[centre] + radii[structures.species[structures.bond_atom]]
+    )
+    bonds = structures.bond_offsets[structures.atom_offsets]
+    return np.array([r[a:b].min(initial=np.inf) for a, b in pairwise(bonds)])
+
+
+def tiers(settings: Settings, data: Dataset) -> None:
+    """Weights of the low and the high structures."""
+    policy = settings.fit.weighting
+    limit = getattr(policy, "DElow", 1.0)
+    lower = data.above_hull < limit if data.above_hull is not None else data.low
+    what = "above the hull" if data.above_hull is not None else "above the lowest"
+    of_atom = np.repeat(lower, data.atoms_per_structure)
+    for text, structures, atoms in (("lower", lower, of_atom), ("upper", ~lower, ~of_atom)):
+        log.info(
+            "weights (%s): %s tier (%s %g eV/atom %s): %d structures, energies %.4f, forces %.4f",
+            data.weighting,
+            text,
+            "below" if text == "lower" else "from",
+            limit,
+            what,
+            np.count_nonzero(structures),
+            data.w_energy[structures].sum(),
+            data.flat_w_forces[atoms].sum(),
+        )
+
+
+def functions(potential: Potential) -> None:
+    """Functions by block and rank."""
+    for (block, rank), rows in potential.functions_table().groupby(["block", "rank"], sort=False):
+        log.info("block %-12s rank %d: %d functions", block, rank, len(rows))
+    log.info("total: %d functions, %d parameters", potential.n_functions, potential.n_parameters)
+
+
+def ladder(settings: Settings, plan: Plan) -> None:
+    """The basis of each ladder step, and the iterations of the whole fit."""
+    fit = settings.fit
+    steps = 1
+    if fit.ladder_step is not None:
+        current, sizes = plan.start, []
+        while (grown := next_ladder_potential(current, plan.target, fit.ladder_step, fit.ladder_type)) is not None:
+            current = grown
+            sizes.append(f"{grown.n_functions}/{grown.n_parameters}")
+        steps = max(len(sizes), 1)
+        log.info("ladder: %d steps, functions/parameters: %s", len(sizes), ", ".join(sizes) or "nothing to add")
+    n_trainable = int(trainable_mask(plan.target, fit.trainable_parameters).sum())
+    log.info(
+        "fit: %d trainable parameters; %d ladder step(s) x %d cycle(s) x at most %d iterations of %s",
+        n_trainable,
+        steps,
+        fit.fit_cycles,
+        fit.maxiter,
+        fit.optimizer,
+    )
+
+
+def memory_and_time(settings: Settings, potential: Potential, path: Path, n_ranks: int) -> None:
+    """Memory per rank and the expected time of an evaluation, from a sample that is evaluated here."""
+    stress = settings.fit.loss.stress > 0
+    backend = backends.resolve(settings.backend.evaluator)
+    with Store(path, potential) as store:
+        shards = [store.read_shard(rank, n_ranks) for rank in range(n_ranks)]
+        balance = 1.0 + store.balance(n_ranks)
+    bonds = np.array([shard.n_bonds for shard in shards])
+    largest = shards[int(np.argmax(bonds))]
+    options = backend_options(settings, potential, [largest], stress)
+    if backend == "cpu":
+        keep = options.get("store_moments", largest.n_bonds >= 24 * largest.n_atoms)
+        log.info("memory: about %.3f GiB of data on a rank", cpu_memory(potential, [largest], stress, keep) / 2**30)
+    n = int(trainable_mask(potential, settings.fit.trainable_parameters).sum())
+    matrices = 8 * n**2 * MATRICES.get(settings.fit.optimizer, 0)
+    log.info("memory: %.3f GiB for the optimizer on the first rank", matrices / 2**30)
+
+    kappa = 0.5 if settings.fit.loss.kappa == "auto" else settings.fit.loss.kappa
+    weights = LossWeights(kappa=kappa, stress=settings.fit.loss.stress)
+    sample = largest.select(slice(0, sample_size(largest)))
+    backends.prepare_kernels(backend, potential, weights)
+    evaluator = backends.create_evaluator(backend, potential, sample, weights, **options)
+    x = potential.parameters
+    evaluator.evaluate(x)
+    times = []
+    while sum(times) < SAMPLE_SECONDS and len(times) < 50:
+        start = time.perf_counter()
+        evaluator.evaluate(x)
+        times.append(time.perf_counter() - start)
+    measured = float(np.median(times))
+    # the costs of the ranks are nearly equal: a rank's share of the bonds and of the atoms says how much larger it is
+    scale = max(largest.n_bonds / max(sample.n_bonds, 1), largest.n_atoms / sample.n_atoms)
+    log.info(
+        "time: about %.3g s an evaluation on %d rank(s) (sample of %d atoms: %.1f mcs/at on one rank; imbalance %.2f)",
+        measured * scale,
+        n_ranks,
+        sample.n_atoms,
+        1e6 * measured / sample.n_atoms,
+        balance,
+    )
+
+
+def sample_size(structures: Structures) -> int:
+    """Number of the first structures that hold about `SAMPLE_ATOMS` atoms."""
+    return max(1, int(np.searchsorted(structures.atom_offsets, SAMPLE_ATOMS, side="right")) - 1)
