@@ -50,9 +50,10 @@ def main() -> None:
         case = measure(path, arguments.data, arguments.seconds, options)
         results["cases"][path.stem] = case
         print(
-            f"{path.stem:14s} {case['functions']:6d} functions {case['parameters']:7d} parameters {case['atoms']:5d} atoms "
-            f"{case['bonds_per_atom']:6.1f} bonds | parity {case['parity']:.0e} | set-up {case['setup_s']:5.1f} s | "
-            f"{case['us_per_atom_min']:6.2f} min {case['us_per_atom']:6.2f} median us/atom (E+F {case['us_per_atom_forces']:5.2f}) | "
+            f"{path.stem:14s} {case['functions']:6d} functions {case['parameters']:7d} parameters "
+            f"{case['atoms']:5d} atoms {case['bonds_per_atom']:6.1f} bonds | parity {case['parity']:.0e} | "
+            f"set-up {case['setup_s']:5.1f} s | {case['us_per_atom_min']:6.2f} min {case['us_per_atom']:6.2f} median "
+            f"us/atom (E+F {case['us_per_atom_forces']:5.2f}) | "
             f"fill {case['fill']:.2f}"
         )
         if arguments.stages:

@@ -1,12 +1,12 @@
 """Sums that come out with the same bits in any order: numbers as integers in units of 2^-90.
 
-Floating-point sums depend on the order of their terms, so a plain reduction over ranks gives other bits on another number
-of ranks. Integer sums do not. A number x with |x| < 2^72 becomes three 64-bit integers,
+Floating-point sums depend on the order of their terms, so a plain reduction over ranks gives other bits on another
+number of ranks. Integer sums do not. A number x with |x| < 2^72 becomes three 64-bit integers,
 
     x ≈ l_0 2^18 + l_1 2^-36 + l_2 2^-90,   |l_k| ≤ 2^54,
 
-exact but for what lies below 2^-91, and up to 2^9 of them can be added. Used for losses (eV², dimensionless weights) and
-their gradients, which lie far inside that range.
+exact but for what lies below 2^-91, and up to 2^9 of them can be added. Used for losses (eV², dimensionless weights)
+and their gradients, which lie far inside that range.
 """
 
 from __future__ import annotations

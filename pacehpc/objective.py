@@ -4,8 +4,8 @@
         + L1 Σ|c_B| + L2 Σ c_B² + w0 I_0 + w1 I_1 + w2 I_2 + w_orth O
 
 Every rank evaluates its own structures. One evaluation is one Bcast of [command, x] from the root and one Allreduce of
-[terms | maxima and seconds of each rank | stop requests | gradient] as integers (see fixed_point), so that the sums have
-the same bits on any number of ranks. Regularisation is added afterwards.
+[terms | maxima and seconds of each rank | stop requests | gradient] as integers (see fixed_point), so that the sums
+have the same bits on any number of ranks. Regularisation is added afterwards.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Objective:
         return int(self._message[0]), self._message[1:].copy()
 
     def _reduce(self, command: int, x: np.ndarray) -> tuple[np.ndarray, Sums]:
-        """Sum over ranks of [terms | maxima and seconds of each rank | stop requests | gradient], and this rank's own."""
+        """Sum over ranks of [terms | maxima and seconds of each rank | stop requests | gradient]; this rank's sums."""
         start = time.perf_counter()
         with_gradient = command == GRADIENT
         evaluator = self._evaluators["test" if command == TEST else "train"]

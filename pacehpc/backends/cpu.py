@@ -302,10 +302,11 @@ def _cost(layout: Layout) -> np.ndarray:
     return slots[last] - slots[first] + 20 * (last - first)
 
 
+_KINDS = {"index_t": ctypes.c_int64, "int64_t": ctypes.c_int64, "int": ctypes.c_int32, "double": ctypes.c_double}
+
+
 class _Records:
     """ctypes twins of the structs in kernels/problem.h, read from that file so that they cannot differ."""
-
-    _KINDS = {"index_t": ctypes.c_int64, "int64_t": ctypes.c_int64, "int": ctypes.c_int32, "double": ctypes.c_double}
 
     @staticmethod
     @cache
@@ -317,7 +318,7 @@ class _Records:
         fields = []
         for declaration in filter(None, (d.strip() for d in match[1].split(";"))):
             kind, names = re.fullmatch(r"((?:const\s+)?\w+\*?)\s+(.*)", declaration, re.S).groups()
-            ctype = ctypes.c_void_p if kind.endswith("*") else _Records._KINDS[kind]
+            ctype = ctypes.c_void_p if kind.endswith("*") else _KINDS[kind]
             fields += [(field.strip(), ctype) for field in names.split(",")]
         return type(name, (ctypes.Structure,), {"_fields_": fields})
 

@@ -1,10 +1,12 @@
 """Functions of one central element as a graph of coupled real nodes.
 
 A leaf is one (μ, n, l): the 2l+1 real components (A_l0, √2 Re A_l1, √2 Im A_l1, …) of the atomic base.
-A node couples two nodes to L with a constant real tensor. Where l_a + l_b − L is odd the coupled tensor is multiplied by i,
-so that every node obeys Φ_{L,−M} = (−1)^M conj(Φ_LM) and needs 2L+1 real numbers; the powers of i end up as a sign.
+A node couples two nodes to L with a constant real tensor. Where l_a + l_b − L is odd the coupled tensor is multiplied
+by i, so that every node obeys Φ_{L,−M} = (−1)^M conj(Φ_LM) and needs 2L+1 real numbers; the powers of i end up as a
+sign.
 The last coupling, to L = 0, is not a node but a dot product: B = factor · Φ_a·Φ_b.
-All functions of an element are then a sparse bilinear form over nodes, which the kernels walk through left node by left node.
+All functions of an element are then a sparse bilinear form over nodes, which the kernels walk through left node by left
+node.
 """
 
 from __future__ import annotations
@@ -140,7 +142,9 @@ def build_graph(
     tops: list[tuple[int, int, float]] = []
     for _, function in functions:
         rank = len(function.ns)
-        ids = [leaf[species[el], n, l] for el, n, l in zip(function.elements[1:], function.ns, function.ls, strict=True)]
+        ids = [
+            leaf[species[el], n, l] for el, n, l in zip(function.elements[1:], function.ns, function.ls, strict=True)
+        ]
         degrees = [*function.ls, *function.LS]
         powers, sign = [0] * rank, 1  # powers of i carried by each object
         pairs = coupling_tree(rank)
@@ -210,7 +214,9 @@ def _phase(power: int) -> int:
     return {0: 1, 2: -1}[power % 4]
 
 
-def element_functions(potential: Potential, element: str) -> tuple[list[tuple[int, Function]], list[tuple[int, Function]]]:
+def element_functions(
+    potential: Potential, element: str
+) -> tuple[list[tuple[int, Function]], list[tuple[int, Function]]]:
     """(position in the parameter vector of the first density's coefficient, function) of rank 1, and of rank ≥ 2."""
     first, higher = [], []
     for block, where in zip(potential.blocks, potential.block_slices, strict=True):

@@ -49,14 +49,14 @@ class ReferenceEvaluator:
         from pacehpc.metrics import MAXIMA, TERMS, local_sums
 
         kappa, stress = self.loss.kappa, self.loss.stress
-        terms, maxima = np.zeros((fixed_point.LIMBS, len(TERMS)), np.int64), np.zeros(len(MAXIMA))
+        terms, maxima = np.zeros(len(TERMS)), np.zeros(len(MAXIMA))
         total = np.zeros(len(parameters)) if gradient else None
         for batch in _batches(self.structures):
             state = self._forward(batch, parameters)
             energies, forces, virials = self._collect(batch, state)
             per_structure = _sum_rows(_owners(batch.atom_offsets), energies, batch.n_structures)
             batch_terms, batch_maxima = local_sums(batch, per_structure, forces, virials)
-            terms += batch_terms
+            terms += fixed_point.decode(batch_terms)
             maxima = np.maximum(maxima, batch_maxima)
             if total is None:
                 continue
@@ -68,7 +68,7 @@ class ReferenceEvaluator:
                 h = stress * _virial_slopes(batch, virials)
                 tangent += np.einsum("bac,bc->ba", h[state.bond_structure], batch.bond_vector)
             self._add_gradient(batch, state, parameters, a[_owners(batch.atom_offsets)], tangent, total)
-        return Sums.of(terms, maxima, total)
+        return Sums.of(fixed_point.encode(terms), maxima, total)
 
     def predict(self, parameters: np.ndarray) -> Prediction:
         """Atomic energies, forces and virials."""

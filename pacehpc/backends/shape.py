@@ -22,7 +22,7 @@ EMBEDDINGS = {"FinnisSinclairShiftedScaled": 0, "FinnisSinclair": 1}
 
 
 def elementary_basis(radbase: str, nradbase: int) -> np.ndarray:
-    """Matrix (nradbase, J) of g_k = env Σ_j M_kj T_j(x) before cutoffs and normalisation by rcut (SBessel: rc^(3/2) g)."""
+    """Matrix (nradbase, J) of g_k = env Σ_j M_kj T_j(x); of SBessel, rc^(3/2) g_k."""
     if nradbase == 0:
         return np.zeros((0, 0))
     k = np.arange(1, nradbase + 1)
@@ -175,9 +175,7 @@ def shape_header(
     for t, (la, lb, L) in enumerate(couplings):
         tensor = real_coupling(la, lb, L)
         lines.append(f"// {la} x {lb} -> {L}")
-        results = [
-            f"OUT({k}, {_sum(tensor[:, :, k], 'P({0}, {1})')})" for k in range(2 * L + 1)
-        ]
+        results = [f"OUT({k}, {_sum(tensor[:, :, k], 'P({0}, {1})')})" for k in range(2 * L + 1)]
         lines.append(f"#define COUPLING_OUT_{t}(OUT, P) " + " ".join(results))
         lines.append(f"#define COUPLING_LOAD_{t}(LOAD) " + " ".join(f"LOAD({k})" for k in range(2 * L + 1)))
         used = [(i, j) for i in range(2 * la + 1) for j in range(2 * lb + 1) if tensor[i, j].any()]
@@ -190,7 +188,10 @@ def shape_header(
 
 def _sum(values: np.ndarray, factor: str) -> str:
     """Sum of value · factor(index) over the non-zero values."""
-    return " + ".join(f"{float(values[index])!r} * {factor.format(*index)}" for index in _nonzero(values)) or "broadcast(0)"
+    return (
+        " + ".join(f"{float(values[index])!r} * {factor.format(*index)}" for index in _nonzero(values))
+        or "broadcast(0)"
+    )
 
 
 def _nonzero(values: np.ndarray) -> list[tuple[int, ...]]:
