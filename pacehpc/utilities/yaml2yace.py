@@ -26,6 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         output = Path(arguments.output or Path(name).with_suffix(".yace"))
         if output.resolve() == Path(name).resolve():
             raise PacehpcError(f"{name}: is a .yace file already; give a B-basis file (.yaml).")
-        Potential.load(name).export_yace(output)
+        potential = Potential.load(name)
+        potential.export_yace(output)
         print(f"{name} -> {output}")
+        if len({embedding.ndensity for embedding in potential.embeddings.values()}) > 1:
+            print(
+                "  Elements differ in ndensity: use `pair_style pace product`; the recursive evaluator needs them equal"
+            )
     return 0

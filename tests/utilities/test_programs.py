@@ -1,0 +1,153 @@
+"""yaml2yace, corerep, compile and timing through their main functions, and the command that leads to them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from pacehpc import cli
+from pacehpc.potential import Potential
+from pacehpc.utilities import compile as compile_ahead
+from pacehpc.utilities import corerep, timing, yaml2yace
+
+INPUT = """\
+potential:
+  elements: [Al]
+  embeddings: {ALL: {npot: FinnisSinclairShiftedScaled, fs_parameters: [1, 1], ndensity: 1}}
+  bonds: {ALL: {radbase: ChebExpCos, radparameters: [5.25], rcut: 4.0, dcut: 0.01}}
+  functions: {ALL: {nradmax_by_orders: [3, 2], lmax_by_orders: [0, 1]}}
+data: absent.pckl.gzip
+fit: {loss: {kappa: 0.3}}
+backend: {evaluator: cpu}
+"""
+
+
+@pytest.fixture
+def folder(golden, tmp_path, monkeypatch):
+    for name in ("al_chebexpcos", "alni_mixed"):
+        (tmp_path / f"{name}.yaml").write_bytes((golden / "potentials" / f"{name}.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_yaml2yace(folder, capsys):
+    assert yaml2yace.main(["al_chebexpcos.yaml", "alni_mixed.yaml"]) == 0
+    first, second = capsys.readouterr().out.split("alni_mixed.yaml")
+    assert "pace product" in second and "pace product" not in first
+    for name in ("al_chebexpcos", "alni_mixed"):
+        Potential.load(f"{name}.yaml").export_yace("expected")
+        assert (folder / f"{name}.yace").read_bytes() == (folder / "expected").read_bytes()
+    assert yaml2yace.main(["-o", "other.yace", "al_chebexpcos.yaml"]) == 0
+    assert (folder / "other.yace").read_bytes() == (folder / "al_chebexpcos.yace").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["absent.yaml"], "absent.yaml"),
+        (["-o", "x.yace", "al_chebexpcos.yaml", "alni_mixed.yaml"], "one file for 2"),
+        (["x.yace"], "is a .yace file already"),
+    ],
+)
+def test_yaml2yace_mistakes(folder, capsys, argv, message):
+    assert yaml2yace.main(argv) == 1
+    assert message in capsys.readouterr().err
+    assert not (folder / "x.yace").exists()
+
+
+def test_corerep(folder):
+    options = (
+        "--r-in 1.8 --delta-in 0.1 --core-repulsion 1 1 --inner-cutoff-type zbl --rho-core-cut 1 --drho-core-cut 1"
+    )
+    assert corerep.main(["alni_mixed.yaml", "-o", "out.yaml", *options.split()]) == 0
+    before, after = Potential.load("alni_mixed.yaml"), Potential.load("out.yaml")
+    before.set_core_repulsion("ALL", 1.8, 0.1, (1.0, 1.0), 1.0, 1.0, "zbl")
+    assert after.bonds == before.bonds and after.embeddings == before.embeddings
+    assert {bond.r_in for bond in after.bonds.values()} == {1.8}
+    np.testing.assert_array_equal(after.parameters, before.parameters)
+
+
+def test_corerep_of_one_bond(folder, capsys):
+    assert corerep.main(["alni_mixed.yaml", "-o", "out.yaml", "--bond", "AlNi", "--r-in", "1.1"]) == 0
+    assert {pair: bond.r_in for pair, bond in Potential.load("out.yaml").bonds.items()} == {
+        ("Al", "Al"): 1.5, ("Al", "Ni"): 1.1, ("Ni", "Al"): 1.1, ("Ni", "Ni"): 1.5,
+    }  # fmt: skip
+    assert corerep.main(["alni_mixed.yaml", "-o", "two.yaml"]) == 1
+    assert corerep.main(["alni_mixed.yaml", "-o", "two.yaml", "--bond", "AlNi", "--inner-cutoff-type", "zbl"]) == 1
+    assert "same inner_cutoff_type" in capsys.readouterr().err
+    assert not (folder / "two.yaml").exists()
+
+
+@pytest.mark.parametrize("ladder, shapes", [("", 1), ("  ladder_step: 2\n  ladder_type: power_order\n", 4)])
+def test_compile_fills_the_cache(folder, capsys, monkeypatch, ladder, shapes):
+    """Every potential of the fit is prepared; the objective then finds its library there."""
+    (folder / "input.yaml").write_text(
+        INPUT.replace("fit: {loss: {kappa: 0.3}}\n", "fit:\n  loss: {kappa: 0.3}\n" + ladder)
+    )
+    prepared = []
+    monkeypatch.setattr(compile_ahead, "prepare_kernels", lambda *args: prepared.append(args))
+    assert compile_ahead.main([]) == 0
+    target = Potential.build(compile_ahead.load_settings("input.yaml").potential)
+    assert [name for name, _, _ in prepared] == ["cpu"] * len(prepared)
+    assert prepared[-1][1].n_functions == target.n_functions == 9
+    assert (len(prepared) > 1) == (shapes > 1)
+    sizes = [potential.n_functions for _, potential, _ in prepared]
+    assert sizes == sorted(set(sizes))
+    assert "shape" in capsys.readouterr().out
+
+
+def test_compile_leaves_nothing_for_the_fit(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PACEHPC_CACHE", str(tmp_path / "cache"))
+    (folder / "input.yaml").write_text(INPUT)
+    assert compile_ahead.main([]) == 0
+    from pacehpc.backends.compile import compile_library
+    from pacehpc.backends.shape import make_shape
+
+    potential = Potential.build(compile_ahead.load_settings("input.yaml").potential)
+    assert compile_library(make_shape(potential, stress=False).header)[1] == 0.0
+
+
+def test_timing(folder, capsys, monkeypatch):
+    monkeypatch.setattr(timing, "ATOMS", 16)
+    monkeypatch.setattr(timing, "seconds", lambda work: (work(), 1e-3)[1])
+    assert timing.main(["-n", "2", "alni_mixed.yaml"]) == 0
+    text = capsys.readouterr().out
+    rows = [line.split() for line in text.splitlines() if line.endswith("cpu")]
+    assert [row[0] for row in rows] == ["fcc", "bcc"]
+    for row in rows:
+        assert float(row[3]) == float(row[4]) == pytest.approx(1e3 / int(row[1]), abs=0.01)
+    assert timing.processor() in text
+    assert timing.main(["-n", "0", "alni_mixed.yaml"]) == 1
+
+
+def test_crystals_are_solids(golden):
+    """Distances and densities of the timed structures are those of solids, packed as their lattice says."""
+    potential = Potential.load(golden / "potentials" / "alni_mixed.yaml")
+    for lattice, filling in (("fcc", np.pi / 18**0.5), ("bcc", np.pi * 3**0.5 / 8)):
+        atoms = timing.crystal(potential, lattice, np.random.default_rng(0))
+        assert set(atoms.get_chemical_symbols()) == {"Al", "Ni"} and len(atoms) > 150
+        distances = atoms.get_all_distances(mic=True) + 100 * np.eye(len(atoms))
+        neighbours = np.sort(distances, axis=1)[:, : 12 if lattice == "fcc" else 8].mean()
+        assert np.pi / 6 * neighbours**3 * len(atoms) / atoms.get_volume() == pytest.approx(filling, rel=0.1)
+        assert 8 < atoms.get_volume() / len(atoms) < 20
+
+
+def test_subcommands(folder, capsys):
+    """A subcommand wins over a file of its name, which remains available as ./info."""
+    (folder / "info").write_text("not: [yaml")
+    assert cli.main(["info", "alni_mixed.yaml"]) == 0
+    assert "Functions:   326" in capsys.readouterr().out
+    assert cli.main(["yaml2yace", "absent.yaml"]) == 1
+    assert "absent.yaml" in capsys.readouterr().err
+    assert cli.main(["./info"]) == 1
+    assert "not valid YAML" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", cli.SUBCOMMANDS)
+def test_every_subcommand_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        import_module(cli.SUBCOMMANDS[name]).main(["-h"])
+    assert end.value.code == 0
+    assert "usage: pace" in capsys.readouterr().out
