@@ -1,4 +1,4 @@
-"""pacehpc and python-ace in one environment: both bring pace_info and others; `pacehpc info` works whatever happened."""
+"""pacehpc and python-ace in one environment: both bring pace_info and others; `pacehpc info` always works."""
 
 from __future__ import annotations
 
