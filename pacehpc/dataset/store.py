@@ -60,7 +60,7 @@ def write_store(
     """Neighbour lists, references and weights of ``dataset``, written beside ``path`` and renamed.
 
     Args:
-        potential: gives elements and the cutoff of each bond; or one cutoff for all, Angstrom.
+        potential: gives elements and the cutoff of each bond; or one cutoff for all, Angstrom (0: no lists).
         inputs: what `input_hash` gave, kept to recognise the file.
         atom_costs: cost of an atom of each element in units of a bond's (default: shards.ATOM_COST).
     """
@@ -108,6 +108,8 @@ def _spool_bonds(
     """Write the bonds to two scratch files in the order of the data; returns the bonds of each atom."""
     offsets = dataset.atom_offsets
     counts = np.zeros(dataset.n_atoms, np.int64)
+    if not cutoffs.any():
+        return counts
     bar = progress_bar(len(dataset), "neighbour lists")
     first = 0
     while first < len(dataset):

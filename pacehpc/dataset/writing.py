@@ -1,0 +1,141 @@
+"""Data files in every format that is read; the format follows from the name."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from ase.data import chemical_symbols
+
+from pacehpc.dataset.database import ingest
+from pacehpc.dataset.dataset import Dataset
+from pacehpc.dataset.frames import frame_of, write_frame
+from pacehpc.dataset.store import write_store
+from pacehpc.errors import PacehpcError
+
+FORMATS = {
+    "frame": r"\.(pckl|pkl|pickle)(\.(gzip|gz))?$",
+    "extxyz": r"\.(extxyz|xyz)(\.gz)?$",
+    "asedb": r"\.db$",
+    "store": r"\.(h5|hdf5)$",
+}
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """frame, extxyz, asedb or store; raises PacehpcError where the name tells none."""
+    for kind, pattern in FORMATS.items():
+        if re.search(pattern, str(path)):
+            return kind
+    raise PacehpcError(f"{path}: the format is not known from the name; use .pckl.gzip, .extxyz, .xyz.gz, .db or .h5.")
+
+
+def write_data(data: Dataset, path: str | os.PathLike[str], cutoff: float = 0.0, calculator: str = "unknown") -> None:
+    """Write structures as they came from `read_raw`: with the columns that all of them have.
+
+    Args:
+        data: eV, Angstrom; path: .pckl.gzip, .extxyz, .xyz.gz, .db or .h5.
+        cutoff: of the neighbour lists in a store, Angstrom; 0: none. calculator: its name in a database.
+
+    Raises:
+        PacehpcError: an unknown format, or a file that cannot be written.
+    """
+    path, kind = Path(path), format_of(path)
+    try:
+        if kind == "frame":
+            write_frame(raw_frame(data), path)
+        elif kind == "extxyz":
+            _replaced(path, lambda beside: _write_text(data, beside, path.suffix == ".gz"))
+        elif kind == "asedb":
+            _replaced(path, lambda beside: ingest(str(beside), data, calculator))
+        else:
+            write_store(path, _with_reference(_with_given_weights(data)), float(cutoff))
+    except OSError as problem:
+        raise PacehpcError(f"{path}: cannot be written ({problem.strerror or problem}).") from None
+
+
+def raw_frame(data: Dataset) -> pd.DataFrame:
+    """The columns that the data came with, no others."""
+    frame = frame_of(_with_given_weights(data))
+    if not np.isfinite(data.energy_corrected).all():
+        frame = frame.drop(columns=["energy_corrected", "energy_corrected_per_atom"])
+    if "w_energy" not in data.extra:
+        frame = frame.drop(columns=["w_energy", "w_forces"])
+    if "w_factor" in data.extra:
+        frame["w_factor"] = data.extra["w_factor"]
+    return frame
+
+
+def _replaced(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the file and rename, so that a reader never meets half of it."""
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.db")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _with_given_weights(data: Dataset) -> Dataset:
+    if "w_energy" not in data.extra:
+        return data
+    w_energy, w_forces = data.extra["w_energy"], data.extra["w_forces"]
+    return replace(data, w_energy=w_energy, flat_w_forces=w_forces, weighting="columns")
+
+
+def _with_reference(data: Dataset) -> Dataset:
+    if np.isfinite(data.energy_corrected).all():
+        return data
+    if data.energy is None:
+        raise PacehpcError("Some structures have neither 'energy' nor 'energy_corrected'.")
+    zero = {e: 0.0 for e in data.elements} | {"shift": 0.0}
+    return replace(data, energy_corrected=data.energy, reference_energy=zero)
+
+
+def _write_text(data: Dataset, path: Path, packed: bool) -> None:
+    with open(path, "wb") as file:
+        if packed:
+            with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as inner:
+                _write_frames(data, io.TextIOWrapper(inner, encoding="utf-8"))
+        else:
+            _write_frames(data, io.TextIOWrapper(file, encoding="utf-8"))
+
+
+def _numbers(values: np.ndarray) -> str:
+    return " ".join(repr(float(v)) for v in np.ravel(values))
+
+
+def _write_frames(data: Dataset, out: io.TextIOWrapper) -> None:
+    """Extended xyz with all digits, of which ASE keeps eight; keys as `REF_energy`, which ASE leaves alone."""
+    corrected = np.isfinite(data.energy_corrected)
+    weights = data.per_structure(data.extra["w_forces"]) if "w_forces" in data.extra else None
+    forces, bounds = data.forces, data.atom_offsets
+    for s in range(len(data)):
+        keys = [f'pbc="{" ".join("T" if p else "F" for p in data.pbc[s])}"']
+        if data.pbc[s].any() or data.cells[s].any():
+            keys.insert(0, f'Lattice="{_numbers(data.cells[s])}"')
+        if data.energy is not None:
+            keys.append(f"REF_energy={float(data.energy[s])!r}")
+        if corrected[s]:
+            keys.append(f"energy_corrected={float(data.energy_corrected[s])!r}")
+        if data.stress is not None and np.isfinite(data.stress[s]).all():
+            keys.append(f'REF_stress="{_numbers(data.stress[s][[0, 5, 4, 5, 1, 3, 4, 3, 2]])}"')
+        for key in ("w_energy", "w_factor"):
+            if key in data.extra:
+                keys.append(f"{key}={float(data.extra[key][s])!r}")
+        if data.names[s]:
+            keys.append('config_type="' + re.sub(r'["\\\s]', "_", data.names[s]) + '"')
+        columns = "species:S:1:pos:R:3:REF_forces:R:3" + (":w_forces:R:1" if weights is not None else "")
+        a, b = bounds[s], bounds[s + 1]
+        out.write(f"{b - a}\nProperties={columns} {' '.join(keys)}\n")
+        for k, (z, r, f) in enumerate(zip(data.numbers[a:b], data.positions[a:b], forces[s], strict=True)):
+            extra = "" if weights is None else f" {float(weights[s][k])!r}"
+            out.write(f"{chemical_symbols[z]} {_numbers(r)} {_numbers(f)}{extra}\n")
+    out.flush()
+    out.detach()

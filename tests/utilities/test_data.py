@@ -1,0 +1,155 @@
+"""Conversions give back the same numbers, whatever the way through the formats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.io import read
+
+from pacehpc import cli
+from pacehpc.dataset import Dataset, Store
+from pacehpc.dataset.dataset import read_raw
+from pacehpc.errors import PacehpcError
+from pacehpc.utilities import data as data_command
+
+NAMES = ["a.pckl.gzip", "b.extxyz", "c.xyz.gz", "d.db", "e.h5", "f.pkl"]
+FIELDS = ("numbers", "positions", "cells", "pbc", "energy", "flat_forces", "stress")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A frame with all periodicities, some stresses, names and weights."""
+    import pandas as pd
+    from ase import Atoms
+
+    from pacehpc.dataset import write_frame
+
+    random = np.random.default_rng(3)
+    rows = []
+    for k in range(12):
+        n = int(random.integers(1, 6))
+        pbc = [True, True, k % 3 != 1] if k % 3 else [False] * 3
+        grid = np.argwhere(np.ones((2, 2, 2)))[:n] * 2.1 + random.uniform(-0.1, 0.1, (n, 3))
+        atoms = Atoms(random.choice(["Ni", "Al"], n), grid, cell=np.eye(3) * 5.3 if k % 3 else None, pbc=pbc)
+        rows.append([atoms, random.normal(), random.normal(size=(n, 3)), random.normal(size=6) if k % 3 else None])
+    frame = pd.DataFrame(rows, columns=["ase_atoms", "energy", "forces", "stress"])
+    frame["name"] = [f"kind{k % 2}" for k in range(12)]
+    frame["w_energy"] = random.uniform(size=12)
+    frame["w_forces"] = [random.uniform(size=len(a)) for a in frame.ase_atoms]
+    write_frame(frame, tmp_path / "source.pckl.gzip")
+    return tmp_path / "source.pckl.gzip"
+
+
+def assert_same(a, b):
+    for field in FIELDS:
+        np.testing.assert_array_equal(getattr(a, field), getattr(b, field), err_msg=field)
+    assert a.names == b.names
+
+
+def test_through_every_format(source, tmp_path, capsys):
+    first = read_raw(source)
+    before = source
+    for name in NAMES:
+        assert cli.main(["data", "convert", str(before), str(tmp_path / name)]) == 0
+        assert "12 structures" in capsys.readouterr().out
+        assert_same(read_raw(tmp_path / name), first)
+        before = tmp_path / name
+    assert cli.main(["data", "convert", str(tmp_path / "c.xyz.gz"), str(tmp_path / "g.h5")]) == 0
+    for name in [*NAMES[:3], "g.h5"]:
+        for key in ("w_energy", "w_forces"):
+            np.testing.assert_array_equal(read_raw(tmp_path / name).extra[key], first.extra[key])
+
+
+def test_formats_can_be_mixed_and_are_known_by_content(source, tmp_path):
+    for name in ("b.extxyz", "d.db", "e.h5"):
+        cli.main(["data", "convert", str(source), str(tmp_path / name)])
+    hidden = []
+    for k, name in enumerate(["b.extxyz", "d.db", "e.h5", "source.pckl.gzip"]):
+        hidden.append(tmp_path / f"file{k}.dat")
+        (tmp_path / name).rename(hidden[-1])
+    mixed = Dataset.load(hidden, reference_energy=0.0)
+    assert len(mixed) == 48 and mixed.index == list(range(48))
+    np.testing.assert_array_equal(mixed.energy[:12], mixed.energy[36:])
+    assert mixed.weighting == "uniform"  # not all have weights
+
+
+def test_ase_reads_our_extxyz(source, tmp_path):
+    cli.main(["data", "convert", str(source), str(tmp_path / "b.extxyz")])
+    data = read_raw(source)
+    for k, atoms in enumerate(read(tmp_path / "b.extxyz", ":")):
+        np.testing.assert_array_equal(atoms.positions, data.atoms[k].positions)
+        np.testing.assert_array_equal(atoms.arrays["REF_forces"], data.forces[k])
+        assert atoms.info["REF_energy"] == data.energy[k] and atoms.info["config_type"] == f"kind{k % 2}"
+
+
+def test_configured_names(tmp_path):
+    text = '1\nProperties=species:S:1:pos:R:3:f_dft:R:3 e_dft=-1.5 pbc="F F F" w=2.5\nAl 0 0 0 0.1 0.2 0.3\n'
+    (tmp_path / "a.xyz").write_text(text)
+    with pytest.raises(PacehpcError, match="neither a column 'energy'"):
+        read_raw(tmp_path / "a.xyz")
+    keys = {"energy": "e_dft", "forces": "f_dft", "w_factor": "w"}
+    data = read_raw(tmp_path / "a.xyz", keys=keys)
+    assert data.energy == [-1.5] and data.extra["w_factor"] == [2.5]
+    np.testing.assert_array_equal(data.forces[0], [[0.1, 0.2, 0.3]])
+    arguments = [f"{column}={name}" for column, name in keys.items()]
+    assert cli.main(["data", "info", str(tmp_path / "a.xyz"), "--keys", *arguments]) == 0
+
+
+def test_a_single_force_weight_counts_for_all_atoms(tmp_path):
+    frame = '2\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1.5 w_energy=3 w_forces={} pbc="F F F"\n'
+    atoms = "Al 0 0 0 0 0 0\nAl 0 0 2.5 0 0 0\n"
+    (tmp_path / "a.xyz").write_text("".join(frame.format(w) + atoms for w in (1, 3)))
+    data = Dataset.load(tmp_path / "a.xyz", reference_energy=0.0)
+    np.testing.assert_allclose(data.flat_w_forces, [1 / 8, 1 / 8, 3 / 8, 3 / 8])
+    assert data.w_energy.tolist() == [0.5, 0.5]
+
+
+def test_split_is_the_split_of_a_fit(source, tmp_path):
+    from pacehpc.config import load_settings
+    from pacehpc.fit.data import load_data
+
+    train, test = tmp_path / "train.extxyz", tmp_path / "test.pckl.gzip"
+    assert (
+        cli.main(["data", "split", str(source), "--test-size", "0.25", "--seed", "7", "-o", str(train), str(test)]) == 0
+    )
+    overrides = {"data.filename": [str(source)], "data.test_size": 0.25, "data.seed": 7, "data.reference_energy": 0.0}
+    fitted = load_data(load_settings(None, overrides), None, 0.0, None)
+    np.testing.assert_array_equal(read_raw(train).energy, fitted[0].energy)
+    np.testing.assert_array_equal(read_raw(test).energy, fitted[1].energy)
+    with pytest.raises(PacehpcError, match="leaves no train"):
+        data_command.split(read_raw(source), 12, 1)
+
+
+def test_info(source, capsys):
+    data = read_raw(source)
+    assert cli.main(["data", "info", str(source)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{data.n_atoms} (" in shown and "4 clusters" in shown and "kind0 6" in shown and "w_energy" in shown
+    pairs = data_command.shortest_distances(data)
+    smallest = min(a.get_all_distances(mic=True)[np.triu_indices(len(a), 1)].min() for a in data.atoms if len(a) > 1)
+    assert min(pairs.values()) == pytest.approx(smallest, abs=1e-12)
+
+
+def test_a_store_with_lists_is_written_and_serves(source, tmp_path):
+    assert cli.main(["data", "convert", str(source), str(tmp_path / "e.h5"), "--cutoff", "4"]) == 0
+    with Store(tmp_path / "e.h5") as store:
+        assert store.serves(4.0) and not store.serves(4.1) and store.n_bonds > 0
+
+
+def test_ingest_and_mistakes(source, tmp_path, capsys):
+    base = str(tmp_path / "all.db")
+    assert cli.main(["data", "ingest", base, str(source), "--calculator", "DFT"]) == 0
+    assert cli.main(["data", "ingest", base, str(source), "--calculator", "DFT"]) == 0
+    assert len(read_raw(base)) == 24
+    for arguments, message in (
+        (["data", "convert", str(source), "x.what"], "format is not known"),
+        (["data", "convert", str(source), str(source)], "one of the inputs"),
+        (["data", "convert", str(source), str(tmp_path / "no" / "x.xyz")], "cannot be written"),
+        (["data", "convert", str(source), "x.h5", "--cutoff", "nan"], "--cutoff"),
+        (["data", "info", str(source), "--keys", "energy"], "COLUMN=NAME"),
+        (["data", "info", str(source), "--keys", "enrgy=x"], "unknown key"),
+        (["data", "ingest", base, str(source), "--calculator", "a b"], "may hold"),
+        (["data", "info", "absent.xyz"], "not found"),
+    ):
+        assert cli.main(arguments) == 1
+        assert message in capsys.readouterr().err
