@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
+import time
 from collections.abc import Sequence
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pacehpc
 from pacehpc import parallel
+from pacehpc.checkpoint import state as checkpoint
+from pacehpc.checkpoint.files import cannot_write
+from pacehpc.checkpoint.lock import Lock
 from pacehpc.errors import PacehpcError
+from pacehpc.walltime import Stop, find_deadline
+
+_FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 DESCRIPTION = """Fit an atomic cluster expansion (PACE) potential to energies, forces and stresses.
 On several ranks: mpirun -n 16 pacehpc input.yaml
@@ -67,13 +76,17 @@ def parser() -> argparse.ArgumentParser:
     add("-v", "--version", action=_Version, nargs=0, help="show the version")
     add("--no-fit", action="store_true", help="evaluate the potential without fitting")
     add("--no-predict", action="store_true", help="no predictions and figures after the fit")
+    add("--restart", action="store_true", help="go on with an unfinished fit; an error if there is none")
     add("--fresh", action="store_true", help="move the results of an earlier fit aside and start anew")
+    add("--force-restart", action="store_true", help="go on with an unfinished fit although data or settings changed")
+    add("--max-time", metavar="H:MM:SS", help="stop in order (exit code 75) before this time has passed")
     add("--verbose-tf", action="store_true", help="accepted, no meaning here")
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of the command."""
+    started = time.time()
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv and argv[0] in SUBCOMMANDS:
         return _subcommand(SUBCOMMANDS[argv[0]], argv[1:])
@@ -84,6 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.clean:
         rest = [arguments.input] if arguments.input else []
         return _subcommand("pacehpc.utilities.clean", rest) if parallel.launcher_rank() == 0 else 0
+    stop = Stop()
+    stop.install()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         comm = parallel.world()
@@ -92,9 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"ERROR: {error}", file=sys.stderr)
         return 1
     try:
-        return parallel.run(lambda: program(arguments, comm), comm)
+        return parallel.run(lambda: program(arguments, comm, stop, started), comm)
     finally:
         parallel.close_logging()
+        stop.ignore()
 
 
 def _subcommand(module: str, argv: Sequence[str]) -> int:
@@ -105,21 +121,42 @@ def _subcommand(module: str, argv: Sequence[str]) -> int:
         return 1
 
 
-def program(arguments: argparse.Namespace, comm: Any | None) -> int:
-    """Settings, the folder's state, and the fit."""
+def program(arguments: argparse.Namespace, comm: Any | None, stop: Stop, started: float) -> int:
+    """Settings, the folder's state, and the fit; started: seconds since the epoch."""
+    settings = parallel.on_root(lambda: _settings(arguments), comm)
+    lock = Lock(Path.cwd()) if parallel.is_root(comm) and not arguments.dry_run else None
+    parallel.on_root(lambda: lock and lock.acquire(), comm, share=False)
+    try:
+        return _locked(settings, arguments, comm, stop, started, lock)
+    except OSError as error:
+        if error.errno not in _FULL_OR_FORBIDDEN:
+            raise
+        raise cannot_write(Path(error.filename or "."), error) from error
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _locked(
+    settings: Any, arguments: argparse.Namespace, comm: Any | None, stop: Stop, started: float, lock: Lock | None
+) -> int:
     from pacehpc.fit.run import Tasks, run
     from pacehpc.utilities.clean import record
 
-    settings = parallel.on_root(lambda: _settings(arguments), comm)
     prepares = arguments.prepare_data or arguments.query_data
     fits = not (arguments.no_fit or arguments.dry_run or prepares)
-    moved = parallel.on_root(lambda: _clear_way(arguments, fits), comm)
+    moved, resume = parallel.on_root(lambda: _clear_way(arguments, fits), comm, share=False) or (None, None)
     parallel.on_root(lambda: record(Path.cwd(), [arguments.output, arguments.log]), comm)
     parallel.setup_logging(comm, None if arguments.dry_run else arguments.log)
     if moved:
         parallel.log.info("Results of an earlier fit moved to %s", moved)
+    if lock is not None and lock.taken_over:
+        parallel.log.warning("The lock of this folder was left by %s; it is this run's now", lock.taken_over)
     if arguments.verbose_tf:
         parallel.log.info("--verbose-tf: accepted, no meaning here")
+    stop.deadline = parallel.on_root(lambda: find_deadline(arguments.max_time, started=started), comm, share=False)
+    if stop.deadline is not None:
+        parallel.log.info("Time until %s", datetime.fromtimestamp(stop.deadline).isoformat(" ", "seconds"))
     tasks = Tasks(
         fit=not arguments.no_fit,
         predict=not arguments.no_predict,
@@ -128,8 +165,9 @@ def program(arguments: argparse.Namespace, comm: Any | None) -> int:
         query=arguments.query_data,
         rebuild=arguments.rebuild,
         output=arguments.output,
+        force=arguments.force_restart,
     )
-    return run(settings, comm, tasks, input_file=_input_file(arguments))
+    return run(settings, comm, tasks, _input_file(arguments), resume, stop)
 
 
 def _input_file(arguments: argparse.Namespace) -> Path | None:
@@ -154,25 +192,45 @@ def _settings(arguments: argparse.Namespace) -> Any:
     return load_settings(path, overrides, needs=("data",) if prepares else ("data", "potential"))
 
 
-def _clear_way(arguments: argparse.Namespace, fits: bool) -> str | None:
-    """Refuse to overwrite a finished fit; with --fresh move it to a new folder, whose name is returned."""
+def _clear_way(arguments: argparse.Namespace, fits: bool) -> tuple[str | None, dict[str, Any] | None]:
+    """(folder to which --fresh has moved earlier results, checkpoint of the unfinished fit that goes on).
+
+    Raises PacehpcError where a finished fit would be overwritten.
+    """
     from pacehpc.fit.outputs import results_here
 
+    if not fits:
+        return None, None
+    if arguments.fresh and (arguments.restart or arguments.force_restart):
+        raise PacehpcError("--fresh starts anew and --restart goes on: give one of them.")
     found = results_here(Path.cwd(), arguments.output, arguments.log)
-    if not fits or not found:
-        return None
     if arguments.fresh:
-        number = 1
-        while Path(f"previous_{number}").exists():
-            number += 1
-        folder = Path(f"previous_{number}")
-        folder.mkdir()
-        for path in found:
-            path.rename(folder / path.name)
-        return str(folder)
+        if checkpoint.FOLDER.exists():
+            found.append(Path.cwd() / checkpoint.FOLDER)
+        return (_move_aside(found) if found else None), None
+    resume = checkpoint.load(checkpoint.FOLDER)
+    if resume is not None:
+        return None, resume
+    if arguments.restart or arguments.force_restart:
+        raise PacehpcError(
+            f"--restart: there is no unfinished fit here ({checkpoint.FOLDER / checkpoint.STATE} is missing). "
+            "Leave the option out to begin one."
+        )
     if Path(arguments.output).exists():
         raise PacehpcError(
             f"{arguments.output} is already here: this folder holds a finished fit. Use `--fresh`, which moves its "
             "results aside and fits anew, or work in another folder (`-p` goes on from a fitted potential)."
         )
-    return None
+    return None, None
+
+
+def _move_aside(paths: list[Path]) -> str:
+    """The new folder that now holds `paths`; the checkpoint goes last, so that a kill between leaves it whole."""
+    number = 1
+    while Path(f"previous_{number}").exists():
+        number += 1
+    folder = Path(f"previous_{number}")
+    folder.mkdir()
+    for path in paths:
+        path.rename(folder / path.name)
+    return str(folder)

@@ -28,8 +28,7 @@ class Stop:
         self.deadline = deadline
         self.reason = ""
         self._clock = clock
-        self._evaluation = 0.0
-        self._write = 0.0
+        self._longest = 0.0
 
     def install(self) -> None:
         """Let signals ask for a stop; a second SIGINT ends the process at once."""
@@ -46,14 +45,14 @@ class Stop:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         self.reason = self.reason or signal.Signals(number).name
 
-    def learn(self, evaluation: float = 0.0, write: float = 0.0) -> None:
-        """The longest time of an evaluation and of writing a potential, s; the margin before the deadline grows."""
-        self._evaluation, self._write = max(self._evaluation, evaluation), max(self._write, write)
+    def learn(self, seconds: float) -> None:
+        """The time of an evaluation with all that belongs to it, s: the margin before the deadline grows with it."""
+        self._longest = max(self._longest, seconds)
 
     @property
     def margin(self) -> float:
         """Seconds before the deadline at which nothing new is begun."""
-        return MARGIN + 2.0 * self._evaluation + 2.0 * self._write
+        return MARGIN + 2.0 * self._longest
 
     def due(self) -> bool:
         """Whether to stop now."""
@@ -66,7 +65,9 @@ def seconds_of(text: str) -> float:
     """Seconds of h:mm:ss or d-h:mm:ss; raises PacehpcError for others."""
     match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text.strip())
     if match is None:
-        raise PacehpcError(f"--max-time: '{text}' is no time; write hours:minutes:seconds, such as 23:50:00, or 2-12:00:00.")
+        raise PacehpcError(
+            f"--max-time: '{text}' is no time; write hours:minutes:seconds, such as 23:50:00, or 2-12:00:00."
+        )
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 

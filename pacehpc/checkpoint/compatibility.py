@@ -22,11 +22,11 @@ _MEANING = {
     "": ANOTHER_FIT,
     "settings.metadata": HARMLESS,
     "settings.backend": HARMLESS,
+    "settings.backend.memory_limit": ROUNDING,
     "settings.checkpoint": HARMLESS,
     "settings.data.filename": HARMLESS,  # the contents count
     "settings.data.test_filename": ANOTHER_FIT,
     "settings.data.datapath": HARMLESS,
-    "settings.data.config": HARMLESS,
     "settings.potential": ANOTHER_SHAPE,
     "settings.fit.ladder_step": ANOTHER_SHAPE,
     "settings.fit.ladder_type": ANOTHER_SHAPE,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pacehpc.errors import PacehpcError
+
 
 def write_all(descriptor: int, data: bytes, offset: int | None = None) -> None:
     """All of `data` to a file descriptor, at `offset` or at its position; raises OSError, such as a full disk."""
@@ -40,3 +42,11 @@ def sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def cannot_write(path: Path, error: OSError) -> PacehpcError:
+    """What to tell the user of a full disk and the like."""
+    return PacehpcError(
+        f"{path}: cannot be written: {error.strerror or error}. What was written before is whole: make space (or mend "
+        "the cause) and run the same command again, and the fit goes on where it stopped."
+    )

@@ -1,7 +1,7 @@
 """The journal of one minimisation: every evaluation in an append-only file of fixed-size records.
 
     file    magic (8) | length of the header (uint32) | header (JSON) | its digest (8) | records
-    record  number, command, iteration, with gradient (4 × int64) | hash of x (16) | loss | metrics | gradient (float64) | digest (8)
+    record  number, command, iteration, with gradient (int64) | hash of x (16) | loss, metrics, gradient | digest (8)
 
 Digests are keyed with the run and the minimisation, so that records of another file are never taken for this one's.
 A record is one write; a tail that was cut by a kill does not pass its digest and is removed. A deterministic optimizer
@@ -260,4 +260,3 @@ class BestPoint:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-

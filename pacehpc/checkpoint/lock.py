@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pacehpc.checkpoint.files import cannot_write
 from pacehpc.errors import PacehpcError
 
 NAME = "pacehpc.lock"
@@ -59,12 +60,12 @@ class Lock:
         except FileExistsError:
             return False
         except OSError as error:
-            raise PacehpcError(f"{path}: cannot be written: {error.strerror}; check folder, rights and space.") from None
+            raise cannot_write(path, error) from None
         try:
             os.write(descriptor, data)
         except OSError as error:
             path.unlink(missing_ok=True)
-            raise PacehpcError(f"{path}: cannot be written: {error.strerror}; check folder, rights and space.") from None
+            raise cannot_write(path, error) from None
         finally:
             os.close(descriptor)
         return True

@@ -1,4 +1,4 @@
-"""Threads of this process that numbers depend on: BLAS sums differ with their number, and so do an optimizer's steps."""
+"""Threads and libraries that numbers depend on: BLAS sums differ with them, and so do an optimizer's steps."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ import os
 from threadpoolctl import threadpool_info, threadpool_limits
 
 
-def default_blas_threads(ranks_here: int) -> int:
-    """OMP_NUM_THREADS where it is given, else this rank's share of the CPUs that it may use."""
-    return given_threads() or max(1, len(os.sched_getaffinity(0)) // ranks_here)
-
-
-def given_threads() -> int:
-    """OMP_NUM_THREADS, 0 where it says nothing."""
+def kernel_threads() -> int:
+    """Threads of a rank's kernels: OMP_NUM_THREADS, else 1."""
     text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdigit() and int(text) > 0 else 1
 
 
 def set_threads(blas: int, kernels: int) -> None:
-    """Fix the threads of BLAS and of kernels that are loaded from now on, whatever the environment said."""
+    """Fix the threads of BLAS and of the kernels of evaluators made from now on, whatever the environment said."""
     import scipy.linalg.blas  # noqa: F401  a library that is loaded later would not be limited
 
     threadpool_limits(limits=blas, user_api="blas")

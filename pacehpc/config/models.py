@@ -395,6 +395,19 @@ class Backend(Section):
         return self
 
 
+# ---------------------------------------------------------------------------------------------------- checkpoint
+
+
+class Checkpoint(Section):
+    """How an interrupted fit goes on."""
+
+    journal_limit: kinds.MemorySize = Field(
+        20 * 2**30,
+        description="disk space for the evaluations of one minimisation; where they would take more, an interrupted "
+        "fit goes on from its best point instead of exactly",
+    )
+
+
 # ------------------------------------------------------------------------------------------------------ the whole
 
 
@@ -414,6 +427,7 @@ class Settings(Section):
     )
     fit: Fit = Field(default_factory=Fit, description="loss, weights, optimizer and strategy")
     backend: Backend = Field(default_factory=Backend, description="where and how the loss is evaluated")
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="how an interrupted fit goes on")
 
     _notes: list[str] = PrivateAttr(default_factory=list)
     _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)

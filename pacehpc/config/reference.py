@@ -60,6 +60,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("fit.weighting: ExternalWeightingPolicy", models.ExternalWeighting, ""),
     ("backend", models.Backend, ""),
     ("backend.gpu_config", models.GpuConfig, ""),
+    ("checkpoint", models.Checkpoint, ""),
 )
 
 
@@ -112,6 +113,8 @@ def _default(field: FieldInfo) -> str:
         return "–"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if field.annotation is int and value >= 2**30 and value % 2**30 == 0:
+        return f"{value // 2**30} GiB"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

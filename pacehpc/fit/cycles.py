@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pacehpc.fit.optimizers import GRADIENT_FREE, Minimum, minimize
+from pacehpc.fit.progress import Diverged, Evaluations, Interrupted, Progress, Start
 from pacehpc.fit.stopping import CallbackFailed, EarlyStop, call_all
 from pacehpc.objective import GRADIENT, VALUE
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from pacehpc.fit.outputs import Record
     from pacehpc.objective import Objective
     from pacehpc.potential import Potential
+
+log = logging.getLogger("pacehpc")
 
 
 @dataclass
@@ -31,6 +35,10 @@ class FitState:
     """The best of the last finished ladder step; before the first one, the initial potential, or None."""
     best: Minimum | None = None
     """The best of the finished cycles of the running ladder step."""
+    start: Start | None = None
+    """Of the running minimisation; None between minimisations."""
+    forced: bool = False
+    """Data or loss may have changed since: losses have to be made anew."""
     ended: str = field(default="")
     """Why the whole fit ended before its plan; "" while it goes on."""
     failed: bool = False
@@ -65,41 +73,110 @@ def run_cycles(
     state: FitState,
     settings: Settings,
     record: Record,
+    progress: Progress,
     callbacks: Sequence[Callable[..., Any]] = (),
 ) -> None:
-    """All cycles of this ladder step, on the root; leaves the best in `state.best` and `state.potential`."""
+    """All cycles of this ladder step, on the root; leaves the best in `state.best` and `state.potential`.
+
+    With `state.start` set it goes on with that minimisation. Raises Interrupted.
+    """
     fit = settings.fit
     n_radial = sum(c.size for c in objective.potential.radcoefficients.values())
     functions = np.flatnonzero(objective.trainable) >= n_radial
-    state.best = None
-    command = VALUE if fit.optimizer in GRADIENT_FREE else GRADIENT
-    for cycle in range(fit.fit_cycles):
+    first = 0 if state.start is None else state.cycle
+    if state.start is None:
+        state.best = None
+    elif state.forced:
+        _accept_changes(objective, state, progress)
+    for cycle in range(first, fit.fit_cycles):
         state.cycle = cycle
-        x = objective.x
-        if cycle > 0:
-            noise = (fit.noise_relative_sigma, fit.noise_absolute_sigma, fit.randomize_func_coeffs)
-            x = disturb(state.best.x, functions, state.rng, *noise)
+        if state.start is None:
+            x = objective.x
+            if cycle > 0:
+                noise = (fit.noise_relative_sigma, fit.noise_absolute_sigma, fit.randomize_func_coeffs)
+                x = disturb(state.best.x, functions, state.rng, *noise)
+            state.start = Start(x)
+            record.sync()
+            progress.save(state)
         start, elsewhere = time.perf_counter(), objective.evaluation_seconds + record.seconds.get("output", 0.0)
-        minimum = minimize(
-            lambda x: objective.evaluate(x, command),
-            x,
-            fit.optimizer,
-            fit.maxiter,
-            fit.options,
-            _watch(objective, state, settings, record, callbacks),
-        )
+        minimum = _minimise(objective, state, settings, record, progress, callbacks)
         if state.best is None or minimum.loss < state.best.loss:
             state.best = minimum
         wall = time.perf_counter() - start
         elsewhere = objective.evaluation_seconds + record.seconds.get("output", 0.0) - elsewhere
         record.cycle(objective, state, minimum, max(wall - elsewhere, 0.0) / wall)
+        state.start = None
         if state.ended:
             break
     state.potential = objective.potential_at(state.best.x)
 
 
+def _accept_changes(objective: Objective, state: FitState, progress: Progress) -> None:
+    """After `--force-restart`: go on from the best point; losses of before are not comparable."""
+    command = VALUE
+    evaluations = progress.evaluations(objective, state, command, 0)
+    state.start = evaluations.best_start(state.start)
+    evaluations.close()
+    if state.best is not None:
+        loss, _, metrics = objective.evaluate(state.best.x, command)
+        state.best = replace(state.best, loss=loss, metrics=metrics)
+    state.forced = False
+    progress.save(state)
+
+
+def _minimise(
+    objective: Objective,
+    state: FitState,
+    settings: Settings,
+    record: Record,
+    progress: Progress,
+    callbacks: Sequence[Callable[..., Any]],
+) -> Minimum:
+    """The running minimisation: answered from its journal as far as that goes, else from its best point."""
+    fit = settings.fit
+    command = VALUE if fit.optimizer in GRADIENT_FREE else GRADIENT
+    while True:
+        evaluations = progress.evaluations(objective, state, command, fit.maxiter)
+        if evaluations.journal is None and evaluations.best.point is not None:
+            state.start = evaluations.best_start(state.start)
+            log.warning("There is no journal: the minimisation goes on from its best point, not bit for bit")
+            progress.save(state)
+            evaluations.close()
+            continue
+        start = state.start
+        try:
+            minimum = minimize(
+                evaluations,
+                start.x,
+                fit.optimizer,
+                max(fit.maxiter - start.iteration, 0),
+                fit.options,
+                _watch(objective, evaluations, state, settings, record, callbacks),
+            )
+            return replace(
+                minimum,
+                n_iterations=minimum.n_iterations + start.iteration,
+                n_evaluations=minimum.n_evaluations + start.evaluations,
+            )
+        except Diverged:
+            log.warning(
+                "The optimizer no longer takes the path of the journal after %d evaluations (another machine, BLAS or "
+                "version): the minimisation goes on from its best point, not bit for bit",
+                evaluations.count,
+            )
+            state.start = evaluations.best_start(start)
+            progress.save(state)
+        except Interrupted:
+            if evaluations.best.point is not None:
+                record.interim(objective, state, evaluations.best.point.x)
+            raise
+        finally:
+            evaluations.close()
+
+
 def _watch(
     objective: Objective,
+    evaluations: Evaluations,
     state: FitState,
     settings: Settings,
     record: Record,
@@ -112,10 +189,15 @@ def _watch(
         for threshold in (fit.min_relative_train_loss_per_iter, fit.min_relative_test_loss_per_iter)
     )
 
-    def on_iteration(x: np.ndarray, metrics: dict[str, float], iteration: int, evaluations: int) -> bool:
+    start = state.start
+
+    def on_iteration(x: np.ndarray, metrics: dict[str, float], iteration: int, count: int) -> bool:
+        iteration += start.iteration
+        evaluations.iteration = iteration
         shown = iteration % settings.backend.display_step == 0
-        test = objective.evaluate_test(x) if shown and "test" in objective.shards else None
-        record.iteration(objective, state, x, iteration, evaluations, metrics, test, shown)
+        quiet = evaluations.replaying
+        test = evaluations.test(x) if shown and "test" in objective.shards else None
+        record.iteration(objective, state, x, iteration, count + start.evaluations, metrics, test, shown, quiet)
         stop = False
         if train_stop is not None and train_stop.update(iteration, metrics["loss"]):
             record.say(f"Early stop: the loss fell by less than {train_stop.threshold:g} per iteration")
@@ -135,8 +217,6 @@ def _watch(
                     state.ended = "a callback asked to stop"
             except CallbackFailed as error:
                 state.ended, state.failed = f"callback {error} raised", True
-        if objective.stop_requested:
-            state.ended = "a stop was requested"
         return stop or bool(state.ended)
 
     return on_iteration

@@ -81,16 +81,18 @@ class Record:
     folder: Path
     seconds: Seconds
     _start: float = field(default_factory=time.perf_counter)
-    _minimisation: float = 0.0  # when the running minimisation began
+    _minimisation: tuple[int, int, int, float] = (-1, -1, 0, 0.0)  # the running one: its first iteration here, and when
     _interim: float = 0.0  # seconds spent on interim potentials
     _interim_cost: float = 0.0  # of the last one
     _tables: dict[str, tables.MetricsTable] = field(default_factory=dict)
     _seen: tuple[float, int] = (0.0, 0)  # seconds and number of evaluations at the last iteration
+    resumed: bool = False
+    """Tables go on; else they begin anew."""
 
     def __post_init__(self) -> None:
-        """Tables begin anew."""
-        for name in TABLES:
-            (self.folder / f"{name}.txt").unlink(missing_ok=True)
+        if not self.resumed:
+            for name in TABLES:
+                (self.folder / f"{name}.txt").unlink(missing_ok=True)
 
     def say(self, text: str) -> None:
         """A line in the log."""
@@ -106,17 +108,27 @@ class Record:
         metrics: Mapping[str, float],
         test: Mapping[str, float] | None,
         shown: bool,
+        quiet: bool = False,
     ) -> None:
-        """Lines, table rows and interim potential of an iteration; `shown`: one of every display_step."""
+        """Lines, table rows and interim potential of an iteration; `shown`: one of every display_step.
+
+        quiet: replayed, so that only rows that a kill has prevented are written.
+        """
         with self.seconds.spent_on("output"):
+            if quiet:
+                if shown:
+                    self._row("metrics", state, iteration, metrics)
+                if test is not None:
+                    self._row("test_metrics", state, iteration, test)
+                return
             per_atom = self._seconds_per_atom(objective)
             log.info("%s", lines.iteration_line(iteration, evaluations, metrics, per_atom))
-            if iteration == 0:
-                self._minimisation = time.perf_counter()
+            if self._minimisation[:2] != (state.ladder_step, state.cycle):
+                self._minimisation = (state.ladder_step, state.cycle, iteration, time.perf_counter())
             if shown:
                 log.info("%s", lines.errors_block(iteration, metrics, per_atom))
-                if iteration > 0:
-                    each = (time.perf_counter() - self._minimisation) / iteration
+                if iteration > self._minimisation[2]:
+                    each = (time.perf_counter() - self._minimisation[3]) / (iteration - self._minimisation[2])
                     left = timedelta(seconds=round(each * (self.settings.fit.maxiter - iteration)))
                     log.info("At most %s left of this minimisation (%.3g s per iteration)", left, each)
                 self._row("metrics", state, iteration, metrics)
@@ -159,6 +171,16 @@ class Record:
             self._row("ladder_metrics", state, state.best.n_iterations, state.best.metrics)
             if test is not None:
                 self._row("test_ladder_metrics", state, state.best.n_iterations, test)
+
+    def interim(self, objective: Objective, state: FitState, x: np.ndarray) -> None:
+        """The potential at x as the current one of this cycle."""
+        with self.seconds.spent_on("output"):
+            self._save_interim(objective, state, x)
+
+    def sync(self) -> None:
+        """Bring the tables to the disk, before a checkpoint says that their rows are behind us."""
+        for table in self._tables.values():
+            table.sync()
 
     def _save_interim(self, objective: Objective, state: FitState, x: np.ndarray) -> None:
         start = time.perf_counter()

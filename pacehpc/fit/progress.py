@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pacehpc.checkpoint import state as checkpoint
+from pacehpc.checkpoint.files import cannot_write
 from pacehpc.checkpoint.journal import BestPoint, Evaluation, Journal, Point, hash_of, record_bytes
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.optimizers import Minimum
-from pacehpc.objective import TEST
+from pacehpc.objective import GRADIENT, TEST
 
 if TYPE_CHECKING:
     from pacehpc.fit.cycles import FitState
@@ -83,8 +84,6 @@ class Progress:
 
     def evaluations(self, objective: Objective, state: FitState, command: int, maxiter: int) -> Evaluations:
         """The objective of this minimisation with its journal; sets `state.start` where that has to change."""
-        from pacehpc.objective import GRADIENT
-
         n = len(objective.x)
         if len(state.start.x) != n:
             raise PacehpcError(
@@ -132,8 +131,7 @@ class Evaluations:
         index = [] if journal is None else journal.index
         self._train = [k for k, (recorded, _) in enumerate(index) if recorded != TEST]
         self._test = {key: k for k, (recorded, key) in enumerate(index) if recorded == TEST}
-        self._began = time.perf_counter()
-        self.stopped_here = False
+        self._began = self._last_end = time.perf_counter()
 
     @property
     def replaying(self) -> bool:
@@ -155,6 +153,7 @@ class Evaluations:
                 raise Diverged
             self.count += 1
             if self.count == len(self._train):
+                self._last_end = time.perf_counter()
                 log.info(
                     "Replayed %d evaluations of the journal in %.2f s, up to iteration %d",
                     self.count,
@@ -173,12 +172,8 @@ class Evaluations:
             return self.journal.read(self._test[key]).metrics
         return self._evaluate(x, key, TEST)[2]
 
-    def _evaluate(
-        self, x: np.ndarray, key: bytes, command: int
-    ) -> tuple[float, np.ndarray | None, dict[str, float]]:
-        start = time.perf_counter()
+    def _evaluate(self, x: np.ndarray, key: bytes, command: int) -> tuple[float, np.ndarray | None, dict[str, float]]:
         loss, gradient, metrics = self.objective.evaluate(x, command)
-        seconds = time.perf_counter() - start
         try:
             if self.journal is not None:
                 self.journal.append(Evaluation(command, self.iteration, key, loss, metrics, gradient))
@@ -188,8 +183,10 @@ class Evaluations:
                 self.best.update(x, loss, self.iteration, self._before + self.count)
         except OSError as error:
             raise cannot_write(self.best.path.parent, error) from error
+        now = time.perf_counter()
         if self.stop is not None:
-            self.stop.learn(evaluation=seconds)
+            self.stop.learn(now - self._last_end)  # with all that lies between two evaluations
+        self._last_end = now
         if self.objective.stop_requested:
             raise Interrupted
         return loss, gradient, metrics
@@ -208,14 +205,6 @@ class Evaluations:
                 raise cannot_write(self.journal.path, error) from error
             self.journal.close()
         self.best.close()
-
-
-def cannot_write(path: Path, error: OSError) -> PacehpcError:
-    """What to tell the user of a full disk and the like."""
-    return PacehpcError(
-        f"{path}: cannot be written: {error.strerror or error}. What was written before is whole: make space (or mend "
-        "the cause) and run the same command again, and the fit goes on where it stopped."
-    )
 
 
 def size_text(n: float) -> str:

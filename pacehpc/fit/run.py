@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,16 +14,21 @@ import numpy as np
 from ase.data import atomic_numbers, covalent_radii
 
 from pacehpc import backends, parallel
+from pacehpc.checkpoint.state import FOLDER
+from pacehpc.checkpoint.threads import set_threads
 from pacehpc.errors import PacehpcError
 from pacehpc.fit import outputs
 from pacehpc.fit.cycles import FitState, run_cycles
 from pacehpc.fit.data import log_balance, nearest_distances, prepare, queried, read_shard, shortest_bonds
 from pacehpc.fit.dry_run import dry_run
 from pacehpc.fit.optimizers import check_memory
+from pacehpc.fit.progress import Interrupted, Progress, restore
 from pacehpc.fit.resources import backend_options, check_gpu
+from pacehpc.fit.resume import describe, new_header, old_header, origin
 from pacehpc.fit.stopping import load_callbacks
 from pacehpc.objective import LOSS_KEYS, Objective, Shard
 from pacehpc.potential import Potential, ladder_start, next_ladder_potential, trainable_mask
+from pacehpc.walltime import UNFINISHED, Stop
 
 if TYPE_CHECKING:
     from pacehpc.config.models import Settings
@@ -45,6 +51,8 @@ class Tasks:
     rebuild: bool = False
     """Prepare the data anew."""
     output: str = "output_potential.yaml"
+    force: bool = False
+    """Go on with an unfinished fit although data or settings have changed."""
 
 
 @dataclass
@@ -61,20 +69,44 @@ class Plan:
     metadata: dict[str, str]
 
 
-def run(settings: Settings, comm: Any | None, tasks: Tasks, input_file: Path | None = None) -> int:
-    """The exit code of a run by all ranks together, in the working directory."""
+def run(
+    settings: Settings,
+    comm: Any | None,
+    tasks: Tasks,
+    input_file: Path | None = None,
+    resume: Mapping[str, Any] | None = None,
+    stop: Stop | None = None,
+) -> int:
+    """The exit code of a run by all ranks together, in the working directory.
+
+    resume: the checkpoint of the unfinished fit that goes on; on the root. stop: asked on every rank.
+    """
     seconds = outputs.Seconds()
     root = parallel.is_root(comm)
     hosts = parallel.hosts(comm)
-    parallel.share_cores(comm)
+    blas_threads = parallel.share_cores(comm)
+    processors = parallel.gather(outputs.processor(), comm)
     if root:
         outputs.log_start(settings, hosts)
     if tasks.prepare:
         parallel.on_root(lambda: _prepare_alone(settings, tasks), comm, share=False)
         return 0
     check_gpu(settings, comm)
+    progress, forced = None, False
+    if tasks.fit and not tasks.dry_run:
+
+        def opened() -> tuple[dict[str, Any], bool]:
+            now = origin(settings, processors)
+            if resume is None:
+                return new_header(now, blas_threads), False
+            log.info("%s", describe(resume, FOLDER))
+            return old_header(resume, now, blas_threads, tasks.force)
+
+        header, forced = parallel.on_root(opened, comm)
+        set_threads(**header["threads"])
+        progress = Progress(FOLDER, header, settings.checkpoint.journal_limit, stop)
     with seconds.spent_on("data"):
-        plan = parallel.on_root(lambda: _plan(settings, tasks, input_file), comm, share=False)
+        plan = parallel.on_root(lambda: _plan(settings, tasks, input_file, progress), comm, share=False)
         if tasks.dry_run:
             if root:
                 dry_run(settings, plan, len(hosts))
@@ -95,7 +127,22 @@ def run(settings: Settings, comm: Any | None, tasks: Tasks, input_file: Path | N
 
     potential, rank_seconds, code, iteration = target, np.zeros(parallel.size_of(comm)), 0, 0
     if tasks.fit:
-        state, rank_seconds = _fit(settings, comm, plan, shards, seconds)
+        # not the stream that made the initial coefficients
+        state = FitState(np.random.default_rng([settings.seed, 1]), potential=plan.start if root else None)
+        if root and resume is not None:
+            restore(state, resume)
+            state.forced = forced
+        finished = parallel.broadcast(root and resume is not None and resume["stage"] == "finish", comm)
+        if not finished:
+            record = outputs.Record(settings, Path.cwd(), seconds, resumed=resume is not None) if root else None
+            rank_seconds = _fit(settings, comm, plan, state, record, progress, shards, seconds)
+            if rank_seconds is None:
+                if root:
+                    _say_stopped(stop)
+                return UNFINISHED
+            parallel.on_root(lambda: _fitted(record, progress, state), comm, share=False)
+        else:
+            rank_seconds = np.zeros(parallel.size_of(comm))
         potential = parallel.broadcast(state.potential if root else None, comm)
         code = parallel.broadcast(int(state.failed), comm)
         iteration = state.best.n_iterations if root else 0
@@ -103,8 +150,26 @@ def run(settings: Settings, comm: Any | None, tasks: Tasks, input_file: Path | N
             potential = with_zbl(potential, shortest_bonds(shards["train"], potential, comm))
     _finish(settings, comm, tasks, plan, shards, potential, iteration, seconds)
     if root:
+        if progress is not None:
+            progress.done()
         outputs.log_times(seconds, rank_seconds)
     return code
+
+
+def _fitted(record: outputs.Record, progress: Progress, state: FitState) -> None:
+    record.sync()
+    progress.save(state, "finish")
+
+
+def _say_stopped(stop: Stop | None) -> None:
+    reason = (stop.reason if stop is not None else "") or "another rank"
+    log.warning("Stopped in order (%s). The fit is unfinished: the same command goes on with it", reason)
+
+
+def _stop_agreed(stop: Stop | None, comm: Any | None) -> bool:
+    """Whether any rank was asked to stop."""
+    mine = np.array([float(stop is not None and stop.due())])
+    return bool(parallel.allreduce_sum(mine, comm)[0] > 0)
 
 
 def _prepare_alone(settings: Settings, tasks: Tasks) -> None:
@@ -121,9 +186,9 @@ def _prepare_alone(settings: Settings, tasks: Tasks) -> None:
     log.info("Prepared: %s", ", ".join(map(str, stores.values())))
 
 
-def _plan(settings: Settings, tasks: Tasks, input_file: Path | None) -> Plan:
+def _plan(settings: Settings, tasks: Tasks, input_file: Path | None, progress: Progress | None) -> Plan:
     """Read and check everything that the user gives."""
-    started = datetime.now()
+    started = datetime.now() if progress is None else datetime.fromisoformat(progress.header["starttime"])
     rng = np.random.default_rng(settings.seed)
     section = settings.potential
     target = Potential.build(section, rng=rng)
@@ -149,33 +214,46 @@ def _plan(settings: Settings, tasks: Tasks, input_file: Path | None) -> Plan:
 
 
 def _fit(
-    settings: Settings, comm: Any | None, plan: Plan | None, shards: dict[str, Shard], seconds: outputs.Seconds
-) -> tuple[FitState, np.ndarray]:
-    """All ladder steps and cycles; the root's state holds the fitted potential."""
+    settings: Settings,
+    comm: Any | None,
+    plan: Plan | None,
+    state: FitState,
+    record: outputs.Record | None,
+    progress: Progress,
+    shards: dict[str, Shard],
+    seconds: outputs.Seconds,
+) -> np.ndarray | None:
+    """All ladder steps and cycles; the root's state holds the fitted potential. Seconds of each rank, None if stopped.
+
+    plan and record: on the root.
+    """
     root = parallel.is_root(comm)
-    rng = np.random.default_rng([settings.seed, 1])  # not the stream that made the initial coefficients
-    state = FitState(rng, potential=plan.start if root else None)
-    record = outputs.Record(settings, Path.cwd(), seconds) if root else None
     rank_seconds = np.zeros(parallel.size_of(comm))
-    while True:
+    interrupted = _stop_agreed(progress.stop, comm)
+    while not interrupted:
         potential = parallel.on_root(lambda: _next_potential(settings, plan, state), comm)
         if potential is None:
-            return state, rank_seconds
+            return rank_seconds
         with seconds.spent_on("compile"):
-            objective = make_objective(settings, comm, potential, shards)
+            objective = make_objective(settings, comm, potential, shards, stop=progress.stop)
         if root:
             outputs.log_objective(objective)
             before = seconds.get("output", 0.0)
-            with seconds.spent_on("optimizer"):
-                run_cycles(objective, state, settings, record, plan.callbacks)
-                record.ladder(objective, state)
+            try:
+                with seconds.spent_on("optimizer"):
+                    run_cycles(objective, state, settings, record, progress, plan.callbacks)
+                    record.ladder(objective, state)
+            except Interrupted:
+                interrupted = True
             seconds["evaluation"] = seconds.get("evaluation", 0.0) + objective.evaluation_seconds
             seconds["optimizer"] -= objective.evaluation_seconds + seconds.get("output", 0.0) - before
             objective.close()
         else:
             objective.serve()
+        interrupted = parallel.broadcast(interrupted, comm)
         rank_seconds += objective.rank_seconds
         state.ladder_step += 1
+    return None
 
 
 def _next_potential(settings: Settings, plan: Plan, state: FitState) -> Potential | None:
@@ -196,7 +274,12 @@ def _next_potential(settings: Settings, plan: Plan, state: FitState) -> Potentia
 
 
 def make_objective(
-    settings: Settings, comm: Any | None, potential: Potential, shards: dict[str, Shard], virials: bool = False
+    settings: Settings,
+    comm: Any | None,
+    potential: Potential,
+    shards: dict[str, Shard],
+    virials: bool = False,
+    stop: Stop | None = None,
 ) -> Objective:
     """The objective of these settings on all ranks; virials: predict them, too, where the loss does not need them."""
     loss = settings.fit.loss
@@ -211,6 +294,7 @@ def make_objective(
         comm=comm,
         trainable=trainable_mask(potential, settings.fit.trainable_parameters),
         test=shards.get("test"),
+        stop=None if stop is None else stop.due,
         **options,
     )
 

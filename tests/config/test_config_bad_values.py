@@ -178,6 +178,8 @@ BAD = [
     ("backend.gpu_config.gpu_ind", -1, "backend.evaluator is cuda", {"backend.evaluator": "cuda"}),
     ("backend.gpu_config.mem_limit", -1, NOT_NEGATIVE, {}),
     ("backend.memory_limit", "lots", "a size such as 8 GiB", {}),
+    ("checkpoint", 5, "must hold keys and values", {}),
+    ("checkpoint.journal_limit", "none", "a size such as 8 GiB", {}),
     ("backend.imagetype", "jpg", "must be png, pdf or svg", {}),
     ("backnd", {}, "did you mean `backend`?", {}),
 ]

@@ -1,0 +1,129 @@
+"""Whether and how an unfinished fit of this folder goes on."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy
+
+import pacehpc
+from pacehpc import backends
+from pacehpc.checkpoint.compatibility import ANOTHER_FIT, ANOTHER_SHAPE, HARMLESS, ROUNDING, content_hash, differences
+from pacehpc.checkpoint.threads import blas_libraries, kernel_threads
+from pacehpc.dataset.files import find_file
+from pacehpc.errors import PacehpcError
+
+if TYPE_CHECKING:
+    from pacehpc.config.models import Settings
+
+log = logging.getLogger("pacehpc")
+
+
+def origin(settings: Settings, processors: Sequence[str]) -> dict[str, Any]:
+    """What the numbers of a fit depend on; processors: the CPU model of each rank."""
+    given = settings.data
+    names = [*(given.filename or []), *(given.test_filename or [])]
+    if settings.fit.weighting is not None and hasattr(settings.fit.weighting, "filename"):
+        names.append(settings.fit.weighting.filename)
+    return {
+        "settings": settings.model_dump(mode="json", by_alias=True),
+        "data": content_hash(find_file(name, given.datapath) for name in names),
+        "potential files": content_hash(_potential_files(settings.potential)),
+        "ranks": len(processors),
+        "backend": backends.resolve(settings.backend.evaluator),
+        "processors": sorted(set(processors)),
+        "versions": {
+            "pacehpc": pacehpc.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            **blas_libraries(),
+        },
+    }
+
+
+def _potential_files(section: Any) -> list[Path]:
+    if isinstance(section, str):
+        return [Path(section)]
+    if not isinstance(section, Mapping):
+        return []
+    names = [section.get("filename"), *_listed(section.get("initial_potential"))]
+    return [Path(name) for name in names if isinstance(name, str) and Path(name).exists()]
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def new_header(now: Mapping[str, Any], blas_threads: int) -> dict[str, Any]:
+    """What every checkpoint of a new fit says."""
+    return {
+        "run": uuid.uuid4().hex,
+        "starttime": datetime.now().isoformat(timespec="seconds"),
+        "origin": dict(now),
+        "threads": {"blas": blas_threads, "kernels": kernel_threads()},
+    }
+
+
+def old_header(
+    body: Mapping[str, Any], now: Mapping[str, Any], blas_threads: int, force: bool
+) -> tuple[dict[str, Any], bool]:
+    """(header of the resumed fit, whether its journal has to be left) after a comparison with what it began with.
+
+    Raises PacehpcError, naming what changed, where going on would give something else than was asked for.
+    """
+    found = differences(body["origin"], now)
+    shape, other, rounding, harmless = (
+        [d for d in found if d.meaning == meaning] for meaning in (ANOTHER_SHAPE, ANOTHER_FIT, ROUNDING, HARMLESS)
+    )
+    for difference in harmless:
+        log.info("Changed since, without effect on the numbers: %s", difference)
+    if shape or (other and not force):
+        what = "\n".join(f"  {difference}" for difference in [*shape, *other])
+        ways = "bring the old ones back, or start anew with `--fresh`, which moves the old state aside"
+        if shape:
+            ways += (
+                "; interim_potential_*.yaml from there can be given as potential.initial_potential. The parameters "
+                "are others now, so that `--force-restart` cannot help"
+            )
+        else:
+            ways += ", or go on from the best point so far with what is there now: `--force-restart`"
+        raise PacehpcError(
+            f"This folder holds an unfinished fit, and since it began these have changed:\n{what}\nTo go on: {ways}."
+        )
+    for difference in other:
+        log.warning("Changed since, accepted by --force-restart: %s", difference)
+    for difference in rounding:
+        log.warning(
+            "Changed since: %s. The fit goes on from where it was; its numbers agree to round-off, not bit for bit",
+            difference,
+        )
+    threads = body["threads"]
+    if (threads["blas"], threads["kernels"]) != (blas_threads, kernel_threads()):
+        log.info(
+            "Threads as before, whatever OMP_NUM_THREADS says now: %d of BLAS, %d of the kernels of each rank",
+            threads["blas"],
+            threads["kernels"],
+        )
+    header = {key: body[key] for key in ("run", "starttime", "origin", "threads")}
+    if found:
+        header["origin"] = dict(now)
+    return header, bool(other)
+
+
+def describe(body: Mapping[str, Any], folder: Path) -> str:
+    """What was found, in a line."""
+    if body["stage"] == "finish":
+        return "Found a fit whose minimisations are finished: predictions and the final files are made"
+    start = body["start"]
+    return (
+        f"Found an unfinished fit, begun {body['starttime']}, in {folder}: it goes on in ladder step "
+        f"{body['ladder_step']}, cycle {body['cycle']} ({len(start['x'])} trainable parameters)"
+    )
