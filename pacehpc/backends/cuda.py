@@ -1,0 +1,657 @@
+"""The cuda backend: the kernels of kernels/evaluate.cu on one GPU, through CuPy's RawModule.
+
+Everything but the parameters stays on the device: bonds, moments where they fit, targets. An evaluation uploads the
+coefficients, queues the kernels of all batches without waiting, and downloads one buffer [terms | maxima | gradient].
+Sums have a fixed order, so the same rank on the same data gives the same bits every time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pacehpc import fixed_point, metrics
+from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
+from pacehpc.backends.layout import make_layout
+from pacehpc.backends.shape import EMBEDDINGS, Coefficients, bond_type_record, make_shape
+from pacehpc.backends.source import LANES, cuda_source, record
+from pacehpc.errors import PacehpcError
+from pacehpc.potential import Potential
+
+log = logging.getLogger("pacehpc")
+
+MEMORY_FRACTION = 0.9  # of the memory that is free at the start, less what other ranks on the device get
+BLOCK, MOMENT_BLOCK = 128, 256  # threads
+FORCE_WARPS = 8  # as in evaluate.cu
+BLOCKS_PER_MULTIPROCESSOR = 16
+ROW_BYTES = 256 * 2**20  # most that the rows of gradient sums may take
+MAX_ROWS = 1024
+ROWS_AT_ONCE = 32  # as in evaluate.cu
+N_TERMS, N_MAXIMA = len(metrics.TERMS), 4  # the last of metrics.MAXIMA, too_large, is made on the host
+BOND_RECORD = 8
+
+
+@dataclass(frozen=True)
+class Device:
+    """One GPU as the log lists it; memory in bytes, versions as CUDA's numbers (12090 is 12.9)."""
+
+    index: int
+    name: str
+    uuid: str
+    free_memory: int
+    total_memory: int
+    driver: int
+    runtime: int
+
+    def __str__(self) -> str:
+        free, total = self.free_memory / 2**30, self.total_memory / 2**30
+        versions = f"driver CUDA {_version(self.driver)}, runtime {_version(self.runtime)}"
+        return f"GPU {self.index} {self.name} {self.uuid}, {free:.1f} of {total:.1f} GiB free, {versions}"
+
+
+class CudaUnavailable(PacehpcError):
+    """Why CUDA cannot be used; `present` is whether there is a device at all."""
+
+    def __init__(self, message: str, present: bool) -> None:
+        super().__init__(message)
+        self.present = present
+
+
+def load_cupy() -> Any:
+    """The cupy module, checked to have a device, a sufficient driver and NVRTC.
+
+    Raises CudaUnavailable with the reason.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        raise CudaUnavailable(
+            f"backend 'cuda' needs CuPy, which cannot be imported ({error}): pip install 'pacehpc[cuda12]' or "
+            "'pacehpc[cuda13]', whichever CUDA version the driver supports (nvidia-smi shows it).",
+            _device_files(),
+        ) from None
+    runtime = cupy.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        if "InsufficientDriver" in str(error) and _device_files():
+            raise CudaUnavailable(
+                f"backend 'cuda': the driver is too old for this CuPy ({error}): install the CuPy of an older CUDA "
+                "(pacehpc[cuda12]) or a newer driver.",
+                True,
+            ) from None
+        raise CudaUnavailable(f"backend 'cuda': no CUDA device can be used here ({error}).", _device_files()) from None
+    if count == 0:
+        raise CudaUnavailable("backend 'cuda': no CUDA device is visible (see nvidia-smi, CUDA_VISIBLE_DEVICES).", False)
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except Exception as error:
+        raise CudaUnavailable(
+            f"backend 'cuda' compiles its kernels with NVRTC, which cannot be loaded ({error}): pip install "
+            "nvidia-cuda-nvrtc-cu12 (CUDA 12) or nvidia-cuda-nvrtc (CUDA 13), or load the cluster's CUDA module.",
+            True,
+        ) from None
+    return cupy
+
+
+def _device_files() -> bool:
+    """Whether the machine has an NVIDIA device, seen without CUDA."""
+    from pathlib import Path
+
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def device_count() -> int:
+    """Visible devices (CUDA_VISIBLE_DEVICES respected). Raises CudaUnavailable."""
+    return load_cupy().cuda.runtime.getDeviceCount()
+
+
+def describe(index: int) -> Device:
+    """Name, UUID, memory and versions of a visible device. Raises CudaUnavailable."""
+    cupy = load_cupy()
+    runtime = cupy.cuda.runtime
+    properties = runtime.getDeviceProperties(index)
+    raw = bytes(properties.get("uuid") or b"")
+    text = raw.hex()
+    uuid = "GPU-" + "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:])) if raw else "(no UUID)"
+    name = properties["name"]
+    with cupy.cuda.Device(index) as device:
+        free, total = device.mem_info
+    return Device(
+        index=index,
+        name=name.decode() if isinstance(name, bytes) else str(name),
+        uuid=uuid,
+        free_memory=free,
+        total_memory=total,
+        driver=runtime.driverGetVersion(),
+        runtime=runtime.runtimeGetVersion(),
+    )
+
+
+def prepare(potential: Potential, loss: LossWeights, device: int = 0) -> None:
+    """Compile the kernels of a potential into CuPy's cache (CUPY_CACHE_DIR)."""
+    cupy = load_cupy()
+    with cupy.cuda.Device(device):
+        _module(cupy, make_shape(potential, stress=loss.stress > 0).header).get_function("sizes")
+
+
+def _module(cupy: Any, header: str) -> Any:
+    return cupy.RawModule(code=cuda_source(header), options=("-std=c++17",), backend="nvrtc")
+
+
+class CudaEvaluator:
+    """Loss, gradient and predictions of one rank's structures on one GPU."""
+
+    name = "cuda"
+
+    def __init__(
+        self,
+        potential: Potential,
+        structures: Structures,
+        loss: LossWeights,
+        device: int | None = None,
+        local_rank: int = 0,
+        ranks_per_node: int = 1,
+        memory_limit: int = 0,
+        batch_bytes: int | None = None,
+        store_moments: bool | None = None,
+        virials: bool | None = None,
+        profile: bool = False,
+        block: int = BLOCK,
+    ) -> None:
+        """device: index among the visible ones; by default local_rank modulo their number (local_rank of ranks_per_node).
+
+        memory_limit: bytes of this evaluator, 0 for its share of what is free; batch_bytes: work arrays of a batch;
+        store_moments: keep G instead of making it anew for each batch; virials: make them, by default where the loss
+        has a stress term or there is nothing to fit; profile: NVTX ranges; block: threads of a block.
+        Raises CudaUnavailable (a PacehpcError) if there is no device to use.
+        """
+        self._cupy = cupy = load_cupy()
+        count = cupy.cuda.runtime.getDeviceCount()
+        if device is not None and not 0 <= device < count:
+            raise PacehpcError(f"GPU {device} was asked for, but only {count} are visible (numbered from 0).")
+        index = local_rank % count if device is None else device
+        self.ranks_on_device = len(range(index, ranks_per_node, count)) if device is None else 1
+        self.device = describe(index)
+        self.structures, self.loss = structures, loss
+        self.with_virials = loss.stress > 0 or (structures.energy is None if virials is None else virials)
+        self.shape = make_shape(potential, stress=self.with_virials)
+        self.coefficients = Coefficients(potential, self.shape)
+        self._potential, self._profile = potential, profile
+        self._block, self._moment_block = block, min(block, MOMENT_BLOCK) if block < BLOCK else MOMENT_BLOCK
+        self._store_moments = store_moments
+        with cupy.cuda.Device(index):
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._pool = cupy.cuda.MemoryPool()
+            share = int(MEMORY_FRACTION * self.device.free_memory / self.ranks_on_device)
+            self._limit = min(share, memory_limit) if memory_limit else share
+            self._pool.set_limit(size=self._limit)
+            properties = cupy.cuda.runtime.getDeviceProperties(index)
+            self._most_blocks = BLOCKS_PER_MULTIPROCESSOR * properties["multiProcessorCount"]
+        with self._on_device():
+            self._module = _module(cupy, self.shape.header)
+            self._kernels: dict[str, Any] = {}
+            self._check_sizes()
+            self._build_tables()
+            self._build_structures(batch_bytes)
+        log.info(
+            "%s: %d batches, work arrays of %.2f GiB, moments %s, peak memory %.2f of %.2f GiB allowed%s",
+            self.device,
+            len(self._batches),
+            self.batch_bytes / 2**30,
+            "stored" if self.moments_stored else "made for each batch",
+            self.peak_bytes / 2**30,
+            self._limit / 2**30,
+            f"; {self.ranks_on_device} ranks share this device" if self.ranks_on_device > 1 else "",
+        )
+
+    @property
+    def peak_bytes(self) -> int:
+        """Device memory that this evaluator holds; nothing more is taken during evaluations."""
+        return self._pool.total_bytes()
+
+    def evaluate(self, parameters: np.ndarray, gradient: bool = True) -> Sums:
+        """The data part of the loss, its gradient, and the sums behind the metrics."""
+        self._check(parameters)
+        s = self.structures
+        if not s.n_structures:
+            zero = np.zeros(self.coefficients.n_parameters) if gradient else None
+            return Sums.of(fixed_point.encode(np.zeros(N_TERMS)), np.zeros(len(metrics.MAXIMA)), zero)
+        with self._on_device():
+            self._upload(parameters)
+            if gradient:
+                self._function_rows.fill(0)
+                self._radial_rows.fill(0)
+            for batch in self._batches:
+                self._first_pass(batch, targets=True)
+                if gradient:
+                    self._second_pass(batch)
+            self._sum_rows(self._terms, s.n_structures, N_TERMS + N_MAXIMA, N_TERMS, 0)
+            if gradient:
+                start, width = N_TERMS + N_MAXIMA, self._function_columns
+                self._sum_rows(self._function_rows, self._n_rows, width, width, start)
+                width = self._radial_columns * LANES
+                self._sum_rows(self._radial_rows, self._n_rows, width, width, None)
+                n = np.int64(self._radial_columns)
+                self._launch("add_lanes", n * LANES, self._row_sums, n, self._result[start + self._function_columns :])
+            result = (self._result if gradient else self._result[: N_TERMS + N_MAXIMA]).get()
+        terms, maxima = result[:N_TERMS], np.append(result[N_TERMS : N_TERMS + N_MAXIMA], 0.0)
+        if not fixed_point.fits(terms).all():
+            maxima[-1] = 1.0
+        parts = self._gradient(result[N_TERMS + N_MAXIMA :]) if gradient else None
+        return Sums.of(fixed_point.encode(terms), maxima, parts)
+
+    def predict(self, parameters: np.ndarray) -> Prediction:
+        """Atomic energies, forces and virials (NaN unless the evaluator was made with virials)."""
+        self._check(parameters)
+        s = self.structures
+        energies, forces = np.zeros(s.n_atoms), np.zeros((s.n_atoms, 3))
+        virials = np.full((s.n_structures, 3, 3), np.nan)
+        if not s.n_structures:
+            return Prediction(energies, forces, virials)
+        with self._on_device():
+            self._upload(parameters)
+            for batch in self._batches:
+                self._first_pass(batch, targets=False)
+            for batch in self._batches:
+                energies[batch.atoms] = batch.arrays["atom_energies"].get()
+                forces[batch.atoms] = batch.arrays["atom_forces"].get().reshape(-1, 4)[:, :3]
+                if self.with_virials:
+                    atoms = batch.arrays["atom_virials"].get().reshape(-1, 6)
+                    starts = s.atom_offsets[batch.structures.start : batch.structures.stop] - batch.atoms.start
+                    sums = np.add.reduceat(atoms, starts, axis=0)
+                    virials[batch.structures] = sums[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(-1, 3, 3)
+        return Prediction(energies, forces, virials)
+
+    def kernel_seconds(self, parameters: np.ndarray) -> dict[str, float]:
+        """Seconds of one loss and gradient kernel by kernel, each timed by events of the device."""
+        self._timed: dict[str, float] | None = {}
+        try:
+            self.evaluate(parameters)
+            return self._timed
+        finally:
+            self._timed = None
+
+    # ---- running ----
+
+    _timed: dict[str, float] | None = None
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """This evaluator's device, stream and memory pool; waits for the stream at the end."""
+        cupy = self._cupy
+        with cupy.cuda.Device(self.device.index), self._stream, cupy.cuda.using_allocator(self._pool.malloc):
+            yield
+            self._stream.synchronize()
+
+    def _check(self, parameters: np.ndarray) -> None:
+        if np.shape(parameters) != (self.coefficients.n_parameters,):
+            raise ValueError(f"{np.shape(parameters)} parameters given, {self.coefficients.n_parameters} expected")
+
+    def _launch(self, name: str, threads: int, *arguments: Any, block: int | None = None) -> None:
+        """Queue a kernel with a thread for each of `threads` items, or fewer that take several."""
+        block = block or self._block
+        grid = int(max(1, min(-(-int(threads) // block), self._most_blocks)))
+        kernel = self._kernels.get(name)
+        if kernel is None:
+            kernel = self._kernels[name] = self._module.get_function(name)
+        if self._profile:
+            self._cupy.cuda.nvtx.RangePush(name)
+        if self._timed is None:
+            kernel((grid,), (block,), arguments)
+        else:
+            begin, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+            begin.record(self._stream)
+            kernel((grid,), (block,), arguments)
+            end.record(self._stream)
+            end.synchronize()
+            seconds = self._cupy.cuda.get_elapsed_time(begin, end) / 1000
+            self._timed[name] = self._timed.get(name, 0.0) + seconds
+        if self._profile:
+            self._cupy.cuda.nvtx.RangePop()
+
+    def _tiles(self, batch: _Batch, *names: str) -> None:
+        for name in names:
+            self._launch(name, batch.n_tiles * LANES, batch.problem, batch.work)
+
+    def _moments(self, batch: _Batch, name: str) -> None:
+        block = self._moment_block
+        self._launch(name, batch.n_tiles * block, batch.problem, batch.work, block=block)
+
+    def _first_pass(self, batch: _Batch, targets: bool) -> None:
+        if not self.moments_stored:
+            self._moments(batch, "make_batch_moments")
+        self._tiles(
+            batch, "make_leaves", "couple_nodes", "make_energies", "adjoint_of_densities", "adjoint_of_nodes",
+            "adjoint_of_moments",
+        )  # fmt: skip
+        self._launch("make_bond_forces", batch.n_tiles * FORCE_WARPS * LANES, batch.problem, batch.work)
+        self._tiles(batch, "gather_forces")
+        n = batch.structures.stop - batch.structures.start
+        self._launch("make_residuals", n * LANES, batch.problem, batch.work, np.int32(targets), np.int32(1))
+
+    def _second_pass(self, batch: _Batch) -> None:
+        if self.loss.kappa > 0 or self.loss.stress > 0:
+            self._moments(batch, "make_moment_tangents")
+        else:
+            self._tiles(batch, "clear_moment_tangents")
+        self._tiles(batch, "make_leaf_tangents", "couple_node_tangents", "make_density_tangent")
+        rows = len(self._potential.elements) * self._n_rows * LANES
+        self._launch("make_density_gradient", rows, batch.problem, batch.work)
+        self._tiles(batch, "make_node_gradient")
+        self._launch("make_radial_gradient", rows, batch.problem, batch.work)
+
+    def _sum_rows(self, rows: Any, n_rows: int, width: int, n_sums: int, start: int | None) -> None:
+        """Sum of rows in order, at `start` of the result, or into the buffer of row sums (None)."""
+        while True:
+            n_left = -(-n_rows // ROWS_AT_ONCE)
+            if n_left == 1:
+                target = self._row_sums if start is None else self._result[start:]
+            else:
+                target = self._partial_sums[0 if rows is not self._partial_sums[0] else 1]
+            counts = np.int64(n_rows), np.int64(width), np.int64(n_sums)
+            self._launch("add_rows", n_left * width, rows, *counts, target)
+            rows, n_rows = target, n_left
+            if n_left == 1:
+                return
+
+    def _upload(self, parameters: np.ndarray) -> None:
+        self.coefficients.set(np.asarray(parameters, np.float64))
+        c = self.coefficients
+        flat = np.concatenate([a.ravel() for e in self._element_range for a in (c.functions[e], c.radial[e], c.first[e])])
+        self._coefficients.set(flat)
+
+    def _gradient(self, flat: np.ndarray) -> np.ndarray:
+        nd, tables = self.shape.n_densities, self.shape.elements
+        functions, radial, first = [], [], []
+        columns = self._element_columns
+        for e, table in enumerate(tables):
+            n = len(table.positions)
+            functions.append(flat[columns[e, 0] :][: n * nd].reshape(n, nd))
+            rest = flat[self._function_columns :]
+            radial.append(rest[columns[e, 1] :][: table.n_radial])
+            first.append(rest[columns[e, 2] :][: table.n_first])
+        return self.coefficients.gradient(functions, radial, first)
+
+    # ---- what stays on the device ----
+
+    def _check_sizes(self) -> None:
+        """The compiler's structs are what the records here say."""
+        result = self._cupy.zeros(6, np.int64)
+        self._launch("sizes", 1, result)
+        expected = [record(name).itemsize for name in ("Problem", "Work", "ElementTable", "PairTable", "BondType")]
+        found = result.get().tolist()
+        if found[:5] != expected:
+            raise PacehpcError(f"the kernels' structs have {found[:5]} bytes, {expected} expected: install pacehpc again.")
+        self._n_state = found[5]
+
+    def _to_device(self, array: np.ndarray) -> Any:
+        return self._cupy.asarray(np.ascontiguousarray(array).reshape(-1))
+
+    def _build_tables(self) -> None:
+        shape, potential, c = self.shape, self._potential, self.coefficients
+        n, nd = len(potential.elements), shape.n_densities
+        self._element_range = range(n)
+        sizes = [(c.functions[e].size, c.radial[e].size, c.first[e].size) for e in range(n)]
+        self._coefficients = self._cupy.zeros(max(1, int(np.sum(sizes))), np.float64)
+        starts = np.r_[0, np.cumsum(np.ravel(sizes))][:-1].reshape(n, 3)
+        addresses = self._coefficients.data.ptr + 8 * starts
+        elements, pairs = np.zeros(n, record("ElementTable")), np.zeros(n * n, record("PairTable"))
+        bonds = np.zeros(n * n, record("BondType"))
+        self._kept: list[Any] = []
+
+        def keep(array: np.ndarray) -> int:
+            self._kept.append(self._to_device(array if array.size else np.zeros(1, array.dtype)))
+            return self._kept[-1].data.ptr
+
+        for e, (element, table) in enumerate(zip(potential.elements, shape.elements, strict=True)):
+            graph, row, embedding = table.graph, elements[e], potential.embeddings[element]
+            row["nodes"], row["groups"], row["right"] = keep(graph.nodes), keep(graph.groups), keep(graph.right)
+            row["c"], row["c_radial"], row["c_first"] = addresses[e]
+            powers = np.tile([0.0, 1.0], (nd + 1, 1))
+            powers[: embedding.ndensity] = np.reshape(embedding.fs_parameters, (-1, 2))[: embedding.ndensity]
+            powers[nd] = embedding.rho_core_cut, embedding.drho_core_cut
+            row["embedding"], row["embedding_kind"] = keep(powers), EMBEDDINGS[embedding.npot]
+            row["n_nodes"], row["n_groups"], row["n_functions"] = len(graph.nodes), len(graph.groups), len(graph.right)
+            row["n_components"], row["n_leaves"] = graph.n_components, graph.n_leaves
+            row["n_moments"], row["n_y"] = table.n_moments, nd * int(graph.groups[:, 1].sum())
+            for mu, other in enumerate(potential.elements):
+                pair = pairs[e * n + mu]
+                pair["bond_class"] = shape.bond_class[e, mu]
+                pair["leaf_offset"], pair["moment_offset"] = graph.leaf_offsets[mu], table.moment_offsets[mu]
+                pair["radial_offset"], pair["first_offset"] = table.radial_offsets[mu], table.first_offsets[mu]
+                for name, value in bond_type_record(potential.bonds[element, other], (element, other)).items():
+                    bonds[e * n + mu][name] = value
+        problem = self._problem = np.zeros(1, record("Problem"))
+        problem["n_elements"] = n
+        for name, table in (("elements", elements), ("pairs", pairs), ("bond_types", bonds)):
+            problem[name] = keep(table.view(np.uint8))
+        problem["max_components"] = max(t.graph.n_components for t in shape.elements)
+        problem["max_moments"] = max(t.n_moments for t in shape.elements)
+        problem["max_y"] = elements["n_y"].max()
+        problem["kappa"], problem["stress_weight"] = self.loss.kappa, self.loss.stress
+
+        functions, radial = [t.positions.size * nd for t in shape.elements], [t.n_radial + t.n_first for t in shape.elements]
+        function_starts, radial_starts = np.r_[0, np.cumsum(functions)], np.r_[0, np.cumsum(radial)]
+        self._function_columns, self._radial_columns = int(function_starts[-1]), int(radial_starts[-1])
+        first_starts = radial_starts[:-1] + [t.n_radial for t in shape.elements]
+        self._element_columns = np.stack([function_starts[:-1], radial_starts[:-1], first_starts], axis=1).astype(np.int64)
+        work = self._work = np.zeros(1, record("Work"))
+        work["element_columns"] = keep(self._element_columns)
+        work["function_columns"], work["radial_columns"] = self._function_columns, self._radial_columns
+
+    def _build_structures(self, batch_bytes: int | None) -> None:
+        """Batches and all arrays; when they do not fit, work arrays of half the size are tried."""
+        s = self.structures
+        P = self._problem[0]
+        self._batches, self._n_batches, self.moments_stored, self.batch_bytes = [], 0, False, 0
+        if not s.n_structures:
+            return
+        most_tiles = -(-s.n_atoms // LANES) + len(self._potential.elements)
+        row_bytes = 8 * (self._function_columns + self._radial_columns * LANES)
+        self._n_rows = int(np.clip(ROW_BYTES // max(1, row_bytes), ROWS_AT_ONCE, max(1, min(MAX_ROWS, most_tiles))))
+        if s.energy is None:
+            self._n_rows = 1
+        moment_bytes = 8 * int(P["max_moments"]) * s.n_atoms
+        per_atom, per_bond = self._bytes_per_atom(), 32
+        resident = 84 * s.n_bonds + 300 * s.n_atoms
+        whole = int(1.2 * (per_atom * s.n_atoms + per_bond * s.n_bonds)) + 2**16
+        stored = self._store_moments
+        if stored is None:  # where recomputing costs more than reading, and there is room for a fifth of the work beside
+            stored = s.n_bonds >= 24 * s.n_atoms and resident + moment_bytes + whole // 5 < self._limit
+        self.moments_stored = bool(stored)
+        room = self._limit - resident - row_bytes * self._n_rows - (moment_bytes if stored else 0)
+        target = batch_bytes or max(min(whole, room), per_atom * int(s.atoms_per_structure.max()))
+        while not self._fits(target):
+            # the failed attempt's arrays are gone only here, outside the exception that held their frame
+            self._release()
+            if self._n_batches < s.n_structures:
+                target //= 2
+                log.warning("%s: out of memory with %d batches; halving them", self.device, self._n_batches)
+            elif self.moments_stored:
+                self.moments_stored, target = False, min(whole, self._limit)
+                log.warning("%s: out of memory; moments are made for each batch from now on", self.device)
+            else:
+                raise PacehpcError(
+                    f"{self.device}: not even one structure at a time fits into {self._limit / 2**30:.3f} GiB: use "
+                    "more ranks on other devices, raise backend.gpu_config.mem_limit, or split the largest structure."
+                )
+
+    def _fits(self, batch_bytes: int) -> bool:
+        """Make all arrays with work arrays of `batch_bytes`; whether there was memory for them."""
+        try:
+            self._allocate(batch_bytes)
+        except self._cupy.cuda.memory.OutOfMemoryError:
+            return False
+        return True
+
+    def _bytes_per_atom(self) -> int:
+        """Work arrays of a batch, per atom; without targets there is no second pass."""
+        P = self._problem[0]
+        nodes, y, moments = int(P["max_components"]), int(P["max_y"]), int(P["max_moments"])
+        passes = 2 if self.structures.energy is not None else 1
+        return 8 * (2 * passes * nodes + passes * y + moments * (1 if self.moments_stored else 2) + self._n_state)
+
+    def _release(self) -> None:
+        for name in ("_terms", "_function_rows", "_radial_rows", "_row_sums", "_partial_sums", "_result", "_workspace"):
+            self.__dict__.pop(name, None)
+        self._batches = []
+        self._pool.free_all_blocks()
+
+    def _allocate(self, batch_bytes: int) -> None:
+        cupy, s = self._cupy, self.structures
+        cuts = batches(s, self._bytes_per_atom(), 32, batch_bytes)
+        self._n_batches, self.batch_bytes = len(cuts), batch_bytes
+        fitting = s.energy is not None
+        self._terms = cupy.zeros(s.n_structures * (N_TERMS + N_MAXIMA), np.float64)
+        self._result = cupy.zeros(N_TERMS + N_MAXIMA + self._function_columns + self._radial_columns, np.float64)
+        radial_width = self._radial_columns * LANES
+        self._function_rows = cupy.zeros(max(1, self._n_rows * self._function_columns), np.float64)
+        self._radial_rows = cupy.zeros(max(1, self._n_rows * radial_width), np.float64)
+        self._row_sums = cupy.zeros(max(1, radial_width), np.float64)
+        widest = max(
+            -(-self._n_rows // ROWS_AT_ONCE) * max(self._function_columns, radial_width),
+            -(-s.n_structures // ROWS_AT_ONCE) * (N_TERMS + N_MAXIMA),
+        )
+        self._partial_sums = [cupy.zeros(max(1, widest), np.float64) for _ in range(2 if fitting else 1)]
+        made = []
+        for cut in cuts:
+            made.append(self._make_batch(cut))
+        self._allocate_work(made)
+        self._batches = made
+        for batch in made:
+            self._prepare(batch)
+
+    def _make_batch(self, cut: slice) -> _Batch:
+        """Bonds and targets of a run of structures on the device."""
+        cupy, shape, n = self._cupy, self.shape, len(self._potential.elements)
+        s = self.structures.select(cut)
+        needed = np.ones((n, n), bool) if shape.core else shape.bond_class >= 0
+        s.shards = None
+        layout = make_layout(s, n, LANES, max(1, s.n_atoms), needed)
+        if len(layout.batches) != 1 or layout.n_slots * LANES >= 2**31:
+            raise PacehpcError("a batch of the cuda backend is too large for its index: lower backend.gpu_config.mem_limit.")
+        problem, work = self._problem.copy(), self._work.copy()
+        arrays: dict[str, Any] = {}
+
+        def put(name: str, array: np.ndarray) -> None:
+            arrays[name] = self._to_device(array if array.size else np.zeros(1, array.dtype))
+
+        vectors = np.zeros((layout.n_slots, BOND_RECORD, LANES))
+        used = np.flatnonzero(layout.bond_place >= 0)
+        slot, lane = np.divmod(layout.bond_place[used], LANES)
+        for axis in range(3):
+            vectors[slot, axis, lane] = s.bond_vector[used, axis]
+        put("bonds", vectors)
+        put("bond_atoms", layout.bond_atoms)
+        for name in ("tile_element", "tile_atoms", "tile_count", "tile_slots", "tile_slot_offset"):
+            put(name, getattr(layout, name))
+        put("atom_offsets", np.asarray(s.atom_offsets, np.int64))
+        put("volumes", np.asarray(s.volumes, np.float64))
+        if s.energy is not None:
+            rows = np.zeros((s.n_atoms, 4))
+            rows[:, :3] = s.forces
+            stress = np.full((s.n_structures, 6), np.nan) if s.stress is None else np.array(s.stress, np.float64)
+            stress[(s.volumes <= 0) | ~np.isfinite(stress).all(axis=1)] = np.nan
+            low = np.ones(s.n_structures) if s.low is None else np.asarray(s.low, np.float64)
+            for name, array in (("energy", s.energy), ("w_energy", s.w_energy), ("w_forces", s.w_forces)):
+                put(name, np.asarray(array, np.float64))
+            put("forces", rows)
+            put("stress", stress)
+            put("low", low)
+        ends = s.bond_atom[used]
+        order = np.argsort(ends, kind="stable")
+        put("incoming", layout.bond_place[used][order].astype(np.int32))
+        put("incoming_offset", np.searchsorted(ends[order], np.arange(s.n_atoms + 1)).astype(np.int64))
+        put("element_tiles", np.searchsorted(layout.tile_element, np.arange(n + 1)).astype(np.int64))
+
+        def make(name: str, size: int) -> None:
+            arrays[name] = cupy.zeros(max(1, size), np.float64)
+
+        core, strained = s.n_atoms if shape.core else 0, s.n_atoms if self.with_virials else 0
+        make("core_slope", layout.n_slots * LANES if shape.core else 0)
+        for name, size in (
+            ("core_cutoff", core), ("core_energy", core), ("core_forces", 4 * core), ("core_virials", 6 * core),
+            ("atom_energies", s.n_atoms), ("atom_forces", 4 * s.n_atoms), ("atom_virials", 6 * strained),
+            ("structure_energies", s.n_structures), ("residuals", 4 * s.n_atoms), ("strain_residuals", 6 * strained),
+        ):  # fmt: skip
+            make(name, size)
+        if self.moments_stored:
+            make("G", layout.n_tiles * int(problem["max_moments"][0]) * LANES)
+        for name, array in arrays.items():
+            for target in (problem, work):
+                if name in target.dtype.names:
+                    target[name] = array.data.ptr
+        problem["n_atoms"], problem["n_structures"], problem["n_tiles"] = s.n_atoms, s.n_structures, layout.n_tiles
+        work["terms"] = self._terms.data.ptr + 8 * cut.start * (N_TERMS + N_MAXIMA)
+        work["function_rows"], work["radial_rows"] = self._function_rows.data.ptr, self._radial_rows.data.ptr
+        work["n_rows"] = self._n_rows
+        offsets = self.structures.atom_offsets
+        atoms = slice(int(offsets[cut.start]), int(offsets[cut.stop]))
+        return _Batch(cut, atoms, layout.n_tiles, layout.n_slots, problem, work, arrays)
+
+    def _allocate_work(self, made: list[_Batch]) -> None:
+        """Work arrays that all batches share, as large as the largest needs."""
+        P = self._problem[0]
+        tiles, slots = max(b.n_tiles for b in made), max(b.n_slots for b in made)
+        nodes, y, moments = int(P["max_components"]), int(P["max_y"]), int(P["max_moments"])
+        sizes = {"Phi": nodes, "Phi_bar": nodes, "y": y, "w": moments, "state": self._n_state}
+        if self.structures.energy is not None:
+            sizes |= {"dPhi": nodes, "dPhi_bar": nodes, "dy": y}
+        if not self.moments_stored:
+            sizes["G"] = moments
+        self._workspace = {
+            name: self._cupy.empty(max(1, tiles * size * LANES), np.float64) for name, size in sizes.items()
+        }
+        self._workspace["bond_rows"] = self._cupy.empty(max(1, slots * LANES * 4), np.float64)
+        for batch in made:
+            for name, array in self._workspace.items():
+                batch.work[name] = array.data.ptr
+
+    def _prepare(self, batch: _Batch) -> None:
+        """Once per set of positions: bond records, core repulsion, stored moments."""
+        self._tiles(batch, "make_bond_records")
+        if self.shape.core:
+            problem = batch.problem.copy()
+            problem["core_forces"] = self._workspace["bond_rows"].data.ptr
+            self._launch("make_core_repulsion", batch.n_tiles * LANES, problem, batch.work)
+            self._tiles(batch, "gather_core_forces")
+        if self.moments_stored:
+            self._moments(batch, "make_batch_moments")
+
+
+@dataclass
+class _Batch:
+    """A run of structures that goes through both passes together; records are passed to kernels by value."""
+
+    structures: slice
+    atoms: slice
+    n_tiles: int
+    n_slots: int
+    problem: np.ndarray
+    work: np.ndarray
+    arrays: dict[str, Any]
+
+
+def batches(structures: Structures, per_atom: int, per_bond: int, limit: int) -> list[slice]:
+    """Consecutive whole structures whose work arrays take up to `limit` bytes, at least one structure each."""
+    atoms = structures.atoms_per_structure
+    bonds = np.diff(structures.bond_offsets[structures.atom_offsets])
+    costs = atoms * per_atom + bonds * per_bond
+    cuts, start, filled = [], 0, 0
+    for s, cost in enumerate(costs.tolist()):
+        if s > start and filled + cost > limit:
+            cuts.append(slice(start, s))
+            start, filled = s, 0
+        filled += cost
+    cuts.append(slice(start, len(costs)))
+    return cuts
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"

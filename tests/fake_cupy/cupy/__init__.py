@@ -1,0 +1,87 @@
+"""A stand-in for CuPy on machines without a GPU: as much of it as pacehpc.backends.cuda uses, and no more.
+
+Arrays live in host memory but do not mix with NumPy's; pools have limits; RawModule compiles CUDA by the host's compiler
+(cuda_on_host.h). Environment: FAKE_CUPY_DEVICES (1), FAKE_CUPY_MEMORY (bytes of each device, 2 GiB).
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy
+
+from . import cuda
+from ._build import RawModule, launches, order
+
+__all__ = ["RawModule", "asarray", "cuda", "empty", "launches", "ndarray", "order", "zeros"]
+
+
+class ndarray:
+    """A flat array on the current device."""
+
+    __array_priority__ = 100
+
+    def __init__(self, memory: cuda.MemoryPointer, values: numpy.ndarray) -> None:
+        self._memory, self._values = memory, values
+        self.dtype, self.nbytes, self.size, self.shape = values.dtype, values.nbytes, values.size, values.shape
+
+    @property
+    def data(self) -> cuda.MemoryPointer:
+        return cuda.MemoryPointer(self._memory.block, self._values.ctypes.data)
+
+    @property
+    def device(self) -> int:
+        return self._memory.block.device
+
+    def __array__(self, *args: object, **kwargs: object) -> numpy.ndarray:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, item: slice) -> ndarray:
+        if not isinstance(item, slice):
+            raise TypeError("only slices")
+        return ndarray(self._memory, self._values[item])
+
+    def fill(self, value: float) -> None:
+        self._values.fill(value)
+
+    def get(self) -> numpy.ndarray:
+        return self._values.copy()
+
+    def set(self, values: numpy.ndarray) -> None:
+        if not isinstance(values, numpy.ndarray) or values.dtype != self.dtype or values.shape != self.shape:
+            raise ValueError(f"{self.shape} {self.dtype} cannot be set from {type(values)} {numpy.shape(values)}")
+        self._values[...] = values
+
+
+def _make(size: int, dtype: object, fill: object) -> ndarray:
+    dtype = numpy.dtype(dtype)
+    memory = cuda._allocate(int(size) * dtype.itemsize)
+    values = memory.block.bytes[: int(size) * dtype.itemsize].view(dtype)
+    if fill is None:
+        memory.block.bytes[:] = 0xFF  # NaN, so that what nobody wrote shows
+    else:
+        values.fill(fill)
+    return ndarray(memory, values)
+
+
+def zeros(size: int, dtype: object) -> ndarray:
+    return _make(size, dtype, 0)
+
+
+def empty(size: int, dtype: object) -> ndarray:
+    return _make(size, dtype, None)
+
+
+def asarray(values: numpy.ndarray) -> ndarray:
+    if not isinstance(values, numpy.ndarray) or values.ndim != 1:
+        raise TypeError("flat NumPy arrays only")
+    result = _make(values.size, values.dtype, None)
+    result.set(values)
+    return result
+
+
+def _number_of_devices() -> int:
+    return int(os.environ.get("FAKE_CUPY_DEVICES", "1"))

@@ -1,0 +1,186 @@
+"""Devices, streams, events and memory pools of the stand-in."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy
+
+_current = SimpleNamespace(device=0, stream=None, allocator=None)
+_held: dict[int, int] = {}  # bytes by device
+
+
+class _Block:
+    """Memory of a device."""
+
+    def __init__(self, size: int, device: int) -> None:
+        self.size, self.device = size, device
+        self.bytes = numpy.empty(size, numpy.uint8)
+
+
+class MemoryPointer:
+    def __init__(self, block: _Block, ptr: int) -> None:
+        self.block, self.ptr = block, ptr
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
+
+
+class MemoryPool:
+    """Keeps count of its bytes in units of 512; a block is free again when nothing refers to it."""
+
+    def __init__(self) -> None:
+        self._limit, self._used, self._free = 0, 0, 0
+
+    def set_limit(self, size: int) -> None:
+        self._limit = size
+
+    def malloc(self, size: int) -> MemoryPointer:
+        size, device = -(-max(size, 1) // 512) * 512, _current.device
+        held = _held.get(device, 0)
+        if (self._limit and self._used + self._free + size > self._limit) or held + size > _total_memory():
+            raise OutOfMemoryError(f"Out of memory allocating {size} bytes")
+        block = _Block(size, device)
+        self._used += size
+        _held[device] = held + size
+        weakref.finalize(block, self._release, size)
+        return MemoryPointer(block, block.bytes.ctypes.data)
+
+    def _release(self, size: int) -> None:
+        self._used -= size
+        self._free += size
+
+    def free_all_blocks(self) -> None:
+        _held[_current.device] = _held.get(_current.device, 0) - self._free
+        self._free = 0
+
+    def total_bytes(self) -> int:
+        return self._used + self._free
+
+
+_default_pool = MemoryPool()
+
+
+def _allocate(size: int) -> MemoryPointer:
+    return (_current.allocator or _default_pool.malloc)(size)
+
+
+def _total_memory() -> int:
+    return int(os.environ.get("FAKE_CUPY_MEMORY", 2 << 30))
+
+
+@contextmanager
+def using_allocator(allocator):
+    before, _current.allocator = _current.allocator, allocator
+    try:
+        yield
+    finally:
+        _current.allocator = before
+
+
+class Device:
+    def __init__(self, index: int) -> None:
+        if not 0 <= index < runtime.getDeviceCount():
+            raise runtime.CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+        self.id = index
+        self._before: list[int] = []
+
+    def __enter__(self) -> Device:
+        self._before.append(_current.device)
+        _current.device = self.id
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _current.device = self._before.pop()
+
+    @property
+    def mem_info(self) -> tuple[int, int]:
+        return _total_memory() - _held.get(self.id, 0), _total_memory()
+
+
+class Stream:
+    def __init__(self, non_blocking: bool = False) -> None:
+        self.device, self.synchronizations = _current.device, 0
+
+    def __enter__(self) -> Stream:
+        assert self.device == _current.device, "a stream of another device"
+        self._before, _current.stream = _current.stream, self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _current.stream = self._before
+
+    def synchronize(self) -> None:
+        self.synchronizations += 1
+
+
+class Event:
+    def record(self, stream: Stream) -> None:
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+
+def get_elapsed_time(begin: Event, end: Event) -> float:
+    return 1000 * (end.time - begin.time)
+
+
+class _Runtime:
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    @staticmethod
+    def getDeviceCount() -> int:
+        count = int(os.environ.get("FAKE_CUPY_DEVICES", "1"))
+        if os.environ.get("FAKE_CUPY_ERROR"):
+            raise _Runtime.CUDARuntimeError(os.environ["FAKE_CUPY_ERROR"])
+        return count
+
+    @staticmethod
+    def getDeviceProperties(index: int) -> dict[str, object]:
+        return {
+            "name": b"Emulated device",
+            "uuid": bytes(range(15)) + bytes([index]),
+            "multiProcessorCount": 4,
+            "totalGlobalMem": _total_memory(),
+        }
+
+    @staticmethod
+    def driverGetVersion() -> int:
+        return 12090
+
+    @staticmethod
+    def runtimeGetVersion() -> int:
+        return 12090
+
+
+class _Nvrtc:
+    @staticmethod
+    def getVersion() -> tuple[int, int]:
+        if os.environ.get("FAKE_CUPY_NO_NVRTC"):
+            raise RuntimeError("CuPy failed to load libnvrtc.so.12: cannot open shared object file")
+        return 12, 9
+
+
+class _Nvtx:
+    ranges: list[str] = []
+
+    @staticmethod
+    def RangePush(name: str) -> None:
+        _Nvtx.ranges.append(name)
+
+    @staticmethod
+    def RangePop() -> None:
+        pass
+
+
+runtime, nvrtc, nvtx = _Runtime, _Nvrtc, _Nvtx
