@@ -123,7 +123,7 @@ def query(
     data = checked_table(table, elements, "eV/A3")
     found, counts = composition(data.atom_offsets, data.numbers)
     if ref_energy is None:
-        single = _isolated_atoms(data)
+        single = isolated_atoms(data)
         missing = [e for e in found if e not in single]
         if missing:
             raise PacehpcError(
@@ -156,7 +156,7 @@ def _rows(name: str, elements: set[str], calculator: str | None) -> Table:
     return table
 
 
-def _isolated_atoms(data: Dataset) -> dict[str, float]:
+def isolated_atoms(data: Dataset) -> dict[str, float]:
     """Energy of each element's isolated atom: one atom, open or in the largest cell; eV."""
     alone = np.nonzero(data.atoms_per_structure == 1)[0]
     cells = data.volumes[alone]

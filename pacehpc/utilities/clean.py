@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pacehpc.errors import PacehpcError
+from pacehpc.utilities.command import command
 
 MANIFEST = ".pacehpc_outputs.json"
 CHECKPOINT = "checkpoint"  # there only while a fit is unfinished
@@ -104,6 +105,7 @@ def clean(folder: Path, input_file: Path | None = None) -> tuple[list[str], dict
     return removed, kept
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """`pacehpc --clean [input.yaml]`."""
     parser = argparse.ArgumentParser(prog="pacehpc --clean", description="Remove the outputs of runs in this folder.")

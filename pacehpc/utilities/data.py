@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 
 from pacehpc.dataset.dataset import Dataset, read_raw
 from pacehpc.errors import PacehpcError
+from pacehpc.utilities.command import command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of the command."""
     arguments = parser().parse_args(argv)
