@@ -13,7 +13,7 @@ from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from pacehpc import backends
 from pacehpc.backends.interface import LossWeights, Structures
 from pacehpc.dataset import Store
-from pacehpc.fit.optimizers import MATRICES
+from pacehpc.fit.optimizers import optimizer_memory
 from pacehpc.fit.resources import backend_options, cpu_memory
 from pacehpc.potential import next_ladder_potential, trainable_mask
 
@@ -203,7 +203,7 @@ def memory_and_time(settings: Settings, potential: Potential, path: Path, n_rank
         keep = options.get("store_moments", largest.n_bonds >= 24 * largest.n_atoms)
         log.info("memory: about %.3f GiB of data on a rank", cpu_memory(potential, [largest], stress, keep) / 2**30)
     n = int(trainable_mask(potential, settings.fit.trainable_parameters).sum())
-    matrices = 8 * n**2 * MATRICES.get(settings.fit.optimizer, 0)
+    matrices = optimizer_memory(settings.fit.optimizer, n, settings.fit.maxiter)
     log.info("memory: %.3f GiB for the optimizer on the first rank", matrices / 2**30)
 
     kappa = 0.5 if settings.fit.loss.kappa == "auto" else settings.fit.loss.kappa

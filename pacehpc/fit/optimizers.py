@@ -1,14 +1,15 @@
 """Minimise f(x) -> (loss, gradient, metrics): an own BFGS with an O(n²) update, or a method of scipy.optimize by name.
 
-BFGS keeps the inverse Hessian H as one symmetric matrix and applies the update (J. Nocedal, S. Wright, Numerical
-Optimization, eq. 6.17) in its rank-2 form: with s = x' - x, y = g' - g, ρ = 1/(y·s), v = H y,
+BFGS applies the update of the inverse Hessian H (J. Nocedal, S. Wright, Numerical Optimization, eq. 6.17) in its
+rank-2 form: with s = x' - x, y = g' - g, ρ = 1/(y·s), v = H y,
 
     H' = H + s uᵀ + u sᵀ,   u = ½ρ(1 + ρ y·v) s - ρ v
 
 H g is known from the step before (the direction is -H g), so H g' gives both v = H g' - H g and the next direction
--(H g' + s u·g' + u s·g'): one dsymv and one dsyr2 per iteration, where scipy multiplies n×n matrices. Line search
-(scipy's own), stopping rules and, to round-off, iterates are those of scipy.optimize.minimize(method="BFGS");
-`scipy-BFGS` is that one.
+-(H g' + s u·g' + u s·g'): one product with H per iteration. H starts as 1, and k updates are 2k vectors: that is how H
+is kept (4kn operations a product, 2kn numbers) until a matrix costs less, k > n/4; then as one symmetric matrix, one
+dsymv and one dsyr2 per iteration, where scipy multiplies n×n matrices. Line search (scipy's own), stopping rules and,
+to round-off, iterates are those of scipy.optimize.minimize(method="BFGS"); `scipy-BFGS` is that one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
-from scipy.linalg.blas import dsymv, dsyr2
+from scipy.linalg.blas import dsymv, dsyr2, dsyr2k
 from threadpoolctl import threadpool_limits
 
 from pacehpc.errors import PacehpcError
@@ -38,7 +39,7 @@ Function = Callable[[np.ndarray], tuple[float, np.ndarray | None, dict[str, floa
 MEMORY_SHARE = 0.5  # of the machine's memory that an optimizer's matrices may take
 # n×n matrices of float64 that a method holds at once
 MATRICES = {
-    "BFGS": 1,
+    "BFGS": 1.5,
     "scipy-BFGS": 5,
     "SLSQP": 1,
     "COBYQA": 3,
@@ -49,6 +50,8 @@ MATRICES = {
 }
 GRADIENT_FREE = ("Nelder-Mead", "Powell", "COBYLA", "COBYQA")
 SMALL = 2000  # parameters below which a second BLAS thread costs more (waiting for it) than it gives
+TERMS = 64  # updates of the inverse Hessian in one array
+DENSE_FROM = 0.25  # updates over parameters from which the inverse Hessian is a matrix
 RECENT = 64  # evaluations whose metrics are kept, so that an accepted point of the line search is not evaluated again
 
 
@@ -86,7 +89,7 @@ def minimize(
     Raises PacehpcError where the method's matrices do not fit in memory and where the loss at x0 is not finite.
     """
     x0 = np.array(x0, dtype=np.float64)
-    check_memory(method, len(x0))
+    check_memory(method, len(x0), maxiter)
     with threadpool_limits(1 if len(x0) < SMALL else None, user_api="blas"):
         return _minimize(f, x0, method, maxiter, options, on_iteration)
 
@@ -157,7 +160,7 @@ def _bfgs(
     """BFGS from x; calls step(x) after each iteration; returns why it ended."""
     value, g = loss(x), gradient(x)
     old_value = value + np.linalg.norm(g) / 2  # a first step of about 1
-    inverse = np.eye(len(x), order="F")
+    inverse = InverseHessian(len(x))
     p = -g
     for _ in range(maxiter):
         if np.linalg.norm(g, norm) <= gtol:
@@ -181,22 +184,66 @@ def _bfgs(
             return f"the loss became {value}"
         ys = y @ s
         rho = 1.0 / ys if ys != 0.0 else 1000.0
-        inverse, p = update_inverse(inverse, s, y, g, p, rho)
+        p = inverse.update(s, y, g, p, rho)
     return "maximum number of iterations reached"
 
 
-def update_inverse(
-    inverse: np.ndarray, s: np.ndarray, y: np.ndarray, g: np.ndarray, p: np.ndarray, rho: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """(H', -H' g): the inverse Hessian after the step s, made in place in the upper triangle, and the next direction.
+class InverseHessian:
+    """The symmetric matrix H = 1 + Σ_k (s_k u_kᵀ + u_k s_kᵀ) of BFGS: its vectors, or, when they are many, its entries.
 
-    inverse: (n, n), in Fortran order; s, y: (n,), the change of x and of the gradient; g: (n,), the new gradient;
-    p: (n,), the last direction, -H times the gradient before; rho: 1/(y·s).
+    entries: (n, n), in Fortran order, the upper triangle counts; None as long as the vectors are kept.
     """
-    hg = dsymv(1.0, inverse, g)
-    v = hg + p
-    u = (0.5 * rho * (1.0 + rho * (y @ v))) * s - rho * v
-    return dsyr2(1.0, s, u, a=inverse, overwrite_a=1), -(hg + (u @ g) * s + (s @ g) * u)
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.entries: np.ndarray | None = None
+        self._terms: list[tuple[np.ndarray, np.ndarray]] = []  # (s, u) of TERMS updates each, (TERMS, n)
+        self._count = 0
+
+    def update(self, s: np.ndarray, y: np.ndarray, g: np.ndarray, p: np.ndarray, rho: float) -> np.ndarray:
+        """H' of the step s; returns the next direction -H' g.
+
+        s, y: (n,), the change of x and of the gradient; g: (n,), the new gradient; p: (n,), the last direction, -H
+        times the gradient before; rho: 1/(y·s).
+        """
+        hg = self.product(g)
+        v = hg + p
+        u = (0.5 * rho * (1.0 + rho * (y @ v))) * s - rho * v
+        self._add(s, u)
+        return -(hg + (u @ g) * s + (s @ g) * u)
+
+    def product(self, g: np.ndarray) -> np.ndarray:
+        """H g, (n,)."""
+        if self.entries is not None:
+            return dsymv(1.0, self.entries, g)
+        result = g.copy()
+        for k, (s, u) in enumerate(self._terms):
+            used = min(self._count - k * TERMS, TERMS)
+            s, u = s[:used], u[:used]
+            result += (u @ g) @ s
+            result += (s @ g) @ u
+        return result
+
+    def _add(self, s: np.ndarray, u: np.ndarray) -> None:
+        if self.entries is None and self._count >= DENSE_FROM * self.n:
+            self._make_entries()
+        if self.entries is not None:
+            self.entries = dsyr2(1.0, s, u, a=self.entries, overwrite_a=1)
+            return
+        block, row = divmod(self._count, TERMS)
+        if row == 0:
+            self._terms.append((np.empty((TERMS, self.n)), np.empty((TERMS, self.n))))
+        self._terms[block][0][row], self._terms[block][1][row] = s, u
+        self._count += 1
+
+    def _make_entries(self) -> None:
+        entries = np.eye(self.n, order="F")
+        while self._terms:
+            s, u = self._terms.pop()
+            used = self._count - len(self._terms) * TERMS
+            entries = dsyr2k(1.0, s[:used].T, u[:used].T, beta=1.0, c=entries, overwrite_c=1)
+            self._count -= used
+        self.entries = entries
 
 
 def _line_search(
@@ -268,13 +315,21 @@ def _key(x: np.ndarray) -> bytes:
     return blake2b(np.ascontiguousarray(x, dtype=np.float64), digest_size=16).digest()
 
 
-def check_memory(method: str, n_parameters: int, total: int | None = None) -> None:
-    """Raises PacehpcError if the dense matrices of `method` exceed `MEMORY_SHARE` of the memory (`total` bytes)."""
-    needed = 8 * n_parameters**2 * MATRICES.get(method, 0)
+def optimizer_memory(method: str, n_parameters: int, maxiter: int) -> int:
+    """Bytes of what `method` keeps of the Hessian during maxiter iterations."""
+    n = n_parameters
+    if method == "BFGS" and maxiter <= DENSE_FROM * n:
+        return 16 * n * TERMS * -(-maxiter // TERMS)
+    return int(8 * n**2 * MATRICES.get(method, 0))
+
+
+def check_memory(method: str, n_parameters: int, maxiter: int, total: int | None = None) -> None:
+    """Raises PacehpcError if that exceeds `MEMORY_SHARE` of the memory (`total` bytes)."""
+    needed = optimizer_memory(method, n_parameters, maxiter)
     total = machine_memory() if total is None else total
     if needed > MEMORY_SHARE * total:
         raise PacehpcError(
-            f"fit.optimizer {method}: {n_parameters} parameters need {needed / 2**30:.1f} GiB for its dense matrices, "
+            f"fit.optimizer {method}: {n_parameters} parameters need {needed / 2**30:.1f} GiB in {maxiter} iterations, "
             f"more than {100 * MEMORY_SHARE:.0f} % of the {total / 2**30:.1f} GiB of memory here. Use "
             "`optimizer: L-BFGS-B` (for instance with `options: {maxcor: 100}`)."
         )

@@ -206,7 +206,7 @@ def _plan(settings: Settings, tasks: Tasks, input_file: Path | None, progress: P
         n_trainable = int(trainable_mask(target, settings.fit.trainable_parameters).sum())
         if n_trainable == 0:
             raise PacehpcError("fit.trainable_parameters: nothing is left to fit.")
-        check_memory(settings.fit.optimizer, n_trainable)
+        check_memory(settings.fit.optimizer, n_trainable, settings.fit.maxiter)
     callbacks = load_callbacks(settings.fit.callbacks) if tasks.fit else []
     train, test, stores = prepare(settings, target, tasks.rebuild)
     metadata = outputs.metadata(settings, input_file, train, started)

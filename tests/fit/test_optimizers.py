@@ -6,7 +6,7 @@ import scipy.optimize
 
 from pacehpc.errors import PacehpcError
 from pacehpc.fit import optimizers
-from pacehpc.fit.optimizers import check_memory, minimize
+from pacehpc.fit.optimizers import InverseHessian, check_memory, minimize
 
 
 def rosenbrock(x):
@@ -107,15 +107,35 @@ def test_a_start_that_is_not_finite_is_an_error():
         minimize(lambda x: (np.nan, x, {"loss": np.nan}), X0)
 
 
-def test_dense_memory_is_checked_before_allocation():
+def test_memory_is_checked_before_allocation():
     with pytest.raises(PacehpcError, match="L-BFGS-B"):
-        check_memory("BFGS", 112_745, total=128 * 2**30)
-    check_memory("BFGS", 10_000, total=2 * 2**30)
-    check_memory("L-BFGS-B", 10**9, total=2**30)
+        check_memory("BFGS", 112_745, 10**6, total=128 * 2**30)
+    check_memory("BFGS", 112_745, 500, total=4 * 2**30)
+    check_memory("L-BFGS-B", 10**9, 100, total=2**30)
     with pytest.raises(PacehpcError):
-        check_memory("scipy-BFGS", 10_000, total=2 * 2**30)
+        check_memory("scipy-BFGS", 10_000, 100, total=2 * 2**30)
     with pytest.raises(PacehpcError, match="GiB"):
-        minimize(rosenbrock, np.zeros(10**6), "BFGS")
+        minimize(rosenbrock, np.zeros(10**6), "BFGS", 10**6)
+
+
+def test_the_inverse_hessian_is_the_same_as_vectors_and_as_a_matrix():
+    """Directions agree with those of the explicit matrix, across both ways to keep it and the passage between them."""
+    rng = np.random.default_rng(2)
+    n = 300
+    a = rng.normal(size=(n, n))
+    hessian = np.eye(n) + a @ a.T / n
+    inverse, explicit = InverseHessian(n), np.eye(n)
+    g = rng.normal(size=n)
+    p = -g
+    for k in range(90):
+        s = rng.normal(size=n)
+        y = hessian @ s
+        rho, g = 1.0 / (y @ s), g + y
+        left = np.eye(n) - rho * np.outer(s, y)
+        explicit = left @ explicit @ left.T + rho * np.outer(s, s)
+        p = inverse.update(s, y, g, p, rho)
+        np.testing.assert_allclose(p, -explicit @ g, rtol=1e-9, atol=1e-9 * np.abs(p).max())
+        assert (inverse.entries is not None) == (k >= 75)
 
 
 def test_the_inverse_hessian_update_equals_the_textbook_formula():
