@@ -103,9 +103,12 @@ class Neighbourhood:
         if is_new:
             self._build(atoms)
         self.volume = volumes(atoms.cell.array[None], atoms.pbc[None])
+        if is_new or not np.array_equal(self._cell, atoms.cell.array):
+            self._cell = atoms.cell.array.copy()
+            self._translations = self._shift @ self._cell
         self.vectors = np.take(atoms.positions, self.atom, axis=0)
-        self.vectors -= np.repeat(atoms.positions, np.diff(self.offsets), axis=0)
-        self.vectors[self.outside] += self.shift @ atoms.cell.array
+        self.vectors -= np.take(atoms.positions, self._centre, axis=0)
+        self.vectors += self._translations
         return is_new
 
     def structures(self, cut: bool = True) -> Structures:
@@ -113,7 +116,7 @@ class Neighbourhood:
         n = len(self.species)
         if not cut:
             return Structures(np.array([0, n]), self.species, self.offsets, self.atom, self.vectors.copy(), self.volume)
-        centre = np.repeat(np.arange(n), np.diff(self.offsets))
+        centre = self._centre
         r = np.linalg.norm(self.vectors, axis=1)
         kept = (r > 0.0) & (r < self.cutoffs[self.species[centre], self.species[self.atom]])
         offsets = np.concatenate(([0], np.cumsum(np.bincount(centre[kept], minlength=n))))
@@ -156,7 +159,7 @@ class Neighbourhood:
             self.species,
             self.cutoffs + self.skin,
         )
-        self.offsets, self.atom = neighbours.offsets, neighbours.atom
-        self.outside = np.flatnonzero(neighbours.shift.any(axis=1))
-        self.shift = neighbours.shift[self.outside].astype(float)
+        self.offsets, self.atom = neighbours.offsets, neighbours.atom.astype(np.intp)
+        self._centre = np.repeat(np.arange(len(atoms)), np.diff(self.offsets))
+        self._shift = neighbours.shift.astype(float)
         self.built = atoms.copy()

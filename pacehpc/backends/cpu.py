@@ -72,26 +72,26 @@ class CpuEvaluator:
 
     def update(self, bond_vector: np.ndarray) -> None:
         """New vectors of the same bonds, (n_bonds, 3) in Å; those that are not shorter than their rcut are left out."""
-        used, places, rcut = self._bond_table
-        vectors = bond_vector[used]
-        x, y, z = vectors.T
-        seen = x * x + y * y + z * z < rcut * rcut
-        bonds, width = self._kept["bonds"], lanes()
-        bonds[:, :3] = 0
-        for axis in range(3):
-            bonds.reshape(-1)[places + axis * width] = vectors[:, axis] * seen
+        source, squared_rcut = self._bond_table
+        if len(bond_vector):
+            vectors = np.take(np.ascontiguousarray(bond_vector.T), source, axis=1)
+            vectors *= np.einsum("ksw,ksw->sw", vectors, vectors) < squared_rcut
+            self._kept["bonds"][:, :3] = vectors.transpose(1, 0, 2)
         self._kept["core_forces"][:] = 0  # the kernels add to them
         self._library.prepare(ctypes.byref(self._problem))
 
     @cached_property
-    def _bond_table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of the bonds that the kernels read: index, place of the first component among the records, and rcut."""
-        s, n = self.structures, len(self.shape.elements)
+    def _bond_table(self) -> tuple[np.ndarray, np.ndarray]:
+        """Bond of each slot and lane, and its rcut²; both (n_slots, lanes), rcut² = 0 in unused lanes."""
+        s, n, place = self.structures, len(self.shape.elements), self.layout.bond_place
         rcut = np.array([record.rcut for record in self._bond_types]).reshape(n, n)
-        used = np.flatnonzero(self.layout.bond_place >= 0)
-        slot, lane = np.divmod(self.layout.bond_place[used], lanes())
+        used = np.flatnonzero(place >= 0)
         centre = np.repeat(s.species, np.diff(s.bond_offsets))[used]
-        return used, slot * BOND_RECORD * lanes() + lane, rcut[centre, s.species[s.bond_atom[used]]]
+        source = np.zeros((self.layout.n_slots, lanes()), np.intp)
+        squared_rcut = np.zeros(source.shape)
+        source.reshape(-1)[place[used]] = used
+        squared_rcut.reshape(-1)[place[used]] = rcut[centre, s.species[s.bond_atom[used]]] ** 2
+        return source, squared_rcut
 
     def evaluate(self, parameters: np.ndarray, gradient: bool = True) -> Sums:
         """The data part of the loss, its gradient, and the sums behind the metrics."""
