@@ -145,7 +145,7 @@ def espresso(converged=True, finished=True) -> str:
     lines += ["", "     Computing stress (Cartesian axis) and pressure", ""]
     lines += ["          total   stress  (Ry/bohr**3)                   (kbar)     P=      0.00"]
     lines += ["".join(f"{x:14.8f}" for x in row) + "   " + "".join(f"{x * 147105.08:13.2f}" for x in row) for row in s]
-    return "\n".join(lines + ["", "   JOB DONE." if finished else ""]) + "\n"
+    return "\n".join([*lines, "", "   JOB DONE." if finished else ""]) + "\n"
 
 
 def cp2k(converged=True) -> str:

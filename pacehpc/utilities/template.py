@@ -1,0 +1,242 @@
+"""`pacehpc --template`: an input file to start from, made for the data at hand."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from pacehpc.dataset.database import isolated_atoms
+from pacehpc.dataset.dataset import Dataset, read_raw
+from pacehpc.errors import PacehpcError
+from pacehpc.utilities.command import command
+from pacehpc.utilities.data import shortest_distances
+
+# Largest n and l by body order. Beyond two elements, blocks of many elements would hold far more than can be kept.
+ORDERS = {
+    1: ([15, 6, 4, 3, 2, 2], [0, 3, 3, 2, 2, 1]),
+    2: ([15, 6, 4, 3, 2], [0, 3, 3, 2, 1]),
+    3: ([15, 4, 3, 2], [0, 3, 2, 1]),
+}
+FEW_STRUCTURES = 40  # too few to set some aside for a test
+HIGH_ENERGY = 1.0  # eV/atom above the lowest: such data are worth weights by energy
+BFGS_LIMIT = 3000  # parameters up to which BFGS's matrix is cheap
+
+
+@dataclass
+class Choices:
+    """What the user decides."""
+
+    data: list[str]
+    elements: str = "auto"
+    cutoff: float = 7.0
+    functions: int = 700
+    weighting: str = "auto"
+    test_size: float | None = None
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options."""
+    p = argparse.ArgumentParser(
+        prog="pacehpc --template",
+        description="Write an input file for your data. What is not given is asked for, where this is a terminal.",
+    )
+    p.add_argument("-d", "--data", nargs="+", metavar="FILE", help="data to fit")
+    p.add_argument("--elements", help="such as AlNi or Al,Ni; auto: those in the data")
+    p.add_argument("--cutoff", type=float, help="Å; default: 7")
+    p.add_argument("--functions", type=int, help="number of functions per element; default: 700")
+    p.add_argument("--weighting", choices=("auto", "uniform", "energy"), help="auto: by energy where energies are high")
+    p.add_argument("--test-size", type=float, help="fraction set aside as test data; default: 0.05 of many structures")
+    p.add_argument("-o", "--output", default="input.yaml", help="default: %(default)s")
+    return p
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of the command."""
+    arguments = parser().parse_args(argv)
+    logging.getLogger("pacehpc").setLevel(logging.WARNING)
+    output = Path(arguments.output)
+    if output.exists():
+        raise PacehpcError(f"{output} exists already; name another file with -o, or remove it.")
+    choices = _choices(arguments)
+    data = read_raw(choices.data)
+    text = template(choices, data)
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as problem:
+        raise PacehpcError(f"{output}: cannot be written ({problem.strerror}).") from None
+    print(f"{output} is written. `pacehpc --dry-run {output}` checks it, `mpirun -n 4 pacehpc {output}` fits.")
+    return 0
+
+
+def _choices(arguments: argparse.Namespace) -> Choices:
+    """From the options; the others by asking on a terminal, else by default."""
+    given = {k: v for k in ("data", "elements", "cutoff", "functions", "weighting", "test_size")
+             if (v := getattr(arguments, k)) is not None}  # fmt: skip
+    if "data" not in given:
+        if not sys.stdin.isatty():
+            raise PacehpcError("--template: name the data, such as `pacehpc -t --data data.pckl.gzip --cutoff 7`.")
+        here = sorted(str(p) for p in Path(".").iterdir() if re.search(r"\.(pckl|pkl|xyz|extxyz|db|h5)", p.name))
+        given["data"] = _ask("Data file(s)", " ".join(here[:1])).split()
+    if sys.stdin.isatty():
+        for name, question, kind in (
+            ("elements", "Elements (auto: those in the data)", str),
+            ("cutoff", "Cutoff, Å", float),
+            ("functions", "Functions per element", int),
+            ("weighting", "Weights: uniform, energy or auto", str),
+        ):
+            while name not in given:
+                try:
+                    given[name] = kind(_ask(question, str(getattr(Choices, name))))
+                except ValueError:
+                    print("Please give a number.")
+    return Choices(**given)
+
+
+def _ask(question: str, default: str) -> str:
+    try:
+        return input(f"{question} [{default}]: ").strip() or default
+    except EOFError:
+        return default
+
+
+def template(choices: Choices, data: Dataset) -> str:
+    """The text of an input file.
+
+    Raises:
+        PacehpcError: choices that do not fit the data.
+    """
+    elements = _elements(choices.elements, data)
+    if not 1.0 < choices.cutoff <= 30.0:
+        raise PacehpcError(f"--cutoff: {choices.cutoff:g} Å is not between 1 and 30.")
+    if choices.functions < 1:
+        raise PacehpcError(f"--functions: {choices.functions} is less than 1.")
+    if choices.weighting not in ("auto", "uniform", "energy"):
+        raise PacehpcError(f"--weighting: {choices.weighting!r} is none of auto, uniform, energy.")
+    shortest = shortest_distances(data)
+    if shortest and min(shortest.values()) >= choices.cutoff:
+        raise PacehpcError(
+            f"--cutoff: {choices.cutoff:g} Å is shorter than all distances in the data, "
+            f"of which the smallest is {min(shortest.values()):.3f} Å."
+        )
+    n_atoms = data.atoms_per_structure
+    nradmax, lmax = ORDERS[min(len(elements), 3)]
+    names = choices.data if len(choices.data) > 1 else choices.data[0]
+    close = ", ".join(f"{a}-{b} {d:.2f}" for (a, b), d in sorted(shortest.items())) or "none within 4 Å"
+    n_parameters = 2 * choices.functions * len(elements)
+    optimizer = "BFGS" if n_parameters <= BFGS_LIMIT else "L-BFGS-B"
+    return f"""\
+# {len(data)} structures, {data.n_atoms} atoms ({n_atoms.min()} to {n_atoms.max()} in a structure).
+# Shortest distances in Å: {close}.
+# Lengths in Å, energies in eV. All keys: docs/input.md
+
+cutoff: {choices.cutoff:g}  # nothing is seen beyond; time grows with its third power
+seed: 42
+
+data:
+  filename: {json.dumps(names, ensure_ascii=False)}
+{_reference(data)}{_test(choices, data)}
+potential:
+  deltaSplineBins: 0.001
+  elements: [{", ".join(map(_quoted, elements))}]
+
+  embeddings:
+    ALL:
+      npot: FinnisSinclairShiftedScaled
+      fs_parameters: [1, 1, 1, 0.5]  # E = rho_1 + sqrt(rho_2), about
+      ndensity: 2
+
+  bonds:
+    ALL:
+      radbase: SBessel
+      radparameters: [5.25]
+      rcut: {choices.cutoff:g}
+      dcut: 0.01
+
+  functions:
+    number_of_functions_per_element: {choices.functions}  # the simplest of those below; more are better and slower
+    ALL:
+      nradmax_by_orders: {nradmax}  # radial functions of body order 2, 3, 4, ...
+      lmax_by_orders: {lmax}
+
+fit:
+  loss:
+    kappa: 0.3  # weight of forces against energies, from 0 to 1; auto: from their spread
+    L1_coeffs: 1e-8
+    L2_coeffs: 1e-8
+{_weighting(choices, data)}  optimizer: {optimizer}  # BFGS needs the fewest iterations, L-BFGS-B no large matrix
+  maxiter: 2000
+  # ladder_step: [10, 0.02]  # grow the basis in steps: at least 10 functions, or 2 %
+  # repulsion: auto  # after the fit, ZBL repulsion below the shortest distances
+
+backend:
+  evaluator: auto  # a GPU where there is one
+  display_step: 50
+"""
+
+
+def _elements(given: str, data: Dataset) -> list[str]:
+    if given == "auto":
+        return list(data.elements)
+    parts = re.findall(r"[A-Z][a-z]?", given)
+    if re.sub(r"[\s,\[\]]", "", given) != "".join(parts) or not set(parts) <= set(chemical_symbols[1:]) or not parts:
+        raise PacehpcError(f"--elements: {given!r} is no list of elements such as AlNi or Al,Ni, nor auto.")
+    missing = sorted(set(data.elements) - set(parts))
+    if missing:
+        raise PacehpcError(f"--elements: the data hold {', '.join(missing)} as well; add it, or use auto.")
+    return sorted(set(parts))
+
+
+def _quoted(element: str) -> str:
+    """Other YAML readers take these symbols for truth values."""
+    return f'"{element}"' if element in ("No", "Y", "N") else element
+
+
+def _reference(data: Dataset) -> str:
+    if np.isfinite(data.energy_corrected).all():
+        return "  # the data have energy_corrected: energies without those of free atoms\n"
+    if data.energy is None:
+        raise PacehpcError("Some structures have neither 'energy' nor 'energy_corrected'.")
+    single = isolated_atoms(data)
+    if set(single) >= set(data.elements):
+        energies = ", ".join(f"{_quoted(e)}: {single[e]!r}" for e in data.elements)
+        return f"  reference_energy: {{{energies}}}  # of the isolated atoms in the data\n"
+    return "  reference_energy: auto  # by least squares; better the energies of free atoms: {Al: -0.2, ...}\n"
+
+
+def _test(choices: Choices, data: Dataset) -> str:
+    size = choices.test_size
+    if size is None:
+        size = 0.05 if len(data) >= FEW_STRUCTURES else 0.0
+    if size == 0:
+        return "  # test_size: 0.05  # structures set aside to judge the fit\n"
+    if not 0 < size < 1 or not 0 < round(size * len(data)) < len(data):
+        raise PacehpcError(f"--test-size: {size} of {len(data)} structures leaves no train or test set.")
+    return f"  test_size: {size:g}  # structures set aside to judge the fit\n"
+
+
+def _weighting(choices: Choices, data: Dataset) -> str:
+    by_energy = choices.weighting == "energy"
+    if choices.weighting == "auto" and "w_energy" not in data.extra:
+        energies = (data.energy if data.energy is not None else data.energy_corrected) / data.atoms_per_structure
+        by_energy = len(data.elements) == 1 and float(np.median(energies) - energies.min()) > HIGH_ENERGY
+    if not by_energy:
+        return "  # weighting: {type: EnergyBasedWeightingPolicy, DElow: 1.0, DEup: 10.0}  # low energies count more\n"
+    return """\
+  weighting:  # structures of low energy count more
+    type: EnergyBasedWeightingPolicy
+    DElow: 1.0  # eV/atom above the convex hull: the lower tier
+    DEup: 10.0  # eV/atom: structures above are left out
+    DE: 1.0
+    DF: 1.0
+    wlow: 0.75  # share of the lower tier
+"""

@@ -1,0 +1,104 @@
+"""The written input runs as it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pacehpc.config import load_settings
+from pacehpc.dataset.dataset import read_raw
+from pacehpc.errors import PacehpcError
+from pacehpc.potential import Potential
+from pacehpc.utilities.template import Choices, main, template
+
+DATA = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
+
+
+def test_dry_run_and_fit(tmp_path):
+    def run(*arguments):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", "pacehpc", *arguments],
+            cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("-t", "--data", str(DATA), "--elements", "auto", "--cutoff", "5", "--functions", "60", "--test-size", "0.1")
+    assert "functions" in run("--dry-run")
+    settings = load_settings(tmp_path / "input.yaml", needs=("data", "potential"))
+    assert settings.potential["elements"] == ["Al", "Ni"] and settings.cutoff == 5 and settings.data.test_size == 0.1
+    text = (tmp_path / "input.yaml").read_text()
+    (tmp_path / "input.yaml").write_text(text.replace("maxiter: 2000", "maxiter: 2"))
+    run("--no-predict")
+    fitted = Potential.load(tmp_path / "output_potential.yaml")
+    assert fitted.cutoff == 5 and 100 < fitted.n_functions <= 120
+
+
+@pytest.mark.parametrize("elements", [["Al"], ["Al", "Ni"], ["Al", "Cu", "Ni"], ["Al", "Cu", "Ni", "Ti", "Y"]])
+@pytest.mark.parametrize("functions", [20, 700])
+def test_the_basis_is_as_large_as_asked_for(elements, functions, tmp_path):
+    data = read_raw(DATA)
+    data.numbers = np.where(data.numbers == 28, 13, data.numbers)  # all Al
+    path = tmp_path / "input.yaml"
+    path.write_text(template(Choices(["x.xyz"], elements="".join(elements), functions=functions), data))
+    potential = Potential.build(load_settings(path).potential)
+    assert potential.elements == tuple(elements)
+    assert 0.75 * functions * len(elements) <= potential.n_functions <= functions * len(elements)
+
+
+def test_what_the_data_tell(tmp_path):
+    from ase import Atoms
+    from ase.io import write
+
+    frames = []
+    for k in range(50):
+        atoms = Atoms("Y2", [[0, 0, 0], [0, 0, 2.5 + 0.02 * k]]) if k else Atoms("Y")
+        atoms.info["REF_energy"] = -1.5 * len(atoms) - (2 if k > 3 else 0) * 2
+        atoms.arrays["REF_forces"] = np.zeros((len(atoms), 3))
+        frames.append(atoms)
+    write(tmp_path / "a b.xyz", frames, format="extxyz")
+    name = str(tmp_path / "a b.xyz")
+    output = tmp_path / "in.yaml"
+    assert main(["--data", name, "-o", str(output)]) == 0
+    settings = load_settings(output)
+    assert settings.data.filename == [name] and settings.data.test_size == 0.05
+    assert settings.data.reference_energy == {"Y": -1.5} and settings.potential["elements"] == ["Y"]
+    assert "Y-Y 2.52" in output.read_text()
+    assert main(["--data", name, "-o", str(output)]) == 1  # never overwrites
+
+
+def test_questions_on_a_terminal(tmp_path, monkeypatch):
+    answers = iter([str(DATA), "", "6.5", "many", "80", "uniform"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: next(answers))
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 0
+    settings = load_settings("input.yaml")
+    assert settings.cutoff == 6.5 and settings.potential["functions"]["number_of_functions_per_element"] == 80
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"elements": "Al"}, "the data hold Ni"),
+        ({"elements": "AlXx"}, "no list of elements"),
+        ({"cutoff": float("nan")}, "between 1 and 30"),
+        ({"cutoff": 1.1}, "shorter than all distances"),
+        ({"functions": 0}, "less than 1"),
+        ({"test_size": 2.0}, "leaves no train"),
+        ({"weighting": "what"}, "none of auto"),
+    ],
+)
+def test_impossible_choices(changes, message):
+    with pytest.raises(PacehpcError, match=message):
+        template(Choices([str(DATA)], **changes), read_raw(DATA))
+
+
+def test_without_data_or_a_terminal(capsys):
+    assert main([]) == 1 and "name the data" in capsys.readouterr().err
