@@ -49,7 +49,8 @@ FN index_t all_warps() { return gridDim.x * (index_t)blockDim.x / LANES; }
 FN Lanes of_tile(double* memory, index_t items, index_t tile) { return lane_array(memory + tile * items * LANES); }
 FN Lanes tile_state(const Work& W, index_t tile) { return of_tile(W.state, N_STATE, tile); }
 
-#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+// blocks that a multiprocessor should hold: 3 of 128 threads leave 168 registers a thread, what most stages need
+#define KERNEL(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
 #define FOR_TILES for (index_t tile = this_warp(); tile < P.n_tiles; tile += all_warps())
 
 extern "C" __global__ void sizes(long long* result) {
@@ -59,16 +60,16 @@ extern "C" __global__ void sizes(long long* result) {
 
 // ---- once per set of positions ----
 
-KERNEL(128) make_bond_records(const Problem P, const Work W) { FOR_TILES make_bonds(P, tile); }
+KERNEL(128, 3) make_bond_records(const Problem P, const Work W) { FOR_TILES make_bonds(P, tile); }
 
 // core repulsion; core_forces of P are rows of bonds here
-KERNEL(128) make_core_repulsion(const Problem P, const Work W) {
+KERNEL(128, 3) make_core_repulsion(const Problem P, const Work W) {
 #if CORE
   FOR_TILES make_core(P, tile);
 #endif
 }
 
-KERNEL(256) make_batch_moments(const Problem P, const Work W) {
+KERNEL(256, 1) make_batch_moments(const Problem P, const Work W) {
   __shared__ double shared[SHARED_LANE_ARRAYS * LANES];
   for (index_t tile = blockIdx.x; tile < P.n_tiles; tile += gridDim.x)
     block_moments<false>(P, tile, shared, of_tile(W.G, P.max_moments, tile));
@@ -76,7 +77,7 @@ KERNEL(256) make_batch_moments(const Problem P, const Work W) {
 
 // ---- first pass: energies and forces ----
 
-KERNEL(128) make_leaves(const Problem P, const Work W) {
+KERNEL(128, 3) make_leaves(const Problem P, const Work W) {
   FOR_TILES {
     const Lanes state = tile_state(W, tile);
     lanes rho[ND];
@@ -85,11 +86,11 @@ KERNEL(128) make_leaves(const Problem P, const Work W) {
   }
 }
 
-KERNEL(128) couple_nodes(const Problem P, const Work W) {
+KERNEL(128, 3) couple_nodes(const Problem P, const Work W) {
   FOR_TILES couple(P.elements[P.tile_element[tile]], of_tile(W.Phi, P.max_components, tile));
 }
 
-KERNEL(128) make_energies(const Problem P, const Work W) {
+KERNEL(128, 3) make_energies(const Problem P, const Work W) {
   FOR_TILES {
     const ElementTable& element = P.elements[P.tile_element[tile]];
     const int* atoms = P.tile_atoms + tile * LANES;
@@ -110,7 +111,7 @@ KERNEL(128) make_energies(const Problem P, const Work W) {
   }
 }
 
-KERNEL(128) adjoint_of_densities(const Problem P, const Work W) {
+KERNEL(128, 3) adjoint_of_densities(const Problem P, const Work W) {
   FOR_TILES {
     const ElementTable& element = P.elements[P.tile_element[tile]];
     const Lanes state = tile_state(W, tile), Phi_bar = of_tile(W.Phi_bar, P.max_components, tile);
@@ -121,12 +122,12 @@ KERNEL(128) adjoint_of_densities(const Problem P, const Work W) {
   }
 }
 
-KERNEL(128) adjoint_of_nodes(const Problem P, const Work W) {
+KERNEL(128, 3) adjoint_of_nodes(const Problem P, const Work W) {
   FOR_TILES couple_adjoint(P.elements[P.tile_element[tile]], of_tile(W.Phi, P.max_components, tile),
                            of_tile(W.Phi_bar, P.max_components, tile));
 }
 
-KERNEL(128) adjoint_of_moments(const Problem P, const Work W) {
+KERNEL(128, 3) adjoint_of_moments(const Problem P, const Work W) {
   FOR_TILES {
     const Lanes state = tile_state(W, tile);
     lanes dF[ND];
@@ -135,7 +136,7 @@ KERNEL(128) adjoint_of_moments(const Problem P, const Work W) {
   }
 }
 
-KERNEL(128) make_bond_forces(const Problem P, const Work W) {
+KERNEL(128, 3) make_bond_forces(const Problem P, const Work W) {
   for (index_t item = this_warp(); item < P.n_tiles * FORCE_WARPS; item += all_warps()) {
     const index_t tile = item / FORCE_WARPS;
     const int part = item % FORCE_WARPS, e = P.tile_element[tile];
@@ -191,7 +192,7 @@ FN void gather_bonds(const Problem& P, const Work& W, index_t tile, bool virials
   }
 }
 
-KERNEL(128) gather_core_forces(const Problem P, const Work W) {
+KERNEL(128, 3) gather_core_forces(const Problem P, const Work W) {
 #if CORE
   FOR_TILES {
     lanes x = 0, y = 0, z = 0;
@@ -204,7 +205,7 @@ KERNEL(128) gather_core_forces(const Problem P, const Work W) {
 #endif
 }
 
-KERNEL(128) gather_forces(const Problem P, const Work W) {
+KERNEL(128, 3) gather_forces(const Problem P, const Work W) {
   FOR_TILES {
     const int* atoms = P.tile_atoms + tile * LANES;
     lanes x = 0, y = 0, z = 0, virial[6];
@@ -226,7 +227,7 @@ KERNEL(128) gather_forces(const Problem P, const Work W) {
 
 // ---- errors of structures, a warp for each: what the loss asks of energies and forces, and the sums of the metrics ----
 
-KERNEL(128) make_residuals(const Problem P, const Work W, int with_targets, int with_forces) {
+KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets, int with_forces) {
   for (index_t s = this_warp(); s < P.n_structures; s += all_warps()) {
     const index_t begin = P.atom_offsets[s], end = P.atom_offsets[s + 1];
     lanes sum = 0;
@@ -290,21 +291,21 @@ KERNEL(128) make_residuals(const Problem P, const Work W, int with_targets, int 
 
 // ---- second pass: the tangent of the adjoint of the first along the residuals ----
 
-KERNEL(256) make_moment_tangents(const Problem P, const Work W) {
+KERNEL(256, 1) make_moment_tangents(const Problem P, const Work W) {
   __shared__ double shared[SHARED_LANE_ARRAYS * LANES];
   for (index_t tile = blockIdx.x; tile < P.n_tiles; tile += gridDim.x)
     block_moments<true>(P, tile, shared, of_tile(W.w, P.max_moments, tile));
 }
 
 // for a loss of energies alone, where no bond moves
-KERNEL(128) clear_moment_tangents(const Problem P, const Work W) {
+KERNEL(128, 3) clear_moment_tangents(const Problem P, const Work W) {
   FOR_TILES {
     const Lanes dG = of_tile(W.w, P.max_moments, tile);
     for (index_t k = 0; k < P.max_moments; k++) dG[k] = 0;
   }
 }
 
-KERNEL(128) make_leaf_tangents(const Problem P, const Work W) {
+KERNEL(128, 3) make_leaf_tangents(const Problem P, const Work W) {
   FOR_TILES {
     const Lanes state = tile_state(W, tile);
     lanes drho[ND];
@@ -313,7 +314,7 @@ KERNEL(128) make_leaf_tangents(const Problem P, const Work W) {
   }
 }
 
-KERNEL(128) couple_node_tangents(const Problem P, const Work W) {
+KERNEL(128, 3) couple_node_tangents(const Problem P, const Work W) {
   FOR_TILES couple_tangent(P.elements[P.tile_element[tile]], of_tile(W.Phi, P.max_components, tile),
                            of_tile(W.dPhi, P.max_components, tile));
 }
@@ -351,7 +352,7 @@ FN lanes energy_factor(const Problem& P, index_t tile) {
   return a;
 }
 
-KERNEL(128) make_density_tangent(const Problem P, const Work W) {
+KERNEL(128, 3) make_density_tangent(const Problem P, const Work W) {
   FOR_TILES {
     const ElementTable& element = P.elements[P.tile_element[tile]];
     const Lanes state = tile_state(W, tile);
@@ -375,7 +376,7 @@ KERNEL(128) make_density_tangent(const Problem P, const Work W) {
     for (index_t e = item / W.n_rows, row = item % W.n_rows, tile = W.element_tiles[e] + row;                \
          tile < W.element_tiles[e + 1]; tile += W.n_rows)
 
-KERNEL(128) make_density_gradient(const Problem P, const Work W) {
+KERNEL(128, 2) make_density_gradient(const Problem P, const Work W) {
   FOR_ROWS {
     const ElementTable& element = P.elements[e];
     const Lanes state = tile_state(W, tile), dPhi_bar = of_tile(W.dPhi_bar, P.max_components, tile);
@@ -393,7 +394,7 @@ KERNEL(128) make_density_gradient(const Problem P, const Work W) {
   }
 }
 
-KERNEL(128) make_node_gradient(const Problem P, const Work W) {
+KERNEL(128, 3) make_node_gradient(const Problem P, const Work W) {
   FOR_TILES {
     const ElementTable& element = P.elements[P.tile_element[tile]];
     const Lanes Phi_bar = of_tile(W.Phi_bar, P.max_components, tile), dPhi_bar = of_tile(W.dPhi_bar, P.max_components, tile);
@@ -404,7 +405,7 @@ KERNEL(128) make_node_gradient(const Problem P, const Work W) {
   }
 }
 
-KERNEL(128) make_radial_gradient(const Problem P, const Work W) {
+KERNEL(128, 3) make_radial_gradient(const Problem P, const Work W) {
   FOR_ROWS {
     const Lanes state = tile_state(W, tile);
     lanes alpha[ND], beta[ND];
@@ -428,7 +429,7 @@ FN double add_column(const double* rows, index_t n_rows, index_t width, bool lar
 }
 
 // result[block] = sum of up to ROWS_AT_ONCE rows, the largest instead in columns from n_sums on
-KERNEL(128) add_rows(const double* rows, long long n_rows, long long width, long long n_sums, double* result) {
+KERNEL(128, 3) add_rows(const double* rows, long long n_rows, long long width, long long n_sums, double* result) {
   const index_t n_blocks = (n_rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
   for (index_t k = blockIdx.x * (index_t)blockDim.x + threadIdx.x; k < n_blocks * width; k += gridDim.x * (index_t)blockDim.x) {
     const index_t first = k / width * ROWS_AT_ONCE, column = k % width;
@@ -437,7 +438,7 @@ KERNEL(128) add_rows(const double* rows, long long n_rows, long long width, long
   }
 }
 
-KERNEL(128) add_lanes(const double* values, long long n, double* result) {
+KERNEL(128, 3) add_lanes(const double* values, long long n, double* result) {
   for (index_t k = this_warp(); k < n; k += all_warps()) {
     const double sum = sum_over_lanes(values[k * LANES + lane()]);
     if (lane() == 0) result[k] = sum;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import TYPE_CHECKING
 
 from pacehpc.errors import PacehpcError
@@ -9,6 +11,8 @@ from pacehpc.errors import PacehpcError
 if TYPE_CHECKING:
     from pacehpc.backends.interface import Evaluator, LossWeights, Structures
     from pacehpc.potential import Potential
+
+log = logging.getLogger("pacehpc")
 
 NAMES = ("auto", "cpu", "cuda", "reference")
 
@@ -19,14 +23,30 @@ def resolve(name: str) -> str:
     Raises PacehpcError for an unknown name and for a backend that cannot run here.
     """
     if name == "auto":
-        return "cpu"
+        return _fastest()
     if name == "cuda":
-        raise PacehpcError(
-            "backend 'cuda': this version has no CUDA kernels yet. Use backend 'cpu' (or 'auto', which takes it)."
-        )
+        from pacehpc.backends.cuda import load_cupy
+
+        load_cupy()
     if name not in NAMES:
         raise PacehpcError(f"unknown backend '{name}': choose one of {', '.join(NAMES)}.")
     return name
+
+
+@cache
+def _fastest() -> str:
+    """'cuda' where a device can be used, else 'cpu' and, once, why."""
+    from pacehpc.backends.cuda import CudaUnavailable, load_cupy
+
+    try:
+        load_cupy()
+    except CudaUnavailable as error:
+        if error.present:
+            log.warning("This machine has a GPU, but it cannot be used; going on with the cpu backend. %s", error)
+        else:
+            log.info("No GPU here: using the cpu backend.")
+        return "cpu"
+    return "cuda"
 
 
 def create_evaluator(
@@ -42,6 +62,10 @@ def create_evaluator(
         from pacehpc.backends.reference import ReferenceEvaluator
 
         return ReferenceEvaluator(potential, structures, loss, **options)
+    if name == "cuda":
+        from pacehpc.backends.cuda import CudaEvaluator
+
+        return CudaEvaluator(potential, structures, loss, **options)
     from pacehpc.backends.cpu import CpuEvaluator
 
     return CpuEvaluator(potential, structures, loss, **options)
@@ -49,7 +73,12 @@ def create_evaluator(
 
 def prepare_kernels(name: str, potential: Potential, loss: LossWeights) -> None:
     """Compile the kernels of a backend into the cache (on one rank of each node, before evaluators are made)."""
-    if resolve(name) == "cpu":
+    name = resolve(name)
+    if name == "cpu":
         from pacehpc.backends.cpu import prepare
 
         prepare(potential, loss)
+    elif name == "cuda":
+        from pacehpc.backends.cuda import prepare as prepare_cuda
+
+        prepare_cuda(potential, loss)

@@ -133,6 +133,22 @@ def describe(index: int) -> Device:
     )
 
 
+def device_options(
+    gpu_ind: int | None, mem_limit: float, local_rank: int, ranks_per_node: int
+) -> dict[str, int | None]:
+    """Options of CudaEvaluator from backend.gpu_config (mem_limit in MB per rank, 0 = all) and a rank's place on its node.
+
+    gpu_ind chooses the device of a single rank only; several ranks of a node share its devices by turns.
+    """
+    single = gpu_ind is not None and gpu_ind >= 0 and ranks_per_node == 1
+    return {
+        "device": gpu_ind if single else None,
+        "local_rank": local_rank,
+        "ranks_per_node": ranks_per_node,
+        "memory_limit": int(mem_limit * 10**6),
+    }
+
+
 def prepare(potential: Potential, loss: LossWeights, device: int = 0) -> None:
     """Compile the kernels of a potential into CuPy's cache (CUPY_CACHE_DIR)."""
     cupy = load_cupy()

@@ -42,7 +42,7 @@ def _with_includes(name: str, seen: set[str]) -> list[str]:
 def kernel_names() -> list[str]:
     """Names of the kernels in kernels/evaluate.cu, in order."""
     text = (kernel_folder() / SOURCE).read_text(encoding="utf-8")
-    return re.findall(r'(?:^KERNEL\(\d+\)|^extern "C" __global__ void) (\w+)\(', text, re.M)
+    return re.findall(r'(?:^KERNEL\(\d+, \d+\)|^extern "C" __global__ void) (\w+)\(', text, re.M)
 
 
 def record(struct: str) -> np.dtype:

@@ -19,7 +19,7 @@
 #define __global__
 #define __shared__ static
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 namespace emulation {
 struct Index { unsigned x, y, z; };

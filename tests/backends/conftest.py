@@ -1,0 +1,27 @@
+"""The stand-in for CuPy, so that the cuda backend runs on machines without a GPU."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FAKE_CUPY = Path(__file__).resolve().parents[1] / "fake_cupy"
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """`import cupy` finds tests/fake_cupy; the real one, if any, is there again afterwards."""
+    real = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "cupy"}
+    monkeypatch.syspath_prepend(str(FAKE_CUPY))
+    import cupy
+
+    cupy.order.threads = "ascending"
+    cupy.launches.clear()
+    yield cupy
+    for name in [name for name in sys.modules if name.split(".")[0] == "cupy"]:
+        del sys.modules[name]
+    sys.modules.update(real)

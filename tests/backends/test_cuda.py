@@ -1,0 +1,330 @@
+"""The whole cuda backend on a machine without a GPU: its kernels run by emulated blocks of threads."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import read
+
+from pacehpc import Dataset, Potential, backends, metrics
+from pacehpc.backends.cuda import CudaEvaluator, CudaUnavailable, batches, describe, device_options, load_cupy
+from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.reference import ReferenceEvaluator
+from pacehpc.backends.source import cuda_source, kernel_names, record
+from pacehpc.errors import PacehpcError
+
+VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
+LOSS = LossWeights(kappa=0.3, stress=0.1)
+
+pytestmark = pytest.mark.usefixtures("fake_cupy")
+
+
+def with_random_targets(s, seed=1):
+    rng = np.random.default_rng(seed)
+    n = s.n_structures
+    s.energy, s.forces = rng.normal(size=n), rng.normal(size=(s.n_atoms, 3))
+    s.w_energy, s.w_forces = rng.dirichlet(np.ones(n)), rng.dirichlet(np.ones(s.n_atoms))
+    s.stress = np.where((s.volumes > 0)[:, None], 0.01 * rng.normal(size=(n, 6)), np.nan)
+    s.low = rng.random(n) < 0.5
+    return s
+
+
+@pytest.fixture
+def case(golden, brute_force):
+    """(potential, structures with random targets) of a golden potential."""
+
+    def make(name):
+        potential = Potential.load(golden / "potentials" / f"{name}.yaml")
+        frames = read(golden / "potentials" / f"{name}.extxyz", ":")
+        return potential, with_random_targets(brute_force(potential, frames))
+
+    return make
+
+
+def agree(sums, expected):
+    scale = np.abs(expected.gradient).max()
+    np.testing.assert_allclose(sums.gradient, expected.gradient, rtol=0, atol=1e-9 * scale)
+    np.testing.assert_allclose(sums.terms, expected.terms, rtol=1e-9)
+    np.testing.assert_allclose(sums.maxima, expected.maxima, rtol=1e-9)
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a.gradient, b.gradient)
+    np.testing.assert_array_equal(a.encoded_terms, b.encoded_terms)
+    np.testing.assert_array_equal(a.maxima, b.maxima)
+
+
+def test_golden_potentials_in_every_order_of_threads(case, golden, golden_name, fake_cupy):
+    """Golden energies, forces, stress; the reference backend's loss and gradient; the same bits in any order."""
+    potential, s = case(golden_name)
+    x = potential.parameters
+    golden_values = np.load(golden / "potentials" / f"{golden_name}.npz")
+    expected = ReferenceEvaluator(potential, s, LOSS).evaluate(x)
+    found = {}
+    for block in (32, 128):
+        for order in ("ascending", "descending", "shuffled"):
+            fake_cupy.order.threads = order
+            evaluator = CudaEvaluator(potential, s, LOSS, block=block)
+            found[block, order] = evaluator.evaluate(x)
+    first = found[32, "ascending"]
+    agree(first, expected)
+    for sums in found.values():
+        same(sums, first)
+
+    prediction = evaluator.predict(x)
+    for k, (begin, end) in enumerate(zip(s.atom_offsets[:-1], s.atom_offsets[1:], strict=True)):
+        reference = golden_values[f"energies_{k}"]
+        np.testing.assert_allclose(prediction.energies[begin:end], reference, rtol=1e-10, atol=1e-13)
+        np.testing.assert_allclose(prediction.forces[begin:end], golden_values[f"forces_{k}"], rtol=0, atol=5e-9)
+        if f"stress_{k}" in golden_values:
+            stress = prediction.virials[k][VOIGT] / s.volumes[k]
+            np.testing.assert_allclose(stress, golden_values[f"stress_{k}"], rtol=0, atol=5e-10)
+
+
+@pytest.mark.parametrize("name", ["alni_energy_only", "cu_forces", "ethanol_reg"])
+def test_golden_losses(golden, shared, name):
+    reference = json.loads((golden / "loss" / f"{name}.json").read_text())
+    arrays = np.load(golden / "loss" / f"{name}.npz")
+    potential = Potential.load(golden / "loss" / f"{name}.yaml")
+    options = dict(zip(reference["options"][::2], reference["options"][1::2], strict=True))
+    data = Dataset.load(shared(f"data/{reference['data']}"), elements=potential.elements, rows=reference["order"])
+    s = data.structures(potential)
+    s.w_energy, s.w_forces = arrays["w_energy"], arrays["w_forces"]
+    loss = LossWeights(kappa=float(options.get("--kappa", 0)))
+    evaluator = CudaEvaluator(potential, s, loss)
+    sums = evaluator.evaluate(potential.parameters)
+    terms = dict(zip(metrics.TERMS, sums.terms, strict=True))
+    assert terms["e_loss"] == pytest.approx(reference["e_loss"], rel=1e-10)
+    assert terms["f_loss"] == pytest.approx(reference["f_loss"], rel=1e-10)
+    agree(sums, backends.create_evaluator("cpu", potential, s, loss).evaluate(potential.parameters))
+    prediction = evaluator.predict(potential.parameters)
+    np.testing.assert_allclose(prediction.forces, arrays["forces"], rtol=0, atol=5e-9)
+
+
+def test_repeats_and_batches(case, fake_cupy):
+    """Repeated evaluations give the same bits; batches and moments made anew the same numbers to round-off."""
+    potential, s = case("alni_mixed")
+    x = potential.parameters
+    whole = CudaEvaluator(potential, s, LOSS, store_moments=True)
+    first = whole.evaluate(x)
+    whole.evaluate(x + 0.01)
+    whole.predict(x)
+    same(whole.evaluate(x), first)
+    assert whole.moments_stored
+
+    parts = CudaEvaluator(potential, s, LOSS, batch_bytes=1, store_moments=False)
+    assert len(parts._batches) == s.n_structures and not parts.moments_stored
+    again = parts.evaluate(x)
+    np.testing.assert_allclose(again.gradient, first.gradient, rtol=0, atol=1e-13 * np.abs(first.gradient).max())
+    np.testing.assert_allclose(again.terms, first.terms, rtol=1e-12)
+    prediction, expected = parts.predict(x), whole.predict(x)
+    for name in ("energies", "forces", "virials"):
+        np.testing.assert_allclose(getattr(prediction, name), getattr(expected, name), rtol=0, atol=1e-11)
+
+
+def test_no_synchronisation_between_batches(case):
+    potential, s = case("al_cheblinear")
+    evaluator = CudaEvaluator(potential, s, LOSS, batch_bytes=1)
+    assert len(evaluator._batches) > 2
+    before = evaluator._stream.synchronizations
+    evaluator.evaluate(potential.parameters)
+    assert evaluator._stream.synchronizations == before + 1
+
+
+def test_batches_of_whole_structures(case):
+    _, s = case("al_cheblinear")
+    for limit in (1, 40_000, 10**9):
+        cuts = batches(s, 100, 8, limit)
+        assert [c.start for c in cuts] == [0, *(c.stop for c in cuts[:-1])] and cuts[-1].stop == s.n_structures
+        for c in cuts:
+            part = s.select(c)
+            assert len(range(c.start, c.stop)) == 1 or 100 * part.n_atoms + 8 * part.n_bonds <= limit
+    assert len(batches(s, 100, 8, 10**9)) == 1
+
+
+def test_energies_alone(case):
+    """Without weight on forces no tangents are made, and the gradient is that of the reference."""
+    potential, s = case("cuozr_zbl")
+    s.stress, loss = None, LossWeights(kappa=0.0)
+    agree(
+        CudaEvaluator(potential, s, loss).evaluate(potential.parameters),
+        ReferenceEvaluator(potential, s, loss).evaluate(potential.parameters),
+    )
+
+
+def test_value_without_gradient(case, fake_cupy):
+    potential, s = case("al_cheblinear")
+    evaluator = CudaEvaluator(potential, s, LOSS)
+    full = evaluator.evaluate(potential.parameters)
+    fake_cupy.launches.clear()
+    sums = evaluator.evaluate(potential.parameters, gradient=False)
+    assert sums.gradient is None and "make_moment_tangents" not in fake_cupy.launches
+    np.testing.assert_array_equal(sums.encoded_terms, full.encoded_terms)
+
+
+def test_no_structures(case):
+    potential, s = case("al_cheblinear")
+    evaluator = CudaEvaluator(potential, s.select(slice(0, 0)), LOSS)
+    sums = evaluator.evaluate(potential.parameters)
+    assert not sums.terms.any() and not sums.gradient.any()
+    assert len(evaluator.predict(potential.parameters).energies) == 0
+
+
+def test_out_of_memory_halves_the_batches(case, caplog):
+    potential, s = case("al_chebexpcos")
+    x = potential.parameters
+    whole = CudaEvaluator(potential, s, LOSS)
+    with caplog.at_level(logging.INFO, "pacehpc"):
+        tight = CudaEvaluator(potential, s, LOSS, memory_limit=int(0.8 * whole.peak_bytes), batch_bytes=2**40)
+    assert "out of memory" in caplog.text and "peak memory" in caplog.text
+    assert len(tight._batches) > 1 and tight.peak_bytes <= 0.8 * whole.peak_bytes
+    agree(tight.evaluate(x), whole.evaluate(x))
+    with pytest.raises(PacehpcError, match="not even one structure"):
+        CudaEvaluator(potential, s, LOSS, memory_limit=100_000)
+
+
+def test_several_ranks_on_a_device(case, monkeypatch, caplog):
+    monkeypatch.setenv("FAKE_CUPY_DEVICES", "2")
+    potential, s = case("al_cheblinear")
+    with caplog.at_level(logging.INFO, "pacehpc"):
+        made = [CudaEvaluator(potential, s, LOSS, local_rank=rank, ranks_per_node=3) for rank in range(3)]
+    assert [e.device.index for e in made] == [0, 1, 0]
+    assert [e.ranks_on_device for e in made] == [2, 1, 2]
+    assert "2 ranks share this device" in caplog.text
+    assert made[0]._limit < 0.5 * made[0].device.total_memory
+    same(made[1].evaluate(potential.parameters), made[0].evaluate(potential.parameters))
+    assert CudaEvaluator(potential, s, LOSS, device=1).device.index == 1
+    with pytest.raises(PacehpcError, match="GPU 2 was asked for, but only 2"):
+        CudaEvaluator(potential, s, LOSS, device=2)
+
+
+def test_gpu_config():
+    assert device_options(1, 500, 0, 1) == {
+        "device": 1, "local_rank": 0, "ranks_per_node": 1, "memory_limit": 500_000_000,
+    }  # fmt: skip
+    assert device_options(1, 0, 2, 4)["device"] is None
+    assert device_options(None, 0, 0, 1)["device"] is None
+
+
+def test_device_in_words():
+    text = str(describe(0))
+    assert text.startswith("GPU 0 Emulated device GPU-00010203-0405-0607-0809-0a0b0c0d0e00, 2.0 of 2.0 GiB free")
+    assert "driver CUDA 12.9, runtime 12.9" in text
+
+
+@pytest.mark.parametrize(
+    ("environment", "message", "present"),
+    [
+        ({"FAKE_CUPY_DEVICES": "0"}, "no CUDA device is visible", False),
+        ({"FAKE_CUPY_ERROR": "cudaErrorNoDevice: no CUDA-capable device is detected"}, "no CUDA device can be used", False),
+        ({"FAKE_CUPY_ERROR": "cudaErrorInsufficientDriver: version"}, "driver is too old", True),
+        ({"FAKE_CUPY_NO_NVRTC": "1"}, "NVRTC", True),
+    ],
+)
+def test_why_not(environment, message, present, monkeypatch, caplog, case):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("pacehpc.backends.cuda._device_files", lambda: present)
+    potential, s = case("al_cheblinear")
+    with pytest.raises(CudaUnavailable, match=message):
+        backends.create_evaluator("cuda", potential, s, LOSS)
+    backends._fastest.cache_clear()
+    try:
+        with caplog.at_level(logging.INFO, "pacehpc"):
+            assert backends.resolve("auto") == "cpu"
+    finally:
+        backends._fastest.cache_clear()
+    assert [r.levelname for r in caplog.records] == ["WARNING" if present else "INFO"]
+
+
+def test_without_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(CudaUnavailable, match="needs CuPy"):
+        load_cupy()
+
+
+def test_auto_takes_a_device():
+    backends._fastest.cache_clear()
+    try:
+        assert backends.resolve("auto") == "cuda"
+    finally:
+        backends._fastest.cache_clear()
+
+
+def test_ranges_for_the_profiler_and_times_of_kernels(case, fake_cupy):
+    potential, s = case("al_cheblinear")
+    evaluator = CudaEvaluator(potential, s, LOSS, profile=True)
+    seconds = evaluator.kernel_seconds(potential.parameters)
+    assert set(seconds) >= {"make_bond_forces", "make_moment_tangents", "add_rows"} and min(seconds.values()) >= 0
+    assert "make_bond_forces" in fake_cupy.cuda.nvtx.ranges
+
+
+def test_source_is_one_text():
+    text = cuda_source("#define ND 1\n")
+    assert '#include "' not in text and "atomicAdd" not in text
+    assert len(kernel_names()) == text.count("\nKERNEL(") + 1
+    assert record("Problem").names[0] == "n_elements" and record("Work").itemsize > 0
+
+
+RANKS = """
+import sys
+import numpy as np
+from mpi4py import MPI
+sys.path[:0] = {path!r}
+from pacehpc import Potential
+from pacehpc.backends.cuda import device_options
+from pacehpc.backends.interface import LossWeights
+from pacehpc.objective import Objective
+import pickle
+comm = MPI.COMM_WORLD
+potential, data = pickle.load(open({data!r}, "rb"))
+part = data.select(slice(comm.rank, comm.rank + 1)) if comm.size > 1 else data
+objective = Objective(potential, part, dict(kappa=0.3), backend={backend!r}, comm=comm,
+                      **(device_options(None, 0, comm.rank, comm.size) if {backend!r} == "cuda" else dict()))
+devices = comm.gather(getattr(next(iter(objective._evaluators.values())), "device", None))
+if comm.rank == 0:
+    value, gradient = objective(objective.x)
+    objective.close()
+    np.savez({out!r}, value=value, gradient=gradient, devices=[d.index if d else -1 for d in devices])
+else:
+    objective.serve()
+"""
+
+
+def test_four_ranks_on_two_devices(case, tmp_path):
+    """Under mpirun: the devices are taken by turns, and the sum over ranks is that of one process."""
+    import pickle
+
+    mpirun = Path(sys.executable).with_name("mpirun")
+    mpirun = str(mpirun) if mpirun.exists() else shutil.which("mpirun")
+    if mpirun is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("mpirun is missing on a machine that has to run every test")
+        pytest.skip("needs mpirun")
+    potential, s = case("al_cheblinear")
+    s = s.select(slice(0, 4))
+    s.w_energy, s.w_forces = s.w_energy / s.w_energy.sum(), s.w_forces / s.w_forces.sum()
+    (tmp_path / "data.pickle").write_bytes(pickle.dumps((potential, s)))
+    root = Path(__file__).resolve().parents[2]
+    paths = [str(root), str(root / "tests" / "fake_cupy")]
+    script, out = tmp_path / "ranks.py", tmp_path / "out.npz"
+    text = RANKS.format(path=paths, data=str(tmp_path / "data.pickle"), backend="cuda", out=str(out))
+    script.write_text(text)
+    environment = {**os.environ, "FAKE_CUPY_DEVICES": "2", "OMP_NUM_THREADS": "1"}
+    command = [mpirun, "-n", "4", sys.executable, str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = np.load(out)
+    assert found["devices"].tolist() == [0, 1, 0, 1]
+    expected = ReferenceEvaluator(potential, s, LossWeights(kappa=0.3)).evaluate(potential.parameters)
+    scale = np.abs(expected.gradient).max()
+    np.testing.assert_allclose(found["gradient"], expected.gradient, rtol=0, atol=1e-9 * scale)
+    assert found["value"] == pytest.approx(0.7 * expected.terms[0] + 0.3 * expected.terms[1], rel=1e-10)
