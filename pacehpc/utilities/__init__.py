@@ -1,0 +1,1 @@
+"""Commands beside the fit: data, templates, cleaning, information on potentials."""
