@@ -158,12 +158,13 @@ def compare(path: Path, arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def large_frame(frames: list[object]) -> object:
-    """The first frame, repeated to about ASE_ATOMS atoms if it is periodic."""
+    """The first frame, repeated to ASE_ATOMS atoms or more: a crystal, or copies of a molecule side by side."""
     atoms = frames[0].copy()
-    if atoms.pbc.all():
-        while len(atoms) < ASE_ATOMS:
-            shortest = int(np.argmin(atoms.cell.lengths()))
-            atoms = atoms.repeat([2 if axis == shortest else 1 for axis in range(3)])
+    if not atoms.pbc.all():
+        atoms.center(vacuum=1.5)
+    while len(atoms) < ASE_ATOMS:
+        shortest = int(np.argmin(atoms.cell.lengths()))
+        atoms = atoms.repeat([2 if axis == shortest else 1 for axis in range(3)])
     return atoms
 
 
@@ -287,7 +288,8 @@ def write_page(results: dict[str, object]) -> None:
     lines += [
         "",
         f"µs per atom, medians, one thread of one core ({', '.join(sorted(machines))}, "
-        f"{max(case['date'] for case in cases.values())}); {', '.join(REQUIREMENTS[:2])}.",
+        f"{max(case['date'] for case in cases.values())}); {', '.join(REQUIREMENTS[:2])}. "
+        f"ASE calls: {ASE_ATOMS} atoms or more.",
         "",
         f"![Times of one evaluation per atom]({FIGURE.relative_to(PAGE.parent)})",
     ]
@@ -311,18 +313,22 @@ def draw(cases: dict[str, dict]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels = [("fit", "loss + gradient", "TensorPotential"), ("forces", "energies + forces", "recursive C++ evaluator")]
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 1.2 + 0.55 * len(cases)), sharey=True, layout="constrained")
+    panels = [
+        ("fit", "loss + gradient", "TensorPotential", "0.45"),
+        ("forces", "energies + forces", "recursive C++ evaluator", "0.7"),
+    ]
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 1.6 + 0.55 * len(cases)), sharey=True, layout="constrained")
     places = np.arange(len(cases))[::-1]
-    for axis, (what, title, comparator) in zip(axes, panels, strict=True):
-        for shift, who, label, colour in ((0.2, "ours", "pacehpc", "C0"), (-0.2, "theirs", comparator, "C7")):
+    for axis, (what, title, comparator, grey) in zip(axes, panels, strict=True):
+        for shift, who, label, colour in ((0.2, "ours", "pacehpc", "C0"), (-0.2, "theirs", comparator, grey)):
             values = [case[f"{what}_us_per_atom"][who] for case in cases.values()]
             bars = axis.barh(places + shift, values, 0.38, label=label, color=colour)
-            axis.bar_label(bars, [f"{value:.3g}" for value in values], padding=3, fontsize=8)
+            axis.bar_label(bars, [f"{v:.1f}" if v < 100 else f"{v:.0f}" for v in values], padding=3, fontsize=8)
         axis.set(xscale="log", xlabel="µs per atom", title=f"{title}, one core", yticks=places)
         axis.set_yticklabels(cases)
-        axis.margins(x=0.15)
-        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False)
+        axis.margins(x=0.2)
+    labels = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=3, frameon=False)
     FIGURE.parent.mkdir(exist_ok=True)
     figure.savefig(FIGURE, dpi=120)
 
