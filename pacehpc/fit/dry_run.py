@@ -203,8 +203,8 @@ def memory_and_time(settings: Settings, potential: Potential, path: Path, n_rank
         keep = options.get("store_moments", largest.n_bonds >= 24 * largest.n_atoms)
         log.info("memory: about %.3f GiB of data on a rank", cpu_memory(potential, [largest], stress, keep) / 2**30)
     n = int(trainable_mask(potential, settings.fit.trainable_parameters).sum())
-    matrices = optimizer_memory(settings.fit.optimizer, n, settings.fit.maxiter)
-    log.info("memory: %.3f GiB for the optimizer on the first rank", matrices / 2**30)
+    needed = optimizer_memory(settings.fit.optimizer, n, settings.fit.maxiter)
+    log.info("memory: %.3f GiB for the optimizer on the first rank", needed / 2**30)
 
     kappa = 0.5 if settings.fit.loss.kappa == "auto" else settings.fit.loss.kappa
     weights = LossWeights(kappa=kappa, stress=settings.fit.loss.stress)

@@ -1,0 +1,250 @@
+"""Fits with this program and with pacemaker at the same settings: the losses that both end at, over several seeds.
+
+    python benchmarks/validation.py --pacemaker ENV/bin/pacemaker [--seeds 1 2 3] [--cases ladder_al_ni cycles_cu]
+    python benchmarks/validation.py --page            # only docs/validation.md and its figure, from the results
+
+pacemaker is used as a black box, in an environment of its own:
+    python3.11 -m venv ENV
+    ENV/bin/pip install --pre python-ace==0.4.0rc1 tensorpotential==0.6.2.1 'numpy<2.4' 'pandas<3'
+
+Both programs get the same input file. Each reports its own final loss; the potentials that both leave are evaluated
+once more by one program, this one. Results go to benchmarks/results/validation.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from evaluation import machine
+
+import pacehpc
+from pacehpc import Dataset, Objective, Potential
+from pacehpc.yamlio import loads_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+RESULTS = ROOT / "benchmarks" / "results" / "validation.json"
+PAGE, FIGURE = ROOT / "docs" / "validation.md", ROOT / "docs" / "figures" / "validation.png"
+PROGRAMS = ("pacehpc", "pacemaker")
+GOAL = 1.1  # our median loss over theirs, at most
+
+INPUTS = {
+    "ladder_al_ni": """\
+cutoff: 6
+seed: {seed}
+data: {{filename: exmpl_df.pckl.gzip}}
+potential:
+  deltaSplineBins: 0.001
+  elements: [Al, Ni]
+  embeddings: {{ALL: {{npot: FinnisSinclairShiftedScaled, fs_parameters: [1, 1, 1, 0.5], ndensity: 2}}}}
+  bonds: {{ALL: {{radbase: SBessel, radparameters: [5.25], rcut: 6, dcut: 0.01, NameOfCutoffFunction: cos}}}}
+  functions:
+    UNARY: {{nradmax_by_orders: [6, 2, 1], lmax_by_orders: [0, 2, 1], coefs_init: random}}
+    BINARY: {{nradmax_by_orders: [6, 1, 1], lmax_by_orders: [0, 2, 1], coefs_init: random}}
+fit:
+  loss: {{kappa: 0.3, L1_coeffs: 1e-8, L2_coeffs: 1e-8, w0_rad: 1e-8, w1_rad: 1e-8, w2_rad: 1e-8}}
+  optimizer: BFGS
+  maxiter: 400
+  ladder_step: 12
+  ladder_type: power_order
+backend: {{evaluator: tensorpot, batch_size: 200, display_step: 50}}
+""",
+    "cycles_cu": """\
+cutoff: 7
+seed: {seed}
+data: {{filename: Cu_df1_A1_A2_A3_EV_elast_phon.pckl.gzip}}
+potential:
+  deltaSplineBins: 0.001
+  elements: [Cu]
+  embeddings: {{ALL: {{npot: FinnisSinclairShiftedScaled, fs_parameters: [1, 1, 1, 0.5], ndensity: 2}}}}
+  bonds: {{ALL: {{radbase: ChebExpCos, radparameters: [5.25], rcut: 7, dcut: 0.01, NameOfCutoffFunction: cos}}}}
+  functions: {{UNARY: {{nradmax_by_orders: [10, 3, 2, 1], lmax_by_orders: [0, 2, 2, 1]}}}}
+fit:
+  loss: {{kappa: 0.3, L1_coeffs: 1e-8, L2_coeffs: 1e-8, w0_rad: 1e-8, w1_rad: 1e-8, w2_rad: 1e-8}}
+  optimizer: BFGS
+  maxiter: 200
+  fit_cycles: 3
+  noise_relative_sigma: 0.01
+backend: {{evaluator: tensorpot, batch_size: 105, display_step: 50}}
+""",
+}
+TITLES = {"ladder_al_ni": "Ladder fit of Al–Ni", "cycles_cu": "Fit of Cu in three cycles"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pacemaker", type=Path, help="the comparator's command")
+    parser.add_argument("--data", type=Path, default=SHARED / "data", help="folder of the data files")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--cases", nargs="+", choices=INPUTS, default=list(INPUTS))
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--page", action="store_true", help="only make the page, from earlier results")
+    arguments = parser.parse_args()
+    if not arguments.page:
+        if arguments.pacemaker is None:
+            parser.error("--pacemaker: name the comparator's command")
+        results = json.loads(arguments.json.read_text()) if arguments.json.exists() else {"cases": {}}
+        results |= {"date": date.today().isoformat(), "machine": machine(), "versions": versions(arguments.pacemaker)}
+        for case in arguments.cases:
+            runs = results["cases"][case] = {program: [] for program in PROGRAMS}
+            for seed in arguments.seeds:
+                for program in PROGRAMS:
+                    command = [arguments.pacemaker] if program == "pacemaker" else [sys.executable, "-m", "pacehpc"]
+                    found = fit(command, INPUTS[case].format(seed=seed), arguments.data) | {"seed": seed}
+                    runs[program].append(found)
+                    print(
+                        f"{case} seed {seed} {program:10s} loss {found['loss']:.4e} (evaluated here "
+                        f"{found['loss_here']:.4e}) after {found['seconds']:.0f} s",
+                        flush=True,
+                    )
+        arguments.json.parent.mkdir(exist_ok=True)
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    results = json.loads(arguments.json.read_text())
+    PAGE.write_text(page(results))
+    draw(results)
+    worst = max(ratio(runs) for runs in results["cases"].values())
+    raise SystemExit(worst > GOAL and f"median loss {worst:.3f} times the comparator's; the goal is {GOAL}")
+
+
+def versions(pacemaker: Path) -> dict[str, str]:
+    """Of the programs and what they calculate with."""
+    names = ("python-ace", "tensorpotential", "tensorflow", "numpy", "scipy")
+    code = f"from importlib.metadata import version\nfor n in {names}: print(n, version(n))"
+    theirs = subprocess.run(
+        [pacemaker.parent / "python", "-c", code], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    return {"pacehpc": pacehpc.__version__} | dict(line.split() for line in theirs)
+
+
+def fit(command: list[Path | str], text: str, data: Path) -> dict[str, object]:
+    """One fit in a folder of its own: losses, errors and seconds."""
+    environment = os.environ | {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "PACEMAKERDATAPATH": str(data)}
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # each program as it comes
+        environment.pop(name, None)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "input.yaml").write_text(text)
+        start = time.perf_counter()
+        done = subprocess.run(
+            [*map(str, command), "input.yaml"], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            raise SystemExit(f"{command[0]} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        log = (folder / "log.txt").read_text()
+        losses = [float(loss) for loss in re.findall(r"Iteration\s+#\d+ .*?Loss: (\S+) \|", log)]
+        last = read_last(folder / "ladder_metrics.txt") or read_last(folder / "cycle_metrics.txt")
+        cycles = table(folder / "cycle_metrics.txt")
+        if last["ladder_step"] == 0 and len(cycles):
+            last = min(cycles, key=lambda row: row["loss"])
+        return {
+            "loss": last["loss"],
+            "rmse_epa": last["rmse_epa"],
+            "rmse_f_comp": last["rmse_f_comp"],
+            "loss_here": loss_here(folder / "output_potential.yaml", text, data),
+            "seconds": seconds,
+            "losses": losses,
+        }
+
+
+def table(path: Path) -> list[dict[str, float]]:
+    """The rows of one of the programs' tables."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [dict(zip(lines[0].split(), map(float, line.split()), strict=True)) for line in lines[1:]]
+
+
+def read_last(path: Path) -> dict[str, float]:
+    rows = table(path)
+    return rows[-1] if rows else {}
+
+
+def loss_here(path: Path, text: str, folder: Path) -> float:
+    """The loss of a potential's file, by this program."""
+    settings = loads_yaml(text, "input")
+    potential = Potential.load(path)
+    data = Dataset.load(str(folder / settings["data"]["filename"]), elements=potential.elements)
+    objective = Objective(potential, data, settings["fit"]["loss"], backend="cpu")
+    return objective(objective.x, gradient=False)[0]
+
+
+def medians(runs: dict[str, list[dict]], name: str) -> dict[str, float]:
+    return {program: float(np.median([run[name] for run in runs[program]])) for program in PROGRAMS}
+
+
+def ratio(runs: dict[str, list[dict]]) -> float:
+    """Our median loss over theirs: the larger of what the programs report and of both evaluated here."""
+    return max(m["pacehpc"] / m["pacemaker"] for m in (medians(runs, "loss"), medians(runs, "loss_here")))
+
+
+def page(results: dict) -> str:
+    """docs/validation.md."""
+    m, v = results["machine"], results["versions"]
+    parts = [
+        "# Validation against pacemaker",
+        "",
+        "Generated by `benchmarks/validation.py`, which anybody can run; the numbers stand in "
+        "`benchmarks/results/validation.json`.",
+        "",
+        f"Measured on {results['date']}: {m['processor']}, {m['cores']} cores (DGEMM {m['dgemm_gflops']:.0f} GFlop/s on "
+        f"one of them), shared with other work, so times are only a hint; pacehpc {v['pacehpc']} on one rank; pacemaker as "
+        + ", ".join(f"{name} {version}" for name, version in v.items() if name != "pacehpc")
+        + ".",
+        "",
+        "Both programs get the same input file and data. Each reports its final loss; then the potential that each leaves "
+        "is evaluated by pacehpc with the loss of the input. pacemaker's engine leaves out the factor that switches "
+        "radial functions off within dcut of the cutoff, so for its potentials both values differ slightly.",
+    ]
+    for case, runs in results["cases"].items():
+        parts += [
+            "",
+            f"## {TITLES[case]}",
+            "",
+            "| seed | program | final loss | evaluated by pacehpc | RMSE energy, meV/atom | RMSE force, meV/Å | time, s |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for ours, theirs in zip(runs["pacehpc"], runs["pacemaker"], strict=True):
+            for program, run in (("pacehpc", ours), ("pacemaker", theirs)):
+                parts.append(
+                    f"| {run['seed']} | {program} | {run['loss']:.4e} | {run['loss_here']:.4e} | "
+                    f"{1e3 * run['rmse_epa']:.2f} | {1e3 * run['rmse_f_comp']:.2f} | {run['seconds']:.0f} |"
+                )
+        for name, text in (("loss", "reported"), ("loss_here", "evaluated by pacehpc")):
+            both = medians(runs, name)
+            parts.append(
+                f"\nMedian loss, {text}: pacehpc {both['pacehpc']:.4e}, pacemaker {both['pacemaker']:.4e}, ratio "
+                f"{both['pacehpc'] / both['pacemaker']:.3f} (goal: at most {GOAL})."
+            )
+        parts += ["", "```yaml", INPUTS[case].format(seed=1).rstrip(), "```"]
+    parts += ["", "## Losses over the iterations", "", f"![losses](figures/{FIGURE.name})"]
+    return "\n".join(parts) + "\n"
+
+
+def draw(results: dict) -> None:
+    """Losses over iterations, one panel a case, one line a seed."""
+    from matplotlib.figure import Figure
+
+    cases = results["cases"]
+    figure = Figure(figsize=(4 * len(cases), 3.2), layout="constrained")
+    for axes, (case, runs) in zip(figure.subplots(1, len(cases), squeeze=False)[0], cases.items(), strict=True):
+        for program, colour in zip(PROGRAMS, ("#1f5a94", "#d1600a"), strict=True):
+            for k, run in enumerate(runs[program]):
+                label = None if k else program
+                axes.semilogy(run["losses"], color=colour, lw=0.9, alpha=0.8, label=label)
+        axes.set(title=TITLES[case], xlabel="Iteration, all steps and cycles", ylabel="Loss")
+        axes.legend(frameon=False)
+    FIGURE.parent.mkdir(exist_ok=True)
+    figure.savefig(FIGURE, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

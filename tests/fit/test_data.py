@@ -1,0 +1,91 @@
+"""Reference energies that a potential was fitted with are used again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pacehpc.config import load_settings
+from pacehpc.fit.data import prepare, stored_reference
+from pacehpc.potential import Potential
+
+DATA = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
+STORED = {"Al": -1.0, "Ni": -2.0, "shift": 0.25}
+
+
+@pytest.fixture
+def potential(golden):
+    found = Potential.load(golden / "potentials" / "alni_mixed.yaml")
+    found.metadata["reference_energy"] = json.dumps(STORED)
+    return found
+
+
+@pytest.fixture
+def energies(tmp_path, monkeypatch, potential):
+    """energies(option, corrected): what is fitted of the first ten structures, and that of the stored energies."""
+    monkeypatch.chdir(tmp_path)
+
+    def go(option, corrected=False):
+        frame = pd.read_pickle(DATA, compression="gzip")[["ase_atoms", "energy", "forces"]].iloc[:10]
+        if corrected:
+            frame["energy_corrected"] = np.arange(10.0)
+        frame.to_pickle("data.pckl.gzip", compression="gzip")
+        settings = load_settings(None, {"data.filename": ["data.pckl.gzip"], "data.reference_energy": option})
+        data, _, _ = prepare(settings, potential)
+        counts = np.array([[a.symbols.count("Al"), a.symbols.count("Ni")] for a in frame["ase_atoms"]])
+        expected = frame["energy"].to_numpy() - counts @ [-1.0, -2.0] + 0.25 * counts.sum(axis=1)
+        return data.energy_corrected, expected
+
+    return go
+
+
+@pytest.mark.parametrize("option", ["auto", None])
+def test_stored_energies_are_reused(energies, option):
+    found, expected = energies(option)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_energies_of_the_data_and_of_the_input_win(energies, caplog):
+    found, _ = energies(None, corrected=True)
+    np.testing.assert_array_equal(found, np.arange(10.0))
+    with caplog.at_level("WARNING", logger="pacehpc"):
+        found, expected = energies(0.0)
+    assert not np.allclose(found, expected) and "the potential was fitted with" in caplog.text
+    caplog.clear()
+    found, expected = energies({"Al": -1.5, "Ni": -2.5, "shift": -0.25})  # the same sum
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert "fitted with" not in caplog.text
+
+
+def test_prepared_data_of_other_reference_energies_are_made_anew(energies, potential):
+    energies("auto")
+    potential.metadata["reference_energy"] = json.dumps({"Al": 0.0, "Ni": 0.0})
+    found, expected = energies("auto")
+    assert not np.allclose(found, expected)
+
+
+def test_stored_energies_that_lack_an_element_or_are_no_numbers_are_left(potential):
+    assert stored_reference(potential) == STORED
+    for text in ('{"Al": 1.0}', "much", '{"Al": "x", "Ni": 1}'):
+        potential.metadata["reference_energy"] = text
+        assert stored_reference(potential) is None
+    assert stored_reference(None) is None
+
+
+def test_a_fit_goes_on_with_the_energies_of_the_first(fit):
+    _, folder = fit(data__reference_energy="auto", fit__maxiter=1)
+    first = json.loads(Potential.load(folder / "output_potential.yaml").metadata["reference_energy"])
+    fresh = pd.read_pickle(DATA, compression="gzip").iloc[:60]
+    fresh.to_pickle(folder / "fewer.pckl.gzip", compression="gzip")  # whose own fit would differ
+    (folder / "output_potential.yaml").rename(folder / "first.yaml")
+    _, folder = fit(
+        data__filename=["fewer.pckl.gzip"],
+        data__reference_energy="auto",
+        potential={"filename": "first.yaml"},
+        fit__maxiter=1,
+    )
+    assert json.loads(Potential.load(folder / "output_potential.yaml").metadata["reference_energy"]) == first

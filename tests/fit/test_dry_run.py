@@ -1,0 +1,71 @@
+"""What a dry run says of data with known oddities, and of the fit to come."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from pacehpc.dataset import Dataset
+from pacehpc.fit.dry_run import closest_relative, duplicates, outliers
+from pacehpc.fit.run import Tasks
+from pacehpc.potential import Potential
+from pacehpc.report.tables import read_table
+
+
+def frames() -> list[Atoms]:
+    """0 and 1: a crystal, turned, moved and with its atoms in another order; 2: almost it; 3: another; 4: too close."""
+    first = bulk("Ni", "fcc", a=3.6, cubic=True)
+    first.symbols[0] = "Al"
+    first.rattle(0.05, seed=1)
+    same = first.copy()
+    same.rotate(33, (1, 2, 3), rotate_cell=True)
+    same.translate((0.3, 0.1, -0.2))
+    same = same[[2, 0, 3, 1]]
+    other = first.copy()
+    other.rattle(0.02, seed=2)
+    close = Atoms("Ni2", positions=[(0, 0, 0), (0, 0, 1.2)])
+    return [first, same, other, bulk("Al", "fcc", a=4.0), close]
+
+
+def test_duplicates_are_found_whatever_their_orientation(golden, tmp_path):
+    atoms = frames()
+    columns = {"ase_atoms": atoms, "energy_corrected": np.zeros(5), "forces": [np.zeros((len(a), 3)) for a in atoms]}
+    pd.DataFrame(columns).to_pickle(tmp_path / "data.pckl.gzip", compression="gzip")
+    potential = Potential.load(golden / "potentials" / "alni_mixed.yaml")
+    structures = Dataset.load(tmp_path / "data.pckl.gzip").structures(potential)
+    assert [group.tolist() for group in duplicates(structures)] == [[0, 1]]
+    closest = closest_relative(structures, potential.elements)
+    assert closest[4] == pytest.approx(1.2 / (2 * 1.24)) and (closest[:4] > 0.9).all()
+
+
+def test_outliers_are_far_from_the_median():
+    values = np.concatenate([np.linspace(-1, 1, 50), [30.0]])
+    assert np.flatnonzero(outliers(values)).tolist() == [50]
+    assert not outliers(np.zeros(4)).any() and not outliers(np.linspace(0, 1, 9)).any()
+
+
+def test_everything_is_shown(fit):
+    weighting = {"type": "EnergyBasedWeightingPolicy", "DElow": 0.5, "DEup": 3.0, "wlow": 0.8}
+    code, folder = fit(
+        Tasks(dry_run=True), fit__weighting=weighting, fit__ladder_step=8, fit__fit_cycles=2, data__test_size=0.2
+    )
+    text = (folder / "log.txt").read_text()
+    assert code == 0 and not (folder / "target_potential.yaml").exists()
+    assert re.search(r"train: \d+ structures, \d+ atoms \(Al \d+, Ni \d+\)", text)
+    assert re.search(r"test: \d+ duplicates", text) and re.search(r"train: \d+ outliers in the shortest distance", text)
+    assert re.search(r"lower tier \(below 0.5 eV/atom above the hull\): \d+ structures, energies 0\.\d+", text)
+    assert re.search(r"block Al Ni +rank 2: \d+ functions", text)
+    assert re.search(r"memory: about 0\.\d+ GiB of data on a rank", text)
+    seconds = float(re.search(r"time: about (\S+) s an evaluation on 1 rank", text)[1])
+    assert 1e-5 < seconds < 5
+
+    # the ladder plan is what a fit does
+    planned = [int(n) for n in re.findall(r"(\d+)/\d+", re.search(r"ladder: \d+ steps, (.*)", text)[1])]
+    assert f"{len(planned)} ladder step(s) x 2 cycle(s) x at most 8 iterations of BFGS" in text
+    _, folder = fit(fit__ladder_step=8, fit__maxiter=0)
+    assert read_table(folder / "ladder_metrics.txt")["nfuncs"].tolist() == planned

@@ -1,0 +1,70 @@
+"""Stress in predictions, figures and log; what is written in between costs little."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from pacehpc.calculator import PaceCalculator
+from pacehpc.fit.outputs import INTERIM_SHARE, stresses
+from pacehpc.fit.run import Tasks
+from pacehpc.metrics import GPA
+from pacehpc.potential import Potential
+from pacehpc.report.tables import read_table
+
+
+def test_voigt_rows_of_virials():
+    virial = voigt_6_to_full_3x3_stress([1, 2, 3, 4, 5, 6])
+    found = stresses(np.array([virial, virial]), np.array([2.0, 0.0]))
+    np.testing.assert_array_equal(found[0], [0.5, 1, 1.5, 2, 2.5, 3])
+    assert np.isnan(found[1]).all()
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_stress_is_predicted_and_shown(fit, weight):
+    _, folder = fit(Tasks(), fit__loss__stress=weight, fit__maxiter=3, data__test_size=0.2)
+    text = (folder / "log.txt").read_text()
+    for which in ("train", "test"):
+        frame = pd.read_pickle(folder / f"{which}_pred.pckl.gzip", compression="gzip")
+        reference, predicted = (np.stack(frame[name].to_list()) for name in ("stress", "stress_pred"))
+        periodic = np.array([atoms.pbc.all() for atoms in frame["ase_atoms"]])
+        assert np.isnan(predicted[~periodic]).all() and np.isfinite(predicted[periodic]).all()
+        known = periodic & np.isfinite(reference).all(axis=1)
+        rmse = GPA * np.sqrt(np.mean((predicted - reference)[known] ** 2))
+        assert float(re.search(rf"Stress \({which}\): RMSE (\S+) GPa", text)[1]) == pytest.approx(rmse, abs=1e-4)
+        assert (folder / "report" / f"{which}_S-pairplot.png").stat().st_size > 5000
+        if weight:
+            prefix = "" if which == "train" else "test_"
+            assert read_table(folder / f"{prefix}ladder_metrics.txt")["rmse_stress"][-1] == pytest.approx(
+                rmse, rel=1e-6
+            )
+            assert re.search(rf"Stress \({which}\): \d+ of {len(frame)} structures take part; left out: \d+", text)
+    atoms = frame["ase_atoms"].iloc[int(np.flatnonzero(periodic)[0])].copy()
+    atoms.calc = PaceCalculator(Potential.load(folder / "output_potential.yaml"))
+    np.testing.assert_allclose(atoms.get_stress(), predicted[periodic][0], rtol=1e-8, atol=1e-12)
+
+
+def test_interim_potentials_take_a_hundredth_of_the_time(fit, monkeypatch):
+    spent = []
+    save = Potential.save
+
+    def slow(self, path):
+        start = time.perf_counter()
+        if "interim_potential_0" in str(path):
+            time.sleep(0.05)
+        save(self, path)
+        if "interim_potential_0" in str(path):
+            spent.append(time.perf_counter() - start)
+
+    monkeypatch.setattr(Potential, "save", slow)
+    fit(fit__maxiter=30)
+    assert len(spent) == 3  # after the first and last iteration and at the start; a fit of a second allows no more
+    spent.clear()
+    monkeypatch.setattr("pacehpc.fit.outputs.INTERIM_SHARE", 1e9)
+    fit(fit__maxiter=30)
+    assert len(spent) == 32 and INTERIM_SHARE == 0.01

@@ -1,0 +1,66 @@
+"""Memory limits and GPUs that the input names are honoured or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pacehpc.backends.cpu import CpuEvaluator
+from pacehpc.backends.interface import LossWeights
+from pacehpc.config import load_settings
+from pacehpc.dataset import Dataset
+from pacehpc.errors import PacehpcError
+from pacehpc.fit.resources import backend_options, check_gpu, cpu_memory
+from pacehpc.potential import Potential
+
+DATA = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
+
+
+def settings(**backend):
+    return load_settings(None, {f"backend.{key}".replace("__", "."): value for key, value in backend.items()})
+
+
+@pytest.fixture(scope="module")
+def case(request):
+    potential = Potential.load(request.path.parents[1] / "golden" / "potentials" / "alni_mixed.yaml")
+    data = Dataset.load(str(DATA), potential.elements, reference_energy=0.0)
+    return potential, data.structures(potential)
+
+
+def test_the_estimate_is_near_what_is_allocated(case):
+    potential, structures = case
+    for keep in (True, False):
+        evaluator = CpuEvaluator(potential, structures, LossWeights(0.3), store_moments=keep)
+        arrays = [*evaluator._kept.values(), *vars(structures).values(), *vars(evaluator).values()]
+        allocated = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+        assert 0.7 < cpu_memory(potential, [structures], False, keep) / allocated < 3
+
+
+def test_memory_limit_gives_up_the_moments_and_then_refuses(case):
+    potential, structures = case
+    kept, least = (cpu_memory(potential, [structures], False, keep) for keep in (True, False))
+    assert least < kept
+    cases = (int(kept) + 1, {}), (int((kept + least) / 2), {"store_moments": False})
+    for limit, expected in cases:
+        assert backend_options(settings(evaluator="cpu", memory_limit=limit), potential, [structures]) == expected
+    with pytest.raises(PacehpcError, match=r"backend\.memory_limit.*more ranks"):
+        backend_options(settings(evaluator="cpu", memory_limit=int(least / 2)), potential, [structures])
+    weights, x = LossWeights(0.3), potential.parameters
+    one, two = (CpuEvaluator(potential, structures, weights, store_moments=k).evaluate(x).gradient for k in (1, 0))
+    np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-14 * np.abs(one).max())
+
+
+def test_a_fit_heeds_the_limit(fit):
+    with pytest.raises(PacehpcError, match="memory_limit"):
+        fit(backend__memory_limit="10 KiB")
+
+
+def test_a_gpu_that_cannot_be_used_is_an_error(caplog):
+    with pytest.raises(PacehpcError, match=r"gpu_ind: 0 asks for a GPU, but this run uses the backend cpu"):
+        check_gpu(settings(evaluator="cpu", gpu_config__gpu_ind=0), None)
+    check_gpu(settings(evaluator="auto", gpu_config__gpu_ind=-1), None)
+    with caplog.at_level("INFO", logger="pacehpc"):
+        check_gpu(settings(evaluator="cpu", gpu_config__mem_limit=100), None)
+    assert "mem_limit: not used" in caplog.text
