@@ -65,7 +65,9 @@ def block_functions(
                 ns = tuple(chain.from_iterable(parts))
                 factors = list(zip(neighbours, ns, strict=True))
                 groups = tuple(factors.index(factor) for factor in factors)
-                functions += [Function(elements, ns, ls, LS) for ls, LS in _angular_functions(groups, lmax)]
+                functions += [
+                    Function(elements, ns, ls, LS) for ls, LS in _angular_functions(groups, lmax if rank > 1 else 0)
+                ]
     return functions
 
 

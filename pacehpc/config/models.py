@@ -204,7 +204,7 @@ def _ladder_step(value: Any) -> Any:
     values = value if isinstance(value, list) else [value]
     if not 1 <= len(values) <= 2 or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
         raise ValueError(f"{what}, not {shown(value)}")
-    numbers = sum(1 for v in values if v >= 1 and v == int(v))
+    numbers = sum(1 for v in values if 1 <= v < float("inf") and v == int(v))
     fractions = sum(1 for v in values if 0 < v < 1)
     if numbers + fractions != len(values) or numbers > 1 or fractions > 1:
         raise ValueError(f"{what}, not {shown(value)}")

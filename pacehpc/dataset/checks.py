@@ -152,7 +152,7 @@ def stresses(table: Table, units: str) -> np.ndarray:
     for row, value in enumerate(table.columns["stress"]):
         try:
             array = np.asarray(value, dtype=float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             array = np.asarray(np.nan if value is None else "?")
         if array.dtype.kind == "f" and np.isnan(array).all():
             continue

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pacehpc")
 
 FORMAT = 1
+# what h5py and numpy raise where a file holds something else than it should
+_DAMAGE = (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError, RecursionError)
+_RUN = 2**20  # bonds read at a time
 _CHUNK = 20_000  # atoms whose neighbour lists are in memory at once while a store is written
 
 
@@ -206,7 +209,7 @@ class Store:
             raise PacehpcError(f"{path}: no readable HDF5 file ({problem}).") from None
         try:
             self._open(potential)
-        except (KeyError, ValueError, TypeError, OSError, AttributeError) as problem:
+        except _DAMAGE as problem:
             self._file.close()
             raise PacehpcError(f"{path}: not prepared data of this program, or damaged ({problem}).") from None
         except PacehpcError:
@@ -312,7 +315,7 @@ class Store:
             structures = self._read(*self._range(rank, size))
             structures.shards = self.shard_bounds(rank, size)
             return structures
-        except (OSError, KeyError, ValueError, IndexError, TypeError) as problem:
+        except _DAMAGE as problem:
             raise PacehpcError(f"{self.path}: damaged ({problem}).") from None
 
     def _read(self, first: int, last: int) -> Structures:
@@ -335,20 +338,30 @@ class Store:
         if (species < 0).any():
             raise PacehpcError(f"{self.path}: contains elements that the potential does not have.")
         positions, cells, pbc = a["positions"][atoms], s["cells"][first:last], s["pbc"][first:last]
-        centre = np.repeat(np.arange(len(species)), counts)
-        structure = np.repeat(np.arange(last - first), np.diff(bond_ends))
-        local = b["atom"][bonds]
-        if len(local) and (local.min() < 0 or (local >= n_atoms[structure]).any()):
-            raise ValueError("a bond to an atom outside its structure")
-        neighbour = (local + atom_offsets[structure]).astype(np.int32)
-        vectors = neighbours.bond_vectors(positions, cells, structure, centre, neighbour, b["shift"][bonds])
-        r = np.sqrt(np.einsum("bd,bd->b", vectors, vectors))
-        if not (r > 0).all():
-            raise ValueError("two atoms at one place")
-        keep = r < self.cutoffs[species[centre], species[neighbour]]
-        if not keep.all():
-            neighbour, vectors = neighbour[keep], vectors[keep]
-            counts = np.bincount(centre[keep], minlength=len(species))
+        ends = bond_ends - bond_ends[0]
+        neighbour, vectors = np.empty(ends[-1], np.int32), np.empty((ends[-1], 3))
+        filled = run = 0
+        while run < last - first:
+            stop = max(run + 1, int(np.searchsorted(ends, ends[run] + _RUN, side="right")) - 1)
+            of_run = slice(bonds.start + ends[run], bonds.start + ends[stop])
+            own = np.arange(atom_offsets[run], atom_offsets[stop])
+            centre = np.repeat(own, counts[own])
+            structure = np.repeat(np.arange(run, stop), np.diff(ends[run : stop + 1]))
+            local = b["atom"][of_run]
+            if len(centre) != len(local) or (len(local) and (local.min() < 0 or (local >= n_atoms[structure]).any())):
+                raise ValueError("a bond to an atom outside its structure")
+            other = (local + atom_offsets[structure]).astype(np.int32)
+            found = neighbours.bond_vectors(positions, cells, structure, centre, other, b["shift"][of_run])
+            r = np.sqrt(np.einsum("bd,bd->b", found, found))
+            if not (r > 0).all():
+                raise ValueError("two atoms at one place")
+            keep = r < self.cutoffs[species[centre], species[other]]
+            counts[own] = np.bincount(centre[keep] - own[0], minlength=len(own))
+            kept = int(np.count_nonzero(keep))
+            neighbour[filled : filled + kept], vectors[filled : filled + kept] = other[keep], found[keep]
+            filled, run = filled + kept, stop
+        neighbour.resize(filled, refcheck=False)
+        vectors.resize((filled, 3), refcheck=False)
         values = {
             "energy_corrected": s["energy_corrected"][first:last],
             "w_energy": s["w_energy"][first:last],
@@ -379,7 +392,7 @@ class Store:
         """
         try:
             return self._dataset()
-        except (OSError, KeyError, ValueError, IndexError, TypeError) as problem:
+        except _DAMAGE as problem:
             raise PacehpcError(f"{self.path}: damaged ({problem}).") from None
 
     def _dataset(self) -> Dataset:

@@ -45,6 +45,7 @@ CANDIDATES = 20_000_000
 """More combinations of neighbours, n and l than this in all blocks are refused as a mistake of the input."""
 
 LARGEST_NUMBER_OF_BLOCKS = 1_000_000
+LARGEST_ORDER = 10_000  # n or l of one rank
 
 Section = Mapping[str, Any] | str | os.PathLike
 
@@ -364,7 +365,10 @@ def _orders(given: Mapping[str, Any], name: str, where: str) -> list[int]:
     values = given.get(name)
     if not isinstance(values, (list, tuple)):
         raise PacehpcError(f"{where}: {name}: expected a list of integers, one for each rank, got {values!r}")
-    return [_integer(value, f"{where}: {name}") for value in values]
+    numbers = [_integer(value, f"{where}: {name}") for value in values]
+    if max(numbers, default=0) > LARGEST_ORDER:
+        raise PacehpcError(f"{where}: {name}: {max(numbers)} is more than {LARGEST_ORDER}, far beyond any basis")
+    return numbers
 
 
 def _metadata(section: Mapping[str, Any]) -> dict[str, str]:
