@@ -82,6 +82,7 @@ STRATEGIES = {
     "test_set": "test_pred.pckl.gzip",
     "weighting": "output_potential.yaml",
     "stress": "output_potential.yaml",
+    "repulsion": "output_potential.yaml",
 }
 
 
