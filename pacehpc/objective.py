@@ -181,7 +181,7 @@ class Objective:
         # maxima and seconds travel as the bits of float64 in a slot of each rank: the others add 0
         slot = n_terms + self.rank * (_MAX + 1)
         send[slot : slot + _MAX] = sums.maxima.view(np.int64)
-        send[self._head - 1] = self._stop_here
+        send[self._head - 1] = self._stop_here or (self._stop is not None and self._stop())
         if with_gradient:
             send[self._head :] = sums.encoded_gradient.ravel()
         send[slot + _MAX] = np.float64(time.perf_counter() - start).view(np.int64)
