@@ -98,7 +98,7 @@ class Objective:
         self._stop = stop
         self._message = np.zeros(1 + len(self.x))
         self._head = fixed_point.LIMBS * len(metrics.TERMS) + self.size * (_MAX + 1) + 1
-        self._send = self._receive = np.zeros(self._head, np.int64)
+        self._send, self._receive = np.zeros(self._head, np.int64), np.zeros(self._head, np.int64)
 
     def __call__(self, x: np.ndarray, gradient: bool = True) -> tuple[float, np.ndarray | None]:
         """Loss and gradient (n,) at x (n,), the trainable parameters; sets `metrics`. gradient False: None instead."""

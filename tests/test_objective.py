@@ -154,6 +154,16 @@ def test_a_stop_is_asked_for_and_seen(case):
     assert objective.stop_requested
 
 
+def test_each_evaluation_asks_whether_to_stop(case):
+    potential, structures = case
+    answers = [False, True]
+    objective = Objective(potential, structures, backend="reference", stop=lambda: answers.pop(0))
+    objective(objective.x, gradient=False)
+    assert not objective.stop_requested
+    objective(objective.x, gradient=False)
+    assert objective.stop_requested and not answers
+
+
 @pytest.mark.parametrize("loss", [{"kapa": 0.3}, {"kappa": 1.5}, {"kappa": "automatic"}])
 def test_wrong_losses_are_named(case, loss):
     potential, structures = case

@@ -1,0 +1,149 @@
+"""Fits on two ranks that are killed or asked to stop, and go on."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from launch import MPIRUN, ROOT, pacehpc
+
+SEED = 5
+INPUT = f"""
+cutoff: 4.5
+data: {{filename: {ROOT}/examples/al_ni/al_ni.pckl.gzip, reference_energy: {{Al: 3.28, Ni: 4.44}}, test_size: 0.2}}
+potential:
+  elements: [Al, Ni]
+  embeddings: {{ALL: {{npot: FinnisSinclairShiftedScaled, fs_parameters: [1, 1, 1, 0.5], ndensity: 2}}}}
+  bonds: {{ALL: {{radbase: SBessel, radparameters: [5.25], rcut: 4.5, dcut: 0.01}}}}
+  functions: {{ALL: {{nradmax_by_orders: [4, 1], lmax_by_orders: [0, 1]}}}}
+fit:
+  loss: {{kappa: 0.3, L2_coeffs: 1e-8}}
+  maxiter: 60
+  fit_cycles: 2
+  noise_relative_sigma: 1e-2
+  callbacks: slow_down.wait
+backend: {{evaluator: cpu, display_step: 2}}
+"""
+SLOW = "import time\ndef wait(**keywords):\n    time.sleep(0.02)\n"
+
+
+def prepare(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "input.yaml").write_text(INPUT)
+    (folder / "slow_down.py").write_text(SLOW)
+    return folder
+
+
+def start(folder: Path, n_ranks: int = 2, *arguments: str, **environment: str) -> subprocess.Popen:
+    command = [str(MPIRUN), "-n", str(n_ranks), sys.executable, "-m", "pacehpc", "--no-predict", *arguments]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+    with open(folder / "terminal.txt", "a") as out:
+        return subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=out)
+
+
+def ranks_of(job: subprocess.Popen) -> list[int]:
+    """Process ids of the ranks."""
+    found, every = [job.pid], {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        every.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    for parent in found:
+        found += every.get(parent, [])
+    return [pid for pid in found if b"-m\0pacehpc" in _command(pid) and b"mpirun" not in _command(pid)]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end
+        time.sleep(0.02)
+
+
+def iterations(folder: Path) -> int:
+    log = folder / "log.txt"
+    return log.read_text().count("Iteration   #") if log.exists() else 0
+
+
+def results(folder: Path) -> list[str]:
+    texts = [(folder / f"{name}.txt").read_text() for name in ("metrics", "test_metrics", "cycle_metrics")]
+    lines = (folder / "output_potential.yaml").read_text().splitlines()
+    return [*texts, *(line for line in lines if "starttime" not in line)]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = prepare(tmp_path_factory.mktemp("mpi") / "whole")
+    done = pacehpc(2, "--no-predict", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_to_any_rank_stops_all_with_75_and_the_next_start_equals_one_run(tmp_path, uninterrupted, number):
+    folder = prepare(tmp_path / "fit")
+    job = start(folder)
+    wait_for(lambda: iterations(folder) >= 10)
+    os.kill(ranks_of(job)[-1], number)
+    assert job.wait(timeout=60) == 75
+    assert "Stopped in order" in (folder / "log.txt").read_text()
+    assert not (folder / "pacehpc.lock").exists()
+    # under other threads, too
+    done = pacehpc(2, "--no-predict", "--restart", cwd=folder, OMP_NUM_THREADS="2")
+    assert done.returncode == 0, done.stderr
+    assert results(folder) == results(uninterrupted)
+    text = (folder / "log.txt").read_text()
+    assert "Replayed" in text and "Threads as before" in text
+
+
+def test_a_signal_to_mpirun_stops_with_75(tmp_path):
+    folder = prepare(tmp_path / "fit")
+    job = start(folder)
+    wait_for(lambda: iterations(folder) >= 3)
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(timeout=60) == 75
+
+
+def test_killed_ranks_cost_nothing_but_time(tmp_path, uninterrupted):
+    """kill -9 of single ranks at random moments, start after start."""
+    folder, rng = prepare(tmp_path / "fit"), random.Random(SEED)
+    for _ in range(4):
+        before, job = iterations(folder), start(folder)
+        wanted = before + rng.randint(3, 25)
+        wait_for(lambda: iterations(folder) >= wanted or job.poll() is not None)  # noqa: B023
+        victims = ranks_of(job)
+        if job.poll() is not None or not victims:
+            break
+        os.kill(rng.choice(victims), signal.SIGKILL)
+        assert job.wait(timeout=60) not in (0, 75)
+        wait_for(lambda: not any(b"pacehpc" in _command(pid) for pid in victims))  # noqa: B023
+    done = pacehpc(2, "--no-predict", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert results(folder) == results(uninterrupted)
+
+
+def test_the_end_of_the_time_stops_in_order_and_more_ranks_go_on(tmp_path, uninterrupted):
+    folder = prepare(tmp_path / "fit")
+    job = start(folder, 2, SLURM_JOB_END_TIME=str(int(time.time()) + 14))
+    assert job.wait(timeout=60) == 75
+    assert "Stopped in order (the end of the time)" in (folder / "log.txt").read_text()
+    done = pacehpc(3, "--no-predict", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "ranks: 2 before, 3 now" in (folder / "log.txt").read_text()
+    last, known = (float(f.joinpath("cycle_metrics.txt").read_text().split()[-26]) for f in (folder, uninterrupted))
+    assert abs(last - known) < 1e-6 * abs(known)
