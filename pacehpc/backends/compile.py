@@ -59,7 +59,8 @@ def compiler() -> str:
     wanted = f"CXX={chosen} is not a program on PATH" if chosen else "no C++ compiler (c++, g++, clang++) on PATH"
     raise PacehpcError(
         f"{wanted}: the cpu backend compiles its kernels for your potential. Install one (Debian: apt-get install g++; "
-        "cluster: module load gcc; conda: conda install cxx-compiler), or fill the kernel cache where there is one."
+        "cluster: module load gcc; conda: conda install cxx-compiler), or fill the kernel cache where there is one: "
+        "`pacehpc compile`, with PACEHPC_MARCH set here and there if the processors differ."
     )
 
 
@@ -109,6 +110,17 @@ def lanes() -> int:
 
     Raises PacehpcError without a compiler, unless the cache has libraries for this instruction set.
     """
+    return _lanes(_settings())
+
+
+def _settings() -> tuple[str | None, ...]:
+    """What a process that changes its environment may have changed."""
+    names = ("CXX", "PACEHPC_MARCH", "PACEHPC_CACHE", "XDG_CACHE_HOME", "HOME", "PATH")
+    return tuple(os.environ.get(name) for name in names)
+
+
+@cache
+def _lanes(settings: tuple[str | None, ...]) -> int:
     path = _find_compiler()
     if path is not None:
         return 8 if "__AVX512F__" in _macros(path, architecture()) else 4
@@ -205,8 +217,7 @@ def load_library(header: str) -> ctypes.CDLL:
 
     Raises PacehpcError if this processor cannot run it.
     """
-    names = ("CXX", "PACEHPC_MARCH", "PACEHPC_CACHE", "XDG_CACHE_HOME", "HOME")
-    return _load_library(header, tuple(os.environ.get(name) for name in names))
+    return _load_library(header, _settings())
 
 
 @cache
