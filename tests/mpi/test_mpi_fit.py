@@ -46,19 +46,45 @@ def test_the_known_fit_of_copper(tmp_path, golden, shared):
     assert float(metadata["final_rmse_f_comp"]) <= 1.0e-3
 
 
-def test_strategies_do_not_depend_on_the_number_of_ranks(tmp_path):
-    """Ladder, cycles with noise, test set, kappa: auto."""
-    tables = []
-    for ranks in (1, 3):
+STRATEGIES = {
+    "ladder, cycles, test set, kappa auto": INPUT,
+    "ensemble, weights, stress": INPUT.replace("{kappa: auto,", "{kappa: 0.3, stress: 1.0,")
+    .replace(
+        "  ladder_step: 6\n", "  weighting: {type: EnergyBasedWeightingPolicy, nfit: 120, DElow: 0.5, wlow: 0.7}\n"
+    )
+    .replace("noise_relative_sigma: 1e-2", "randomize_func_coeffs: 1e-3"),
+    "part of the parameters, L-BFGS-B": INPUT.replace("  ladder_step: 6\n", "  optimizer: L-BFGS-B\n")
+    .replace("  fit_cycles: 2", "  trainable_parameters: {AlNi: func, Al: radial}\n  fit_cycles: 2")
+    .replace("relative_sigma: 1e-2", "absolute_sigma: 1e-3"),
+    "random start, early stop": INPUT.replace("lmax_by_orders: [0, 1]", "lmax_by_orders: [0, 1], coefs_init: random")
+    .replace("  ladder_step: 6\n", "  min_relative_train_loss_per_iter: 0.9\n  early_stopping_patience: 2\n")
+    .replace("noise_relative_sigma: 1e-2", "repulsion: auto"),
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategies_do_not_depend_on_the_number_of_ranks(name, tmp_path):
+    """The same tables and the same potential, to the last digit, on 1, 2 and 3 ranks."""
+    outcomes = []
+    for ranks in (1, 2, 3):
         folder = tmp_path / str(ranks)
         folder.mkdir()
-        (folder / "input.yaml").write_text(INPUT)
-        done = pacehpc(ranks, cwd=folder)
+        (folder / "input.yaml").write_text(STRATEGIES[name])
+        done = pacehpc(ranks, "--no-predict", cwd=folder)
         assert done.returncode == 0, done.stderr
-        tables.append([read_table(folder / name) for name in ("cycle_metrics.txt", "test_ladder_metrics.txt")])
-    for one, three in zip(*tables, strict=True):
-        assert len(one["loss"]) >= 2
-        np.testing.assert_allclose(three["loss"], one["loss"], rtol=1e-6)
+        names = (
+            "metrics.txt",
+            "test_metrics.txt",
+            "cycle_metrics.txt",
+            "ladder_metrics.txt",
+            "test_ladder_metrics.txt",
+        )
+        parameters = Potential.load(folder / "output_potential.yaml").parameters
+        outcomes.append(([(folder / name).read_text() for name in names], parameters))
+    assert len(read_table(folder / "cycle_metrics.txt")["loss"]) >= 2
+    for tables, parameters in outcomes[1:]:
+        assert tables == outcomes[0][0]
+        np.testing.assert_array_equal(parameters, outcomes[0][1])
 
 
 def test_more_ranks_than_structures(tmp_path):
