@@ -71,7 +71,7 @@ def load_cupy() -> Any:
         import cupy
     except ImportError as error:
         raise CudaUnavailable(
-            f"backend 'cuda' needs CuPy, which cannot be imported ({error}): pip install 'pacehpc[cuda12]' or "
+            f"backend 'cuda' needs CuPy, which cannot be imported ({_reason(error)}): pip install 'pacehpc[cuda12]' or "
             "'pacehpc[cuda13]', whichever CUDA version the driver supports (nvidia-smi shows it).",
             _device_files(),
         ) from None
@@ -87,7 +87,9 @@ def load_cupy() -> Any:
             ) from None
         raise CudaUnavailable(f"backend 'cuda': no CUDA device can be used here ({error}).", _device_files()) from None
     if count == 0:
-        raise CudaUnavailable("backend 'cuda': no CUDA device is visible (see nvidia-smi, CUDA_VISIBLE_DEVICES).", False)
+        raise CudaUnavailable(
+            "backend 'cuda': no CUDA device is visible (see nvidia-smi and CUDA_VISIBLE_DEVICES).", _device_files()
+        )
     try:
         cupy.cuda.nvrtc.getVersion()
     except Exception as error:
@@ -97,6 +99,12 @@ def load_cupy() -> Any:
             True,
         ) from None
     return cupy
+
+
+def _reason(error: ImportError) -> str:
+    """The cause in one line: CuPy's own message has it last, between rules."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip("= ")]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _device_files() -> bool:
@@ -136,9 +144,10 @@ def describe(index: int) -> Device:
 def device_options(
     gpu_ind: int | None, mem_limit: float, local_rank: int, ranks_per_node: int
 ) -> dict[str, int | None]:
-    """Options of CudaEvaluator from backend.gpu_config (mem_limit in MB per rank, 0 = all) and a rank's place on its node.
+    """Options of CudaEvaluator from backend.gpu_config and a rank's place on its node.
 
-    gpu_ind chooses the device of a single rank only; several ranks of a node share its devices by turns.
+    mem_limit: MB per rank, 0 = all. gpu_ind chooses the device of a single rank only; several ranks of a node share its
+    devices by turns.
     """
     single = gpu_ind is not None and gpu_ind >= 0 and ranks_per_node == 1
     return {
@@ -180,7 +189,7 @@ class CudaEvaluator:
         profile: bool = False,
         block: int = BLOCK,
     ) -> None:
-        """device: index among the visible ones; by default local_rank modulo their number (local_rank of ranks_per_node).
+        """device: index among the visible ones; by default local_rank (of ranks_per_node) modulo their number.
 
         memory_limit: bytes of this evaluator, 0 for its share of what is free; batch_bytes: work arrays of a batch;
         store_moments: keep G instead of making it anew for each batch; virials: make them, by default where the loss
@@ -202,7 +211,7 @@ class CudaEvaluator:
         self._block, self._moment_block = block, min(block, MOMENT_BLOCK) if block < BLOCK else MOMENT_BLOCK
         self._store_moments = store_moments
         with cupy.cuda.Device(index):
-            self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._stream = cupy.cuda.Stream()
             self._pool = cupy.cuda.MemoryPool()
             share = int(MEMORY_FRACTION * self.device.free_memory / self.ranks_on_device)
             self._limit = min(share, memory_limit) if memory_limit else share
@@ -379,8 +388,8 @@ class CudaEvaluator:
     def _upload(self, parameters: np.ndarray) -> None:
         self.coefficients.set(np.asarray(parameters, np.float64))
         c = self.coefficients
-        flat = np.concatenate([a.ravel() for e in self._element_range for a in (c.functions[e], c.radial[e], c.first[e])])
-        self._coefficients.set(flat)
+        parts = [a.ravel() for e in self._element_range for a in (c.functions[e], c.radial[e], c.first[e])]
+        self._coefficients.set(np.concatenate(parts), stream=self._stream)
 
     def _gradient(self, flat: np.ndarray) -> np.ndarray:
         nd, tables = self.shape.n_densities, self.shape.elements
@@ -403,7 +412,9 @@ class CudaEvaluator:
         expected = [record(name).itemsize for name in ("Problem", "Work", "ElementTable", "PairTable", "BondType")]
         found = result.get().tolist()
         if found[:5] != expected:
-            raise PacehpcError(f"the kernels' structs have {found[:5]} bytes, {expected} expected: install pacehpc again.")
+            raise PacehpcError(
+                f"the kernels' structs have {found[:5]} bytes, {expected} expected: install pacehpc again."
+            )
         self._n_state = found[5]
 
     def _to_device(self, array: np.ndarray) -> Any:
@@ -452,11 +463,11 @@ class CudaEvaluator:
         problem["max_y"] = elements["n_y"].max()
         problem["kappa"], problem["stress_weight"] = self.loss.kappa, self.loss.stress
 
-        functions, radial = [t.positions.size * nd for t in shape.elements], [t.n_radial + t.n_first for t in shape.elements]
-        function_starts, radial_starts = np.r_[0, np.cumsum(functions)], np.r_[0, np.cumsum(radial)]
+        function_starts = np.cumsum([0, *(t.positions.size * nd for t in shape.elements)])
+        radial_starts = np.cumsum([0, *(t.n_radial + t.n_first for t in shape.elements)])
         self._function_columns, self._radial_columns = int(function_starts[-1]), int(radial_starts[-1])
         first_starts = radial_starts[:-1] + [t.n_radial for t in shape.elements]
-        self._element_columns = np.stack([function_starts[:-1], radial_starts[:-1], first_starts], axis=1).astype(np.int64)
+        self._element_columns = np.stack([function_starts[:-1], radial_starts[:-1], first_starts], axis=1)
         work = self._work = np.zeros(1, record("Work"))
         work["element_columns"] = keep(self._element_columns)
         work["function_columns"], work["radial_columns"] = self._function_columns, self._radial_columns
@@ -478,7 +489,7 @@ class CudaEvaluator:
         resident = 84 * s.n_bonds + 300 * s.n_atoms
         whole = int(1.2 * (per_atom * s.n_atoms + per_bond * s.n_bonds)) + 2**16
         stored = self._store_moments
-        if stored is None:  # where recomputing costs more than reading, and there is room for a fifth of the work beside
+        if stored is None:  # where recomputing costs more than reading, and a fifth of the work fits beside
             stored = s.n_bonds >= 24 * s.n_atoms and resident + moment_bytes + whole // 5 < self._limit
         self.moments_stored = bool(stored)
         room = self._limit - resident - row_bytes * self._n_rows - (moment_bytes if stored else 0)
@@ -551,7 +562,7 @@ class CudaEvaluator:
         s.shards = None
         layout = make_layout(s, n, LANES, max(1, s.n_atoms), needed)
         if len(layout.batches) != 1 or layout.n_slots * LANES >= 2**31:
-            raise PacehpcError("a batch of the cuda backend is too large for its index: lower backend.gpu_config.mem_limit.")
+            raise PacehpcError("a batch of the cuda backend is too large for its index: lower gpu_config.mem_limit.")
         problem, work = self._problem.copy(), self._work.copy()
         arrays: dict[str, Any] = {}
 

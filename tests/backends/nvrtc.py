@@ -50,7 +50,7 @@ class Nvrtc:
 
 @functools.cache
 def find(major: int) -> Nvrtc | None:
-    """The library of a CUDA release from the package index (nvidia-cuda-nvrtc, nvidia-cuda-nvrtc-cu12), if installed."""
+    """The library of a CUDA release as the packages nvidia-cuda-nvrtc and nvidia-cuda-nvrtc-cu12 install it."""
     spec = importlib.util.find_spec("nvidia")
     for folder in spec.submodule_search_locations if spec else []:
         for path in sorted(Path(folder).glob(f"*/lib/libnvrtc.so.{major}")):

@@ -224,7 +224,7 @@ def test_device_in_words():
     ("environment", "message", "present"),
     [
         ({"FAKE_CUPY_DEVICES": "0"}, "no CUDA device is visible", False),
-        ({"FAKE_CUPY_ERROR": "cudaErrorNoDevice: no CUDA-capable device is detected"}, "no CUDA device can be used", False),
+        ({"FAKE_CUPY_ERROR": "cudaErrorNoDevice: none is detected"}, "no CUDA device can be used", False),
         ({"FAKE_CUPY_ERROR": "cudaErrorInsufficientDriver: version"}, "driver is too old", True),
         ({"FAKE_CUPY_NO_NVRTC": "1"}, "NVRTC", True),
     ],
@@ -272,6 +272,30 @@ def test_source_is_one_text():
     assert '#include "' not in text and "atomicAdd" not in text
     assert len(kernel_names()) == text.count("\nKERNEL(") + 1
     assert record("Problem").names[0] == "n_elements" and record("Work").itemsize > 0
+
+
+def test_gpu_check_runs(tmp_path):
+    """The script for machines with a GPU goes through all its steps with the stand-in."""
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_check.py"
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, str(script), "--dry", "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(out.read_text())
+    assert results["dry"] and all(case["repeats"] == 0 for case in results["parity"].values())
+    (case,) = results["cases"].values()
+    assert sum(kernel["share"] for kernel in case["kernels"].values()) == pytest.approx(1)
+    assert case["kernels"]["make_bond_forces"]["times_floor"] > 0
+
+
+@pytest.mark.gpu
+def test_on_a_device():
+    """Golden values, reference backend and equal bits on a real GPU, in a process without the stand-in."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("no NVIDIA device on this machine")
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_check.py"
+    done = subprocess.run([sys.executable, str(script), "--parity-only"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 RANKS = """

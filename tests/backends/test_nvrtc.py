@@ -1,4 +1,4 @@
-"""All kernels for the golden shapes through NVIDIA's own compiler, for every architecture, on a machine without a GPU."""
+"""All kernels for the golden shapes through NVIDIA's own compiler, for every architecture, without a GPU."""
 
 from __future__ import annotations
 

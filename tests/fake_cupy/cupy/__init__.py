@@ -1,12 +1,10 @@
 """A stand-in for CuPy on machines without a GPU: as much of it as pacehpc.backends.cuda uses, and no more.
 
-Arrays live in host memory but do not mix with NumPy's; pools have limits; RawModule compiles CUDA by the host's compiler
-(cuda_on_host.h). Environment: FAKE_CUPY_DEVICES (1), FAKE_CUPY_MEMORY (bytes of each device, 2 GiB).
+Arrays live in host memory but do not mix with NumPy's; pools have limits; RawModule compiles CUDA by the host's
+compiler (cuda_on_host.h). Environment: FAKE_CUPY_DEVICES (1), FAKE_CUPY_MEMORY (bytes of each device, 2 GiB).
 """
 
 from __future__ import annotations
-
-import os
 
 import numpy
 
@@ -50,7 +48,7 @@ class ndarray:
     def get(self) -> numpy.ndarray:
         return self._values.copy()
 
-    def set(self, values: numpy.ndarray) -> None:
+    def set(self, values: numpy.ndarray, stream: cuda.Stream | None = None) -> None:
         if not isinstance(values, numpy.ndarray) or values.dtype != self.dtype or values.shape != self.shape:
             raise ValueError(f"{self.shape} {self.dtype} cannot be set from {type(values)} {numpy.shape(values)}")
         self._values[...] = values
@@ -81,7 +79,3 @@ def asarray(values: numpy.ndarray) -> ndarray:
     result = _make(values.size, values.dtype, None)
     result.set(values)
     return result
-
-
-def _number_of_devices() -> int:
-    return int(os.environ.get("FAKE_CUPY_DEVICES", "1"))

@@ -81,7 +81,8 @@ def _build(code: str) -> tuple[Path, dict[str, list[str]]]:
         with tempfile.TemporaryDirectory(dir=folder) as build:
             path = Path(build) / "kernels.cpp"
             path.write_text(source)
-            plain = subprocess.run([compiler, "-std=c++17", "-w", "-E", "-P", str(path)], capture_output=True, text=True, check=True)
+            expand = [compiler, "-std=c++17", "-w", "-E", "-P", str(path)]
+            plain = subprocess.run(expand, capture_output=True, text=True, check=True)
             found = re.findall(r'extern "C"\s+void\s+(\w+)\s*\(([^)]*)\)', plain.stdout)
             path.write_text(source + "".join(f"\nLAUNCHER({name})" for name, _ in found) + "\n")
             result = subprocess.run(

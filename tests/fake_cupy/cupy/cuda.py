@@ -7,6 +7,7 @@ import time
 import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy
 
@@ -172,7 +173,7 @@ class _Nvrtc:
 
 
 class _Nvtx:
-    ranges: list[str] = []
+    ranges: ClassVar[list[str]] = []
 
     @staticmethod
     def RangePush(name: str) -> None:

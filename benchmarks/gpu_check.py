@@ -1,0 +1,448 @@
+"""Check and time the cuda backend on a machine with a GPU: one command, one table, one JSON file.
+
+    python benchmarks/gpu_check.py [INPUT.yaml …] [--atoms 1000,10000,100000,1000000] [--json gpu.json]
+    python benchmarks/gpu_check.py --dry        the same path through tests/fake_cupy, without a GPU
+    python benchmarks/gpu_check.py --counts     operations and bytes per atom of every kernel, by formula
+
+Builds the kernels; compares with the golden values (energies 1e-10, forces 5e-9) and with the reference backend
+(gradient 1e-9 of its largest component); repeats for equal bits; runs compute-sanitizer where it exists; measures
+the device's own ceilings; times loss+gradient and energies+forces, and every kernel against what its counts and the
+ceilings allow. Needs CuPy with NVRTC, NumPy, SciPy and PyYAML. Structures are perturbed fcc blocks with the inputs'
+numbers of neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+NAMES = (
+    "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y "
+    "Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os "
+    "Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U"
+)
+SYMBOLS = NAMES.split()
+try:
+    import ase.data  # noqa: F401
+except ImportError:  # of ASE the kernels' tables need only the atomic numbers
+    stub = types.ModuleType("ase")
+    stub.data = types.ModuleType("ase.data")
+    stub.data.atomic_numbers = {symbol: z for z, symbol in enumerate(SYMBOLS)}
+    sys.modules |= {"ase": stub, "ase.data": stub.data}
+
+import numpy as np
+
+from pacehpc.backends.cuda import CudaEvaluator, describe, load_cupy
+from pacehpc.backends.graph import real_coupling
+from pacehpc.backends.interface import LossWeights, Structures
+from pacehpc.backends.reference import ReferenceEvaluator
+from pacehpc.backends.shape import make_shape
+from pacehpc.backends.source import LANES
+from pacehpc.potential import Potential
+from pacehpc.yamlio import load_yaml
+
+NEIGHBOURS = {"cu_82": 128, "cu_529": 57, "ethanol_756": 8, "ethanol_4836": 8, "hea_435": 131, "hea_55360": 131}
+BUILT_IN = {
+    "elements": ["Cu"],
+    "embeddings": {
+        "ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": [1, 1, 1, 0.5], "ndensity": 2}
+    },
+    "bonds": {"ALL": {"radbase": "ChebExpCos", "radparameters": [5.25], "rcut": 5.6, "dcut": 0.01}},
+    "functions": {"ALL": {"nradmax_by_orders": [15, 6, 4, 2, 2], "lmax_by_orders": [0, 4, 3, 2, 1]}},
+}
+CEILINGS = r"""
+extern "C" __global__ void copy(const double* from, double* to, long long n) {
+  for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < n; i += gridDim.x * (long long)blockDim.x)
+    to[i] = from[i];
+}
+extern "C" __global__ void fma_rate(double* result, int steps) {
+  double a[8];
+  for (int k = 0; k < 8; k++) a[k] = threadIdx.x + k;
+  for (int s = 0; s < steps; s++)
+    for (int k = 0; k < 8; k++) a[k] = a[k] * 0.999999 + 1e-6;
+  double sum = 0;
+  for (int k = 0; k < 8; k++) sum += a[k];
+  result[blockIdx.x * (long long)blockDim.x + threadIdx.x] = sum;
+}
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", nargs="*", type=Path, help="default: ../shared/bench, else a copper of 529 functions")
+    parser.add_argument("--atoms", default="1000,10000,100000,1000000")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time spent on each measurement")
+    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--dry", action="store_true", help="through tests/fake_cupy: measures nothing")
+    parser.add_argument("--counts", action="store_true", help="only print operations and bytes per atom")
+    parser.add_argument("--parity-only", action="store_true")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.dry:
+        sys.path.insert(0, str(ROOT / "tests" / "fake_cupy"))
+        arguments.atoms, arguments.seconds = "200", 0.0
+    potentials = load_inputs(arguments.inputs)
+    if arguments.counts:
+        for name, potential in potentials.items():
+            print_counts(name, potential)
+        return 0
+    if arguments.dry and not arguments.inputs:
+        potentials = {"small": Potential.build(small_section())}
+
+    cupy = load_cupy()
+    results: dict[str, object] = {"dry": arguments.dry, "device": str(describe(0))}
+    results["cupy"] = getattr(cupy, "__version__", "")
+    print(results["device"])
+    results["parity"] = parity(arguments.dry)
+    if arguments.parity_only:
+        return 0
+    results["sanitizer"] = sanitizer()
+    results["ceilings"] = ceilings(cupy, arguments.dry)
+    results["cases"] = {}
+    for name, potential in potentials.items():
+        for n in map(int, arguments.atoms.split(",")):
+            case = measure(potential, n, NEIGHBOURS.get(name, 57), arguments.seconds, results["ceilings"])
+            results["cases"][f"{name} {n}"] = case
+            print_case(name, case)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    return 0
+
+
+def load_inputs(paths: list[Path]) -> dict[str, Potential]:
+    """Potentials with random coefficients (radial δ_nk + 0.05 N(0,1), functions 1e-3 N(0,1)) by the inputs' names."""
+    paths = paths or sorted((ROOT.parent / "shared" / "bench").glob("*.yaml"))
+    paths = [path for path in paths if path.stem != "hea_55360"] if len(paths) > 1 else paths
+    sections = {path.stem: load_yaml(path)["potential"] for path in paths} or {"cu_529": BUILT_IN}
+    found = {}
+    for name, section in sections.items():
+        potential = found[name] = Potential.build(section)
+        rng = np.random.default_rng(1)
+        for c in potential.radcoefficients.values():
+            c += 0.05 * rng.standard_normal(c.shape)
+        for block in potential.blocks:
+            block.coefficients[:] = 1e-3 * rng.standard_normal(block.coefficients.shape)
+    return found
+
+
+def small_section() -> dict[str, object]:
+    """A potential for the dry run."""
+    functions = {"ALL": {"nradmax_by_orders": [4, 2, 2], "lmax_by_orders": [0, 2, 1]}}
+    return {**BUILT_IN, "functions": functions}
+
+
+# ---- structures ----
+
+
+def block_of_atoms(potential: Potential, neighbours: float, cells: int = 3, seed: int = 0) -> Structures:
+    """A perturbed fcc block of 4 cells³ atoms, its lattice constant such that an atom has about `neighbours` bonds."""
+    rng = np.random.default_rng(seed)
+    rcut = potential.cutoff
+    a = (16 / 3 * np.pi * rcut**3 / neighbours) ** (1 / 3)
+    corners = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    grid = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
+    positions = a * (grid + corners).reshape(-1, 3)
+    positions = positions + rng.normal(0, 0.02 * a, positions.shape)
+    species = rng.integers(0, len(potential.elements), len(positions)).astype(np.int32)
+    return bonds_of(potential, species, positions, a * cells * np.eye(3), np.ones(3, bool))
+
+
+def bonds_of(
+    potential: Potential, species: np.ndarray, positions: np.ndarray, cell: np.ndarray, periodic: np.ndarray
+) -> Structures:
+    """One structure with its bonds, by trying all images."""
+    elements, n = potential.elements, len(species)
+    rcut = np.array([[potential.bonds[a, b].rcut for b in elements] for a in elements])
+    shifts = np.zeros((1, 3))
+    if periodic.any():
+        extent = potential.cutoff + np.linalg.norm(np.ptp(positions, axis=0))
+        heights = 1 / np.linalg.norm(np.linalg.pinv(cell), axis=0)
+        reach = np.where(periodic, np.ceil(extent / heights), 0).astype(int)
+        shifts = np.stack(np.meshgrid(*[np.arange(-r, r + 1) for r in reach], indexing="ij"), -1).reshape(-1, 3) @ cell
+    vectors, partners, counts = [], [], []
+    for i in range(n):
+        d = positions[None] + shifts[:, None] - positions[i]
+        r = np.linalg.norm(d, axis=2)
+        image, j = np.nonzero((r > 0) & (r < rcut[species[i]][species]))
+        vectors.append(d[image, j])
+        partners.append(j)
+        counts.append(len(j))
+    return Structures(
+        atom_offsets=np.array([0, n]),
+        species=species.astype(np.int32),
+        bond_offsets=np.cumsum([0, *counts]),
+        bond_atom=np.concatenate(partners).astype(np.int32),
+        bond_vector=np.concatenate(vectors),
+        volumes=np.array([abs(np.linalg.det(cell)) if periodic.all() else 0.0]),
+    )
+
+
+def repeated(parts: list[Structures], times: int = 1, seed: int = 1) -> Structures:
+    """Structures one after the other, all of them `times` times, with random targets and equal weights."""
+    parts = parts * times
+    atoms = np.cumsum([0, *(p.n_atoms for p in parts)])
+    bonds = np.cumsum([0, *(p.n_bonds for p in parts)])
+    rng = np.random.default_rng(seed)
+    n, n_atoms = len(parts), int(atoms[-1])
+    return Structures(
+        atom_offsets=atoms,
+        species=np.concatenate([p.species for p in parts]),
+        bond_offsets=np.concatenate([[0], *(p.bond_offsets[1:] + b for p, b in zip(parts, bonds, strict=False))]),
+        bond_atom=np.concatenate([p.bond_atom + a for p, a in zip(parts, atoms, strict=False)]).astype(np.int32),
+        bond_vector=np.concatenate([p.bond_vector for p in parts]),
+        volumes=np.concatenate([p.volumes for p in parts]),
+        energy=rng.normal(size=n),
+        forces=rng.normal(size=(n_atoms, 3)),
+        w_energy=np.full(n, 1 / n),
+        w_forces=np.full(n_atoms, 1 / n_atoms),
+    )
+
+
+def golden_frames(path: Path) -> list[tuple[list[str], np.ndarray, np.ndarray, np.ndarray]]:
+    """(symbols, positions, cell, periodic) of the frames of a golden extxyz file."""
+    lines, frames = path.read_text().splitlines(), []
+    while lines:
+        n, head, rows = int(lines[0]), lines[1], [line.split() for line in lines[2 : 2 + int(lines[0])]]
+        lines = lines[2 + n :]
+        fields = dict(part.split("=", 1) for part in _quoted(head))
+        cell = np.array(fields.get("Lattice", "0 " * 9).split(), float).reshape(3, 3)
+        periodic = np.array([flag == "T" for flag in fields.get("pbc", "F F F").split()])
+        frames.append(([row[0] for row in rows], np.array([row[1:4] for row in rows], float), cell, periodic))
+    return frames
+
+
+def _quoted(text: str) -> list[str]:
+    import shlex
+
+    return [part for part in shlex.split(text) if "=" in part]
+
+
+# ---- checks ----
+
+
+def parity(dry: bool) -> dict[str, dict[str, float]]:
+    """Largest differences from golden values and the reference backend; stops the program where one is too large."""
+    folder, results = ROOT / "tests" / "golden" / "potentials", {}
+    loss = LossWeights(kappa=0.3, stress=0.1)
+    for path in sorted(folder.glob("*.extxyz"))[: 2 if dry else None]:
+        potential = Potential.load(path.with_suffix(".yaml"))
+        parts = []
+        for symbols, positions, cell, periodic in golden_frames(path):
+            species = np.array([potential.elements.index(symbol) for symbol in symbols])
+            parts.append(bonds_of(potential, species, positions, cell, periodic))
+        s = repeated(parts)
+        stress = 0.01 * np.random.default_rng(2).normal(size=(s.n_structures, 6))
+        s.stress = np.where((s.volumes > 0)[:, None], stress, np.nan)
+        evaluator, x = CudaEvaluator(potential, s, loss), potential.parameters
+        sums, prediction = evaluator.evaluate(x), evaluator.predict(x)
+        golden = np.load(path.with_suffix(".npz"))
+        energies = np.concatenate([golden[f"energies_{k}"] for k in range(s.n_structures)])
+        forces = np.concatenate([golden[f"forces_{k}"] for k in range(s.n_structures)])
+        expected = ReferenceEvaluator(potential, s, loss).evaluate(x)
+        again = [evaluator.evaluate(x) for _ in range(3)]
+        scale = np.abs(expected.gradient).max()
+        found = {
+            "energies": float(np.max(np.abs(prediction.energies - energies) / np.maximum(np.abs(energies), 1e-3))),
+            "forces": float(np.abs(prediction.forces - forces).max()),
+            "gradient": float(np.abs(sums.gradient - expected.gradient).max() / scale),
+            "repeats": float(not all(np.array_equal(a.gradient, sums.gradient) for a in again)),
+        }
+        results[path.stem] = found
+        print(f"{path.stem:18s} " + "  ".join(f"{key} {value:.1e}" for key, value in found.items()), flush=True)
+        limits = {"energies": 1e-10, "forces": 5e-9, "gradient": 1e-9, "repeats": 0.5}
+        bad = [key for key, limit in limits.items() if not found[key] <= limit]
+        if bad:
+            raise SystemExit(f"{path.stem}: {', '.join(bad)} differ too much")
+    return results
+
+
+def sanitizer() -> dict[str, str]:
+    """Result of compute-sanitizer's memcheck and racecheck over the parity check."""
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        print("compute-sanitizer: not found")
+        return {"compute-sanitizer": "not found"}
+    results = {}
+    for tool in ("memcheck", "racecheck"):
+        command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, "--parity-only"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        results[tool] = "clean" if run.returncode == 0 else (run.stdout + run.stderr)[-2000:]
+        print(f"compute-sanitizer {tool}: {results[tool]}")
+    return results
+
+
+# ---- measurements ----
+
+
+def ceilings(cupy: object, dry: bool) -> dict[str, float]:
+    """Bytes per second of a device copy, float64 operations per second of plain FMAs and of DGEMM (0: not measured)."""
+    module = cupy.RawModule(code=CEILINGS, options=("-std=c++17",), backend="nvrtc")
+    n, blocks, steps = (1024, 2, 10) if dry else (2**27, 132 * 16, 20000)
+    with cupy.cuda.Stream() as stream:
+        a, b = cupy.zeros(n, np.float64), cupy.zeros(n, np.float64)
+        out = cupy.zeros(blocks * 256, np.float64)
+        copy, fma = module.get_function("copy"), module.get_function("fma_rate")
+        copy_s = timed(cupy, stream, lambda: copy((blocks,), (256,), (a, b, np.int64(n))))
+        fma_s = timed(cupy, stream, lambda: fma((blocks,), (256,), (out, np.int32(steps))))
+        dgemm = 0.0
+        if hasattr(cupy, "matmul"):
+            m = cupy.random.random((4096, 4096))
+            dgemm = 2 * 4096**3 / timed(cupy, stream, lambda: cupy.matmul(m, m))
+    found = {"copy": 16 * n / copy_s, "fma": 2.0 * 8 * steps * blocks * 256 / fma_s, "dgemm": dgemm}
+    print(f"ceilings: copy {found['copy']:.3g} B/s, FMA {found['fma']:.3g} flop/s, DGEMM {found['dgemm']:.3g} flop/s")
+    return found
+
+
+def timed(cupy: object, stream: object, call: object, repeats: int = 5) -> float:
+    """Median seconds of a queued call, by events."""
+    call()
+    times = []
+    for _ in range(repeats):
+        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+        begin.record(stream)
+        call()
+        end.record(stream)
+        end.synchronize()
+        times.append(cupy.cuda.get_elapsed_time(begin, end) / 1000)
+    return max(float(np.median(times)), 1e-12)
+
+
+def measure(
+    potential: Potential, n_atoms: int, neighbours: float, seconds: float, limits: dict[str, float]
+) -> dict[str, object]:
+    """Times of one potential at one size; µs per atom."""
+    block = block_of_atoms(potential, neighbours)
+    s = repeated([block], max(1, round(n_atoms / block.n_atoms)))
+    start = time.perf_counter()
+    evaluator = CudaEvaluator(potential, s, LossWeights(kappa=0.3))
+    setup = time.perf_counter() - start
+    x = potential.parameters
+    full = repeat(lambda: evaluator.evaluate(x), seconds)
+    forces = repeat(lambda: evaluator.evaluate(x, gradient=False), seconds / 3)
+    per_kernel = evaluator.kernel_seconds(x)
+    counts = kernel_counts(potential, s.n_bonds / s.n_atoms)
+    kernels = {}
+    for name, spent in per_kernel.items():
+        operations, moved = counts.get(name, (0.0, 0.0))
+        floor = s.n_atoms * max(moved / limits["copy"], operations / limits["fma"])
+        kernels[name] = {
+            "us_per_atom": 1e6 * spent / s.n_atoms,
+            "share": spent / sum(per_kernel.values()),
+            "bytes_per_s": s.n_atoms * moved / spent,
+            "flops_per_s": s.n_atoms * operations / spent,
+            "times_floor": spent / floor if floor else None,
+        }
+    scale = 1e6 / s.n_atoms
+    return {
+        "functions": potential.n_functions,
+        "atoms": s.n_atoms,
+        "bonds_per_atom": s.n_bonds / s.n_atoms,
+        "setup_s": setup,
+        "batches": len(evaluator._batches),
+        "moments_stored": evaluator.moments_stored,
+        "peak_bytes": evaluator.peak_bytes,
+        "evaluation_ms": 1e3 * float(np.median(full)),
+        "us_per_atom": scale * float(np.median(full)),
+        "us_per_atom_min": scale * min(full),
+        "us_per_atom_forces": scale * float(np.median(forces)),
+        "kernels": kernels,
+    }
+
+
+def repeat(call: object, seconds: float) -> list[float]:
+    """Wall times of repeated calls over about `seconds`, after one to warm up."""
+    call()
+    times: list[float] = []
+    while sum(times) < seconds or len(times) < 3:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def print_case(name: str, case: dict[str, object]) -> None:
+    print(
+        f"\n{name} {case['functions']} functions, {case['atoms']} atoms, {case['bonds_per_atom']:.1f} bonds per atom: "
+        f"{case['us_per_atom']:.4f} µs/atom loss+gradient, {case['us_per_atom_forces']:.4f} energies and forces, "
+        f"{case['evaluation_ms']:.3f} ms per evaluation, {case['batches']} batches, "
+        f"{case['peak_bytes'] / 2**30:.2f} GiB"
+    )
+    for kernel, row in sorted(case["kernels"].items(), key=lambda item: -item[1]["share"]):
+        floor = f"{row['times_floor']:6.1f} x floor" if row["times_floor"] else ""
+        print(
+            f"    {kernel:24s} {row['us_per_atom']:8.4f} µs/atom {100 * row['share']:5.1f} % "
+            f"{row['bytes_per_s'] / 1e9:8.1f} GB/s {row['flops_per_s'] / 1e9:8.1f} GFlop/s {floor}"
+        )
+
+
+# ---- counts ----
+
+
+def kernel_counts(potential: Potential, bonds: float) -> dict[str, tuple[float, float]]:
+    """Floating-point operations (an FMA is two) and least bytes of device memory per atom, kernel by kernel.
+
+    bonds: per atom. Averages over central elements; bonds spread evenly over neighbour elements; padding not counted.
+    """
+    shape = make_shape(potential, stress=False)
+    rows = []
+    for e in range(len(potential.elements)):
+        table, graph, nd = shape.elements[e], shape.elements[e].graph, shape.n_densities
+        classes = [shape.classes[c] for c in shape.bond_class[e] if c >= 0]
+        per_bond = np.mean([(J * (L + 1) ** 2, J, (L + 1) ** 2) for J, L, _ in classes], axis=0)
+        products, _, angular = bonds * per_bond
+        contraction = 2.0 * sum(J * (L + 1) ** 2 * N for J, L, N in classes)
+        entries = sum(np.count_nonzero(real_coupling(*graph.couplings[t])) for t in _types(shape, graph))
+        sizes = np.repeat(graph.groups[:, 1], graph.groups[:, 3]).sum()  # components of all right nodes
+        C, leaves, y, G = graph.n_components, graph.n_leaves, nd * graph.groups[:, 1].sum(), table.n_moments
+        rows.append(
+            {
+                "make_batch_moments": (2 * products + 12 * angular, 68 * bonds + 8 * G),
+                "make_leaves": (contraction, 8 * (G + leaves)),
+                "couple_nodes": (3 * entries, 8 * C),
+                "make_energies": (2 * nd * sizes + 2 * y, 8 * (C + y)),
+                "adjoint_of_densities": (2 * nd * sizes + 2 * y, 8 * (2 * C + y)),
+                "adjoint_of_nodes": (6 * entries, 8 * 3 * C),
+                "adjoint_of_moments": (contraction, 8 * (G + leaves)),
+                "make_bond_forces": (4 * products + 20 * angular, 100 * bonds + 8 * G),
+                "gather_forces": (6 * bonds, 72 * bonds),
+                "make_residuals": (20, 130),
+                "make_moment_tangents": (4 * products + 20 * angular, 100 * bonds + 8 * G),
+                "make_leaf_tangents": (contraction, 8 * (G + leaves)),
+                "couple_node_tangents": (6 * entries, 8 * 2 * C),
+                "make_density_tangent": (2 * nd * sizes + 4 * y, 8 * (2 * C + 2 * y)),
+                "make_density_gradient": ((2 * nd + 6) * sizes + 8 * y, 8 * (3 * C + 2 * y)),
+                "make_node_gradient": (12 * entries, 8 * 5 * C),
+                "make_radial_gradient": (2 * contraction, 8 * (2 * leaves + 2 * G + 2 * table.n_radial)),
+            }
+        )
+    return {name: tuple(np.mean([row[name] for row in rows], axis=0).tolist()) for name in rows[0]}
+
+
+def _types(shape: object, graph: object) -> list[int]:
+    """Coupling type of each node as an index into the element's own list."""
+    numbers = sorted(set(graph.nodes[:, 0].tolist()))
+    own = {number: k for k, number in enumerate(numbers)}
+    return [own[t] for t in graph.nodes[:, 0].tolist()]
+
+
+def print_counts(name: str, potential: Potential) -> None:
+    counts = kernel_counts(potential, NEIGHBOURS.get(name, 57))
+    print(f"{name}: {potential.n_functions} functions, {NEIGHBOURS.get(name, 57)} bonds per atom")
+    for kernel, (operations, moved) in counts.items():
+        print(f"| {kernel} | {operations / 1e3:.1f} | {moved / 1e3:.2f} |")
+    total = np.sum(list(counts.values()), axis=0) - np.array(counts["make_batch_moments"])
+    print(f"| sum of an evaluation | {total[0] / 1e3:.1f} | {total[1] / 1e3:.2f} |  ({LANES} atoms a warp)")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
