@@ -12,7 +12,7 @@ import numpy as np
 from pacehpc import fixed_point, metrics
 from pacehpc.backends.compile import compile_library, kernel_folder, lanes, load_library
 from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
-from pacehpc.backends.layout import Layout, make_layout
+from pacehpc.backends.layout import RUN, Layout, make_layout
 from pacehpc.backends.shape import EMBEDDINGS, Coefficients, bond_type_record, make_shape
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
@@ -66,9 +66,10 @@ class CpuEvaluator:
         self._kept: dict[str, np.ndarray] = {}  # arrays that the kernels point to
         self._build_tables(potential)
         self._build_structures(potential, batch_atoms, store_moments)
-        self.update(structures.bond_vector)
-        if structures.energy is not None:
-            del self._bond_table  # memory of a fit, whose structures stay as they are
+        if structures.energy is None:
+            self.update(structures.bond_vector)
+        else:
+            self._place_once(structures.bond_vector)
 
     def update(self, bond_vector: np.ndarray) -> None:
         """New vectors of the same bonds, (n_bonds, 3) in Å; those that are not shorter than their rcut are left out."""
@@ -77,6 +78,28 @@ class CpuEvaluator:
             vectors = np.take(np.ascontiguousarray(bond_vector.T), source, axis=1)
             vectors *= np.einsum("ksw,ksw->sw", vectors, vectors) < squared_rcut
             self._kept["bonds"][:, :3] = vectors.transpose(1, 0, 2)
+        self._prepare()
+
+    def _place_once(self, bond_vector: np.ndarray) -> None:
+        """`update` of a fit, whose structures stay as they are: without a table, in runs that need little memory."""
+        s, n, width, place = self.structures, len(self.shape.elements), lanes(), self.layout.bond_place
+        rcut = np.array([record.rcut for record in self._bond_types]).reshape(n, n)
+        bonds = self._kept["bonds"]
+        bonds[:, :3] = 0
+        for first in range(0, s.n_bonds, RUN):
+            used = first + np.flatnonzero(place[first : first + RUN] >= 0)
+            centre = s.species[np.searchsorted(s.bond_offsets, used, side="right") - 1]
+            vectors = bond_vector[used]
+            seen = np.einsum("bd,bd->b", vectors, vectors) < rcut[centre, s.species[s.bond_atom[used]]] ** 2
+            vectors *= seen[:, None]
+            slot, lane = np.divmod(place[used], width)
+            first_axis = slot * (BOND_RECORD * width) + lane
+            for axis in range(3):
+                bonds.reshape(-1)[first_axis + axis * width] = vectors[:, axis]
+        self.layout.bond_place = np.zeros(0, np.int64)  # not needed again
+        self._prepare()
+
+    def _prepare(self) -> None:
         self._kept["core_forces"][:] = 0  # the kernels add to them
         self._library.prepare(ctypes.byref(self._problem))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from pacehpc.backends.interface import Structures
+
+RUN = 2**18  # bonds laid out at a time: bounds the memory that is needed beside the result
 
 
 @dataclass
@@ -41,8 +43,51 @@ def make_layout(structures: Structures, n_elements: int, lanes: int, batch_atoms
 
     needed: bool (n_elements, n_elements), pairs (centre, neighbour) whose bonds the kernels read.
     """
+    starts = structures.shard_starts
+    bonds = structures.bond_offsets[structures.atom_offsets]
+    runs, first = [], 0
+    while first < structures.n_structures:
+        ends = np.append(starts[starts > first], structures.n_structures)
+        within = ends[bonds[ends] <= bonds[first] + RUN]
+        last = int(within[-1] if len(within) else ends[0])
+        run = structures.select(slice(first, last))
+        inside = starts[(starts >= first) & (starts < last)] - first
+        runs.append(_lay_out(run, inside, n_elements, lanes, batch_atoms, needed))
+        first = last
+    if not runs:
+        return _lay_out(structures, starts, n_elements, lanes, batch_atoms, needed)
+    return runs[0] if len(runs) == 1 else _joined(runs, lanes)
+
+
+def _joined(runs: list[Layout], lanes: int) -> Layout:
+    """Layouts of successive structures as one; takes the arrays out of `runs`."""
+    atoms, tiles, slots, structures, batches = 0, 0, 0, 0, 0
+    for run in runs:
+        run.tile_atoms += atoms
+        run.bond_atoms += atoms
+        run.tile_slot_offset += slots
+        run.bond_place[run.bond_place >= 0] += slots * lanes
+        run.batches += np.array([tiles, tiles, structures, structures])
+        run.shard_batches += batches
+        atoms = int(run.tile_atoms.max(initial=atoms - 1)) + 1
+        tiles, slots = tiles + run.n_tiles, slots + run.n_slots
+        structures, batches = int(run.batches[-1, 3]), batches + len(run.batches)
+        if run is not runs[-1]:
+            run.shard_batches = run.shard_batches[:-1]
+    joined = {}
+    for field in fields(Layout):
+        joined[field.name] = np.concatenate([getattr(run, field.name) for run in runs])
+        for run in runs:
+            delattr(run, field.name)
+    return Layout(**joined)
+
+
+def _lay_out(
+    structures: Structures, shard_starts: np.ndarray, n_elements: int, lanes: int, batch_atoms: int, needed: np.ndarray
+) -> Layout:
+    """`make_layout` of structures whose virtual shards begin at shard_starts."""
     counts_of_structures = structures.atoms_per_structure
-    batch_of_structure = _fill(counts_of_structures, batch_atoms, structures.shard_starts)
+    batch_of_structure = _fill(counts_of_structures, batch_atoms, shard_starts)
     n_batches = int(batch_of_structure[-1]) + 1 if len(batch_of_structure) else 0
     species = structures.species.astype(np.int64)
     n_atoms = len(species)
@@ -108,7 +153,7 @@ def make_layout(structures: Structures, n_elements: int, lanes: int, batch_atoms
         bond_atoms=np.ascontiguousarray(bond_atoms, np.int32),
         bond_place=bond_place,
         batches=batches,
-        shard_batches=np.r_[batch_of_structure[structures.shard_starts], n_batches].astype(np.int64),
+        shard_batches=np.r_[batch_of_structure[shard_starts], n_batches].astype(np.int64),
     )
 
 

@@ -8,6 +8,7 @@ Structures stand in the order of their virtual shards; everything ragged is flat
 | atoms | numbers, positions, forces, w_forces, n_bonds |
 | bonds | atom (index within the structure), shift (int16, in cell vectors) |
 | shards | bounds (n_shards+1, in structures), costs |
+| text | index (JSON), names, sources as UTF-8 bytes, and offsets of each |
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pacehpc")
 
-FORMAT = 1
+FORMAT = 2
 # what h5py and numpy raise where a file holds something else than it should
 _DAMAGE = (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError, RecursionError)
-_RUN = 2**20  # bonds read at a time
+_RUN = 2**14  # bonds read at a time
 _CHUNK = 20_000  # atoms whose neighbour lists are in memory at once while a store is written
 
 
@@ -152,8 +153,9 @@ def _write_columns(
         "structures/low": data.low[order],
         "structures/loaded_rows": data.rows[order],
         "structures/source": data.source[order],
-        "structures/index": [json.dumps(data.index[k], default=str) for k in order],
-        "structures/names": [data.names[k] for k in order],
+        **_flat_text("index", [json.dumps(data.index[k], default=str) for k in order]),
+        **_flat_text("names", [data.names[k] for k in order]),
+        **_flat_text("sources", data.sources),
         "atoms/numbers": data.numbers[atoms],
         "atoms/positions": data.positions[atoms],
         "atoms/forces": data.flat_forces[atoms],
@@ -165,7 +167,13 @@ def _write_columns(
             columns[f"structures/{name}"] = optional[order]
     for name, values in columns.items():
         file[name] = values
-    file["sources"] = data.sources
+
+
+def _flat_text(name: str, values: Sequence[str]) -> dict[str, np.ndarray]:
+    """Texts as bytes and offsets: HDF5 damages data sets of more than 65,536 strings of varying length."""
+    parts = [value.encode() for value in values]
+    offsets = np.concatenate(([0], np.cumsum([len(part) for part in parts]))).astype(np.int64)
+    return {f"text/{name}": np.frombuffer(b"".join(parts), np.uint8), f"text/{name}_offsets": offsets}
 
 
 def _write_bonds(
@@ -405,17 +413,24 @@ class Store:
             raise ValueError("rows are missing or repeated")
 
         def text(name: str) -> list[str]:
-            return [v.decode() for v in self._file[name][:]]
+            offsets = self._file[f"text/{name}_offsets"][:]
+            data = self._file[f"text/{name}"][:].tobytes()
+            if not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != len(data):
+                raise ValueError(f"offsets of {name} do not fit")
+            return [data[a:b].decode() for a, b in itertools.pairwise(offsets.tolist())]
 
         def optional(name: str) -> np.ndarray | None:
             return s[name][:] if name in s else None
 
+        index, names = [json.loads(v) for v in text("index")], text("names")
+        if len(index) != self.n_structures or len(names) != self.n_structures:
+            raise ValueError("labels are missing")
         shuffled = Dataset(
             sources=text("sources"),
             source=s["source"][:],
             rows=s["loaded_rows"][:],
-            index=[json.loads(v) for v in text("structures/index")],
-            names=text("structures/names"),
+            index=index,
+            names=names,
             info=[{} for _ in range(self.n_structures)],
             atom_offsets=atom_offsets,
             numbers=a["numbers"][:],
@@ -463,8 +478,10 @@ _SHAPES = {  # entries of one row, and the kinds of numbers
     "structures/low": ((), "b"),
     "structures/loaded_rows": ((), "i"),
     "structures/source": ((), "i"),
-    "structures/index": ((), "O"),
-    "structures/names": ((), "O"),
+    "text/index": ((), "u"),
+    "text/index_offsets": ((), "i"),
+    "text/names": ((), "u"),
+    "text/names_offsets": ((), "i"),
     "atoms/numbers": ((), "u"),
     "atoms/positions": ((3,), "f"),
     "atoms/forces": ((3,), "f"),
@@ -474,7 +491,8 @@ _SHAPES = {  # entries of one row, and the kinds of numbers
     "bonds/shift": ((3,), "i"),
     "shards/bounds": ((), "i"),
     "shards/costs": ((), "f"),
-    "sources": ((), "O"),
+    "text/sources": ((), "u"),
+    "text/sources_offsets": ((), "i"),
 }
 
 
@@ -496,9 +514,9 @@ def _check_layout(file: h5py.File, size: int) -> None:
             raise ValueError(f"{name} is not a plain array")
         if data.shape is None or data.shape[1:] != shape or len(data.shape) != 1 + len(shape):
             raise ValueError(f"{name} has shape {data.shape}")
-        if data.dtype.kind != kind or (kind == "O" and h5py.check_string_dtype(data.dtype) is None):
+        if data.dtype.kind != kind:
             raise ValueError(f"{name} has type {data.dtype}")
-        if data.size * (data.dtype.itemsize if kind != "O" else 16) > size:
+        if data.size * data.dtype.itemsize > size:
             raise ValueError(f"{name} is larger than the file")
 
 
