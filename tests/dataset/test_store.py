@@ -232,3 +232,14 @@ def test_a_dataset_in_memory_is_cut_alike(tmp_path):
     assert sum(p.w_energy.sum() for p in parts) == pytest.approx(1.0)
     atoms = [p.n_atoms for p in parts]
     assert max(atoms) < 1.35 * min(atoms)
+
+
+def test_more_labels_than_hdf5_keeps_as_strings(tmp_path):
+    """HDF5 damages data sets of more than 65,536 strings of varying length."""
+    data = make_data(tmp_path, 4, largest=2).subset(np.arange(70_000) % 4)
+    data.index = [f"label {k}" if k % 2 else k for k in range(len(data))]
+    data.names = [f"näme {k}" for k in range(len(data))]
+    write_store(tmp_path / "store.h5", data, 0.0)
+    with Store(tmp_path / "store.h5") as store:
+        back = store.dataset()
+    assert back.index == data.index and back.names == data.names
