@@ -12,6 +12,7 @@ from pacehpc.backends import prepare_kernels, resolve
 from pacehpc.backends.interface import LossWeights
 from pacehpc.config import load_settings
 from pacehpc.config.models import Settings
+from pacehpc.fit.run import with_zbl
 from pacehpc.potential import Potential, ladder_start, next_ladder_potential
 from pacehpc.utilities.command import command
 
@@ -29,11 +30,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     backend = resolve(settings.backend.evaluator)
     weights = settings.fit.loss
     loss = LossWeights(kappa=weights.kappa if isinstance(weights.kappa, float) else 0.0, stress=weights.stress)
+    with_stress = LossWeights(kappa=loss.kappa, stress=loss.stress or 1.0)
     start, steps = time.perf_counter(), 0
     for potential in potentials(settings):
         prepare_kernels(backend, potential, loss)
+        # what may be written at the end, which predicts stresses where the data have them
+        final = potential
+        if settings.fit.repulsion == "auto":
+            final = with_zbl(potential, {})
+            prepare_kernels(backend, final, loss)
+        prepare_kernels(backend, final, with_stress)
         steps += 1
-    print(f"Kernels of {steps} shape{'s' if steps > 1 else ''} for {backend}: {time.perf_counter() - start:.1f} s")
+    print(f"Kernels of {steps} potential{'s' if steps > 1 else ''} for {backend}: {time.perf_counter() - start:.1f} s")
     return 0
 
 

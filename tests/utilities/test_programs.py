@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,9 +84,9 @@ def test_corerep_of_one_bond(folder, capsys):
     assert not (folder / "two.yaml").exists()
 
 
-@pytest.mark.parametrize("ladder, shapes", [("", 1), ("  ladder_step: 2\n  ladder_type: power_order\n", 4)])
-def test_compile_fills_the_cache(folder, capsys, monkeypatch, ladder, shapes):
-    """Every potential of the fit is prepared; the objective then finds its library there."""
+@pytest.mark.parametrize("ladder", ["", "  ladder_step: 2\n  ladder_type: power_order\n"])
+def test_compile_fills_the_cache(folder, capsys, monkeypatch, ladder):
+    """Every potential of the fit is prepared, for the fit and for predictions with stresses."""
     (folder / "input.yaml").write_text(
         INPUT.replace("fit: {loss: {kappa: 0.3}}\n", "fit:\n  loss: {kappa: 0.3}\n" + ladder)
     )
@@ -92,10 +96,11 @@ def test_compile_fills_the_cache(folder, capsys, monkeypatch, ladder, shapes):
     target = Potential.build(compile_ahead.load_settings("input.yaml").potential)
     assert [name for name, _, _ in prepared] == ["cpu"] * len(prepared)
     assert prepared[-1][1].n_functions == target.n_functions == 9
-    assert (len(prepared) > 1) == (shapes > 1)
-    sizes = [potential.n_functions for _, potential, _ in prepared]
-    assert sizes == sorted(set(sizes))
-    assert "shape" in capsys.readouterr().out
+    fitted = [potential.n_functions for _, potential, loss in prepared if loss.stress == 0]
+    predicted = [potential.n_functions for _, potential, loss in prepared if loss.stress > 0]
+    assert (len(fitted) > 1) == bool(ladder)
+    assert fitted == predicted == sorted(set(fitted))
+    assert "for cpu" in capsys.readouterr().out
 
 
 def test_compile_leaves_nothing_for_the_fit(folder, tmp_path, monkeypatch):
@@ -107,6 +112,27 @@ def test_compile_leaves_nothing_for_the_fit(folder, tmp_path, monkeypatch):
 
     potential = Potential.build(compile_ahead.load_settings("input.yaml").potential)
     assert compile_library(make_shape(potential, stress=False).header)[1] == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repulsion", ["", "  repulsion: auto\n"])
+def test_fit_needs_no_compiler_after_compile(folder, tmp_path, monkeypatch, repulsion):
+    """On data with stresses, up to the last line: predictions and a repulsion are part of a fit."""
+    data = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
+    text = INPUT.replace("[Al]", "[Al, Ni]").replace("absent.pckl.gzip", str(data))
+    text = text.replace("fit: {loss: {kappa: 0.3}}\n", "fit:\n  loss: {kappa: 0.3}\n  maxiter: 2\n" + repulsion)
+    text = text.replace(f"data: {data}", f"data: {{filename: {data}, reference_energy: auto}}")
+    (folder / "input.yaml").write_text(text)
+    environment = {**os.environ, "PACEHPC_CACHE": str(tmp_path / "cache")}
+
+    def run(*command: str, **more: str) -> str:
+        command = [sys.executable, "-m", "pacehpc", *command]
+        done = subprocess.run(command, cwd=folder, text=True, capture_output=True, env={**environment, **more})
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("compile")
+    assert "Stress (train): RMSE" in run("input.yaml", CXX="/absent")
 
 
 def test_timing(folder, capsys, monkeypatch):
