@@ -136,7 +136,7 @@ KERNEL(128, 3) adjoint_of_moments(const Problem P, const Work W) {
   }
 }
 
-KERNEL(128, 3) make_bond_forces(const Problem P, const Work W) {
+KERNEL(128, 2) make_bond_forces(const Problem P, const Work W) {
   for (index_t item = this_warp(); item < P.n_tiles * FORCE_WARPS; item += all_warps()) {
     const index_t tile = item / FORCE_WARPS;
     const int part = item % FORCE_WARPS, e = P.tile_element[tile];

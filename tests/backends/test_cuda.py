@@ -274,6 +274,21 @@ def test_source_is_one_text():
     assert record("Problem").names[0] == "n_elements" and record("Work").itemsize > 0
 
 
+def test_calculator(golden):
+    """PaceCalculator on a GPU gives what it gives on the CPU."""
+    from pacehpc.calculator import PaceCalculator
+
+    folder = golden / "potentials"
+    potential = Potential.load(folder / "al_cheblinear.yaml")
+    atoms = max(read(folder / "al_cheblinear.extxyz", ":"), key=lambda a: (all(a.pbc), len(a)))
+    found = {}
+    for backend in ("cuda", "cpu"):
+        atoms.calc = PaceCalculator(potential, backend=backend)
+        found[backend] = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+    for ours, theirs in zip(found["cuda"], found["cpu"], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-11)
+
+
 def test_gpu_check_runs(tmp_path):
     """The script for machines with a GPU goes through all its steps with the stand-in."""
     script = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_check.py"
