@@ -116,7 +116,7 @@ class _Reader(Fields):
             if not isinstance(entry, dict) or not isinstance(entry.get("speciesblock"), str):
                 self.fail('expected a mapping with speciesblock: "Al Ni" (centre first)')
             words = entry["speciesblock"].split()
-            self.place = f"{self.name}: speciesblock '{entry['speciesblock']}'"
+            self.place = f"{self.name}: speciesblock '{entry['speciesblock'][:60]}'"
             check_elements(tuple(words), self.place)
             key = (words[0], *sorted(words[1:]))
             if key in blocks:
