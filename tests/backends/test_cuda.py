@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.io import read
 
 from pacehpc import Dataset, Potential, backends, metrics
@@ -168,6 +169,29 @@ def test_value_without_gradient(case, fake_cupy):
     sums = evaluator.evaluate(potential.parameters, gradient=False)
     assert sums.gradient is None and "make_moment_tangents" not in fake_cupy.launches
     np.testing.assert_array_equal(sums.encoded_terms, full.encoded_terms)
+
+
+def test_many_angular_functions(brute_force):
+    """More (l, m) than fit into shared memory at once, and an odd number of densities."""
+    section = {
+        "elements": ["Al"],
+        "embeddings": {
+            "ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": [1, 1, 1, 0.5, 1, 0.75], "ndensity": 3}
+        },
+        "bonds": {"ALL": {"radbase": "SBessel", "radparameters": [4.0], "rcut": 4.5, "dcut": 0.01}},
+        "functions": {"ALL": {"nradmax_by_orders": [4, 2], "lmax_by_orders": [0, 9]}},
+    }
+    potential = Potential.build(section)
+    rng = np.random.default_rng(3)
+    potential.parameters = potential.parameters + 0.1 * rng.normal(size=potential.n_parameters)
+    frames = [bulk("Al", cubic=True), bulk("Al", a=4.2)]
+    for atoms in frames:
+        atoms.rattle(0.1, seed=4)
+    s = with_random_targets(brute_force(potential, frames))
+    x = potential.parameters
+    expected = ReferenceEvaluator(potential, s, LOSS).evaluate(x)
+    for block in (32, 128):
+        agree(CudaEvaluator(potential, s, LOSS, block=block).evaluate(x), expected)
 
 
 def test_no_structures(case):
