@@ -1,4 +1,4 @@
-"""Names in a potential, an input or the environment reach neither a shell, nor the compiler's text, nor another folder."""
+"""Names in a potential, an input or the environment reach no shell, no compiled text and no other folder."""
 
 from __future__ import annotations
 
