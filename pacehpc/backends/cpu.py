@@ -60,6 +60,7 @@ class CpuEvaluator:
         self.with_virials = loss.stress > 0 or (structures.energy is None if virials is None else virials)
         self.shape = make_shape(potential, stress=self.with_virials)
         self.coefficients = Coefficients(potential, self.shape)
+        self._parameters: np.ndarray | None = None  # what the coefficients were set to
         self._library = load_library(self.shape.header)
         self._threads = threads or default_threads()
         self._problem = _Records.problem()
@@ -149,7 +150,9 @@ class CpuEvaluator:
         parameters = np.asarray(parameters, float)
         if parameters.shape != (self.coefficients.n_parameters,):
             raise ValueError(f"{parameters.shape} parameters given, {self.coefficients.n_parameters} expected")
-        self.coefficients.set(parameters)
+        if not np.array_equal(parameters, self._parameters):
+            self.coefficients.set(parameters)
+            self._parameters = parameters.copy()
         if what == 2:
             self._gradient_sums[:] = 0
             self._too_large[:] = 0
