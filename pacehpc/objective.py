@@ -50,12 +50,14 @@ class Objective:
         trainable: np.ndarray | None = None,
         test: Any | None = None,
         stop: Callable[[], bool] | None = None,
+        wait: str = "spin",
         **options: Any,
     ) -> None:
         """data, test: a Dataset, which every rank cuts alike, or this rank's `Shard` or `Structures`.
 
         loss: keys of `fit.loss`, zero where absent; kappa a number or "auto". trainable: bool (n_parameters,), None =
         all; x and the gradient hold only these. stop: asked on this rank in each evaluation, whether all should stop.
+        wait: "spin" or "yield", how the other ranks wait for the root (see parallel.receive_patiently).
         options: of the backend.
         """
         self.comm, self.rank, self.size = comm, parallel.rank_of(comm), parallel.size_of(comm)
@@ -96,6 +98,7 @@ class Objective:
         self.stop_requested = False
         self._stop_here = False
         self._stop = stop
+        self._wait = wait
         self._message = np.zeros(1 + len(self.x))
         self._head = fixed_point.LIMBS * len(metrics.TERMS) + self.size * (_MAX + 1) + 1
         self._send, self._receive = np.zeros(self._head, np.int64), np.zeros(self._head, np.int64)
@@ -162,7 +165,10 @@ class Objective:
         if self.comm is None:
             return command, np.array(x, dtype=np.float64)
         self._message[0], self._message[1:] = command, x
-        self.comm.Bcast(self._message, root=0)
+        if self._wait == "yield":
+            parallel.receive_patiently(self.comm, self._message)
+        else:
+            self.comm.Bcast(self._message, root=0)
         return int(self._message[0]), self._message[1:].copy()
 
     def _reduce(self, command: int, x: np.ndarray) -> tuple[np.ndarray, Sums]:

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ import numpy as np
 from pacehpc.errors import PacehpcError
 
 T = TypeVar("T")
+PATIENCE, LONGEST_SLEEP = 2e-4, 5e-3  # seconds
 log = logging.getLogger("pacehpc")
 _handlers: list[logging.Handler] = []  # those of `setup_logging`
 
@@ -92,6 +93,22 @@ def gather(value: T, comm: Any | None) -> list[T] | None:
     return [value] if comm is None else comm.gather(value, root=0)
 
 
+def receive_patiently(comm: Any, message: np.ndarray) -> None:
+    """Broadcast `message` from the root; the others leave the core to whoever needs it while they wait.
+
+    They ask without pause for PATIENCE, then sleep a twentieth of what they have waited, so that an answer comes at
+    most 5 % late.
+    """
+    request = comm.Ibcast(message, root=0)
+    if comm.rank == 0:
+        request.Wait()
+        return
+    start = time.perf_counter()
+    while not request.Test():
+        waited = time.perf_counter() - start
+        time.sleep(0.0 if waited < PATIENCE else min(waited / 20, LONGEST_SLEEP))
+
+
 def barrier(comm: Any | None) -> None:
     """Wait for all ranks."""
     if comm is not None:
@@ -121,17 +138,47 @@ def node_rank(comm: Any | None) -> tuple[int, int]:
         node.Free()
 
 
-def share_cores(comm: Any | None) -> int:
-    """Give this rank's BLAS its share of the node's cores; returns the number of threads. By all ranks together.
+def share_of_cores(comm: Any | None) -> int:
+    """Physical cores of the node divided by its ranks, and no more than this rank may run on. By all ranks together."""
+    _, ranks = node_rank(comm)
+    every = set(range(os.cpu_count() or 1))
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else every
+    return max(1, min(physical_cores(own), physical_cores(every) // ranks))
 
-    Ranks wait for messages by spinning: a BLAS thread beyond the share would wait a time slice (milliseconds) for a
-    core, and everybody for it.
+
+def physical_cores(processors: Iterable[int]) -> int:
+    """Cores behind these logical processors: threads of one core count once, where the system tells."""
+    cores = set()
+    for number in processors:
+        try:
+            cores.add(Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list").read_text())
+        except OSError:
+            cores.add(str(number))
+    return len(cores)
+
+
+def share_kernel_threads(comm: Any | None, asked: int | None = None) -> int:
+    """Set OMP_NUM_THREADS, which kernels heed, to `asked`, else leave it, else to this rank's share of the cores."""
+    share = share_of_cores(comm)
+    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    threads = asked or (int(given) if given.isdigit() and int(given) > 0 else share)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    return threads
+
+
+def share_cores(comm: Any | None, asked: int | None = None) -> int:
+    """Give this rank's BLAS `asked` threads on the root, else its share of the node's cores; returns the number.
+
+    By all ranks together. While ranks wait for messages by spinning, a BLAS thread beyond the share would wait a time
+    slice (milliseconds) for a core, and everybody for it.
     """
     from threadpoolctl import threadpool_limits
 
     _, ranks = node_rank(comm)
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, min(own, (os.cpu_count() or 1) // ranks))
+    threads = share_of_cores(comm)
+    if asked is not None and is_root(comm):
+        threadpool_limits(asked, user_api="blas")
+        return asked
     given = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
     if given.isdigit() and int(given) > 0:
         threads = min(threads, int(given)) if ranks > 1 else int(given)

@@ -364,6 +364,7 @@ _RANKS = "the number of MPI ranks sets the parallelism"
 EvaluatorName = choice("auto", "cpu", "cuda", "reference", same={"tensorpot": "auto", "pyace": "auto"})
 
 
+WaitName = choice("yield", "spin")
 ImageType = choice("png", "pdf", "svg")
 
 
@@ -376,6 +377,20 @@ class Backend(Section):
     display_step: kinds.Count = Field(20, description="iterations between two tables of errors")
     gpu_config: GpuConfig = Field(default_factory=GpuConfig, description="the GPU of a run on one rank")
     memory_limit: kinds.MemorySize | None = Field(None, description="host memory per rank; default: what is free")
+    threads: kinds.Count | None = Field(
+        None,
+        description="threads of a rank's kernels; default: OMP_NUM_THREADS, else the node's cores divided by its ranks",
+    )
+    optimizer_threads: kinds.Count | None = Field(
+        None,
+        description="BLAS threads of the optimizer on the first rank; default: the node's cores divided by its ranks. "
+        "More use the cores of ranks that wait, with `wait: yield`",
+    )
+    wait: WaitName = Field(
+        "yield",
+        description="how ranks wait for the optimizer: yield leaves the core to others after 0.2 ms and answers at "
+        "most 5 % of the wait late; spin answers at once and keeps the core busy",
+    )
     imagetype: ImageType = Field("png", description="of the figures in report/")
     batch_size: Any = unused("whole number", _BATCHES)
     batch_size_reduction: Any = unused("true or false", _BATCHES)

@@ -6,7 +6,11 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pacehpc import backends, parallel
+from pacehpc.backends import memory
+from pacehpc.backends.shape import make_shape
 from pacehpc.errors import PacehpcError
 
 if TYPE_CHECKING:
@@ -15,11 +19,6 @@ if TYPE_CHECKING:
     from pacehpc.potential import Potential
 
 log = logging.getLogger("pacehpc")
-
-PER_BOND = 130.0  # bytes: vectors and neighbours as read, and what the kernels keep of a bond
-PER_ATOM = 400.0
-PER_STRUCTURE = 500.0
-SCRATCH = 8.0 * 2**20  # of a batch of atoms
 
 
 def check_gpu(settings: Settings, comm: Any | None) -> None:
@@ -40,33 +39,65 @@ def check_gpu(settings: Settings, comm: Any | None) -> None:
 
 
 def backend_options(
-    settings: Settings, potential: Potential, structures: Sequence[Structures], stress: bool = False
+    settings: Settings,
+    potential: Potential,
+    structures: Sequence[Structures],
+    stress: bool = False,
+    ranks_here: int = 1,
 ) -> dict[str, Any]:
-    """Options of the backend that keep this rank within backend.memory_limit.
+    """Options of the backend that keep this rank within backend.memory_limit, else within what is free.
 
-    structures: what the rank evaluates; stress: virials are needed. Raises PacehpcError where nothing fits.
+    structures: what the rank evaluates, in memory; stress: virials are needed; ranks_here: ranks that share the
+    machine's memory. Raises PacehpcError where the limit is too small.
     """
-    limit = settings.backend.memory_limit
-    if limit is None or backends.resolve(settings.backend.evaluator) != "cpu":
+    if backends.resolve(settings.backend.evaluator) != "cpu":
         return {}
-    kept, least = (cpu_memory(potential, structures, stress, keep) for keep in (True, False))
-    if least > limit:
+    now = memory.resident()
+    held = sum(memory.structures_memory(s.n_atoms, s.n_bonds, s.n_structures) for s in structures)
+    kept, least = (now - held + cpu_memory(potential, structures, stress, keep) for keep in (True, False))
+    limit = settings.backend.memory_limit
+    if limit is None:
+        free = memory.available()
+        limit = np.inf if free is None else now + free / ranks_here
+    elif least > limit:
         raise PacehpcError(
-            f"backend.memory_limit: {limit / 2**30:.3g} GiB per rank, but the data of this rank need "
-            f"{least / 2**30:.3g} GiB. Use more ranks or raise the limit."
+            f"backend.memory_limit: {limit / 2**30:.3g} GiB per rank, but this rank needs {least / 2**30:.3g} GiB "
+            f"({now / 2**30:.3g} GiB of them now). Use more ranks or raise the limit."
         )
-    return {"store_moments": False} if kept > limit else {}
+    keep = kept <= limit and any(keeps_moments(s) for s in structures)
+    if least > limit:
+        log.warning("This rank needs about %.2f GiB, more than is free here: use more ranks.", least / 2**30)
+    peak = max(least, now - held + cpu_memory(potential, structures, stress, None)) if keep else least
+    log.info("Memory of a rank: about %.2f GiB, %.2f GiB of them now", peak / 2**30, now / 2**30)
+    return {} if kept <= limit else {"store_moments": False}
 
 
-def cpu_memory(potential: Potential, structures: Sequence[Structures], stress: bool, store_moments: bool) -> float:
-    """Bytes that the cpu backend takes for these structures, about; store_moments: it keeps G of every atom."""
-    from pacehpc.backends.shape import make_shape
+def keeps_moments(structures: Structures) -> bool:
+    """Whether the cpu backend keeps G where memory allows: reading it costs less than making it of many bonds."""
+    return structures.n_bonds >= 24 * structures.n_atoms
 
-    shape = make_shape(potential, stress=stress)
-    total = SCRATCH
+
+def cpu_memory(
+    potential: Potential, structures: Sequence[Structures], stress: bool, store_moments: bool | None
+) -> float:
+    """Bytes of these structures and of their evaluators; store_moments: they keep G of every atom (None: as usual)."""
+    from pacehpc.backends.compile import lanes
+    from pacehpc.backends.cpu import default_batch_atoms, default_threads
+
+    shape, total = make_shape(potential, stress=stress), 0.0
+    n = len(shape.elements)
+    components = max(t.graph.n_components for t in shape.elements)
+    batch_atoms = default_batch_atoms(8 * (3 * components + max(t.n_moments for t in shape.elements)), n)
     for s in structures:
-        total += PER_BOND * s.n_bonds + PER_ATOM * s.n_atoms + PER_STRUCTURE * s.n_structures
-        if store_moments:
-            for element, table in enumerate(shape.elements):
-                total += 8.0 * table.n_moments * int((s.species == element).sum())
+        total += memory.structures_memory(s.n_atoms, s.n_bonds, s.n_structures)
+        total += memory.evaluator_memory(
+            shape,
+            np.bincount(s.species, minlength=n),
+            s.n_bonds,
+            lanes(),
+            keeps_moments(s) if store_moments is None else store_moments,
+            stress,
+            default_threads(),
+            batch_atoms,
+        )
     return total

@@ -84,10 +84,12 @@ def run(
     seconds = outputs.Seconds()
     root = parallel.is_root(comm)
     hosts = parallel.hosts(comm)
-    blas_threads = parallel.share_cores(comm)
+    blas_threads = parallel.share_cores(comm, settings.backend.optimizer_threads)
+    kernel_threads = parallel.share_kernel_threads(comm, settings.backend.threads)
     processors = parallel.gather(outputs.processor(), comm)
     if root:
         outputs.log_start(settings, hosts)
+        log.info("Threads of a rank: %d of the kernels, %d of BLAS", kernel_threads, blas_threads)
     if tasks.prepare:
         parallel.on_root(lambda: _prepare_alone(settings, tasks), comm, share=False)
         return 0
@@ -283,7 +285,9 @@ def make_objective(
 ) -> Objective:
     """The objective of these settings on all ranks; virials: predict them, too, where the loss does not need them."""
     loss = settings.fit.loss
-    options = backend_options(settings, potential, [s.structures for s in shards.values()], virials or loss.stress > 0)
+    _, ranks_here = parallel.node_rank(comm)
+    structures = [s.structures for s in shards.values()]
+    options = backend_options(settings, potential, structures, virials or loss.stress > 0, ranks_here)
     if virials and backends.resolve(settings.backend.evaluator) == "cpu":
         options["virials"] = True
     return Objective(
@@ -295,6 +299,7 @@ def make_objective(
         trainable=trainable_mask(potential, settings.fit.trainable_parameters),
         test=shards.get("test"),
         stop=None if stop is None else stop.due,
+        wait=settings.backend.wait,
         **options,
     )
 

@@ -1,0 +1,91 @@
+"""Memory of the cpu backend, predicted from shapes and counts before anything is allocated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pacehpc.backends.layout import RUN
+from pacehpc.backends.shape import Shape
+
+BOND = 28  # bytes of a bond in Structures: neighbour and vector
+SLOT = 68  # of a bond in the kernels' order: record and neighbour
+LAYING_OUT, PLACING = 130, 80  # of a bond in the run of bonds that is laid out, or put into the kernels' order
+ATOM = 76  # of an atom in Structures: species, offset, forces, weight
+KERNEL_ATOM = 112  # residuals, forces and their targets, energies, tiles
+METRICS_ATOM = 72  # while errors are summed
+CORE_ATOM, VIRIAL_ATOM = 48, 96
+STRUCTURE = 300
+FUNCTION = 700  # tables, and what is needed to make them
+SPREAD = 1.2  # slots of a tile above the mean number of neighbours, in √(neighbours of an element)
+
+
+def structures_memory(n_atoms: int, n_bonds: int, n_structures: int) -> float:
+    """Bytes of `Structures`."""
+    return float(BOND * n_bonds + ATOM * n_atoms + STRUCTURE * n_structures)
+
+
+def evaluator_memory(
+    shape: Shape,
+    atoms_of_element: np.ndarray,
+    n_bonds: int,
+    lanes: int,
+    store_moments: bool,
+    stress: bool = False,
+    threads: int = 1,
+    batch_atoms: int = 256,
+) -> float:
+    """Most bytes that a CpuEvaluator, its making and its evaluations add to a process that holds the structures.
+
+    atoms_of_element: (n_elements,); n_bonds: of all atoms; batch_atoms: atoms of a batch.
+    """
+    n_atoms, n = int(np.sum(atoms_of_element)), len(shape.elements)
+    present = max(1, int(np.count_nonzero(atoms_of_element)))
+    # the last tile of each element of a batch is half empty
+    lanes_of_atoms = n_atoms + 0.5 * lanes * present * -(-n_atoms // batch_atoms)
+    padded = lanes_of_atoms / max(n_atoms, 1)
+    per_pair = n_bonds / max(n_atoms * present, 1)
+    slots = padded * (n_bonds + SPREAD * n_atoms * present * np.sqrt(per_pair * (1 - 1 / present)))
+    bonds = slots * (SLOT + 8 * shape.core)
+    atoms = n_atoms * (KERNEL_ATOM + CORE_ATOM * shape.core + VIRIAL_ATOM * stress)
+    moments = 0.0
+    if store_moments:
+        sizes = np.array([table.n_moments for table in shape.elements])
+        moments = 8.0 * padded * float(sizes @ np.asarray(atoms_of_element, float))
+
+    nd = shape.n_densities
+    functions = max(len(t.positions) for t in shape.elements) * nd
+    radial = max(t.n_radial for t in shape.elements) + max(t.n_first for t in shape.elements)
+    gradient = n * (functions + radial)
+    # sums of each thread and their encoding; their total, what is sent and received, decoded sums
+    sums = 8.0 * (threads * (n * (functions + lanes * radial) + 3 * gradient) + 14 * gradient)
+    components = max(t.graph.n_components for t in shape.elements)
+    tile = 8.0 * lanes * (3 * components + max(t.n_moments for t in shape.elements))
+    workspace = threads * tile * (batch_atoms / lanes + present + 2)
+    tables = FUNCTION * sum(len(t.positions) for t in shape.elements)
+    run = min(n_bonds, RUN)
+    laying_out = 24 * n_bonds + LAYING_OUT * run
+    placing = bonds + 8 * n_bonds + PLACING * run
+    running = bonds + moments + METRICS_ATOM * n_atoms
+    return float(atoms + sums + workspace + tables + max(laying_out, placing, running))
+
+
+def resident() -> int:
+    """Bytes of this process in memory now; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return 4096 * pages
+
+
+def available() -> int | None:
+    """Bytes that the machine can still give; None where the system does not tell."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    except OSError:
+        pass
+    return None
