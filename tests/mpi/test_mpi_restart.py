@@ -94,7 +94,7 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_any_rank_stops_all_with_75_and_the_next_start_equals_one_run(tmp_path, uninterrupted, number):
     folder = prepare(tmp_path / "fit")
     job = start(folder)
@@ -122,7 +122,7 @@ def test_a_signal_to_mpirun_stops_with_75(tmp_path):
 def test_killed_ranks_cost_nothing_but_time(tmp_path, uninterrupted):
     """kill -9 of single ranks at random moments, start after start."""
     folder, rng = prepare(tmp_path / "fit"), random.Random(SEED)
-    for _ in range(4):
+    for _ in range(3):
         before, job = iterations(folder), start(folder)
         wanted = before + rng.randint(3, 25)
         wait_for(lambda: iterations(folder) >= wanted or job.poll() is not None)  # noqa: B023
@@ -139,8 +139,10 @@ def test_killed_ranks_cost_nothing_but_time(tmp_path, uninterrupted):
 
 def test_the_end_of_the_time_stops_in_order_and_more_ranks_go_on(tmp_path, uninterrupted):
     folder = prepare(tmp_path / "fit")
-    job = start(folder, 2, SLURM_JOB_END_TIME=str(int(time.time()) + 14))
+    (folder / "slow_down.py").write_text(SLOW.replace("0.02", "0.5"))
+    job = start(folder, 2, SLURM_JOB_END_TIME=str(int(time.time()) + 25))
     assert job.wait(timeout=60) == 75
+    (folder / "slow_down.py").write_text(SLOW)
     assert "Stopped in order (the end of the time)" in (folder / "log.txt").read_text()
     done = pacehpc(3, "--no-predict", cwd=folder)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,129 @@
+"""The job scripts of jobscripts/, submitted for real, with the lines that users edit changed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+INPUT = f"""
+cutoff: 4.5
+data: {{filename: {ROOT}/examples/al_ni/al_ni.pckl.gzip, reference_energy: {{Al: 3.28, Ni: 4.44}}, test_size: 0.2}}
+potential:
+  elements: [Al, Ni]
+  embeddings: {{ALL: {{npot: FinnisSinclairShiftedScaled, fs_parameters: [1, 1, 1, 0.5], ndensity: 2}}}}
+  bonds: {{ALL: {{radbase: SBessel, radparameters: [5.25], rcut: 4.5, dcut: 0.01}}}}
+  functions: {{ALL: {{nradmax_by_orders: [4, 1], lmax_by_orders: [0, 1]}}}}
+fit:
+  loss: {{kappa: 0.3, L2_coeffs: 1e-8}}
+  maxiter: 30
+  fit_cycles: 2
+  noise_relative_sigma: 1e-2
+  callbacks: stop_after.some
+backend: {{evaluator: cpu, display_step: 2}}
+"""
+# The callback ends each start after some new iterations, as the end of its allocation would: by a signal.
+CALLBACK = """
+import os, signal
+from pathlib import Path
+calls = 0
+def some(**keywords):
+    global calls
+    calls += 1
+    mark = Path("calls.txt")
+    seen = int(mark.read_text()) if mark.exists() else 0
+    if calls > seen:
+        mark.write_text(str(calls))
+        if calls - START == EACH:
+            os.kill(os.getpid(), signal.SIGUSR1)
+START = int(Path("calls.txt").read_text()) if Path("calls.txt").exists() else 0
+EACH = 25
+"""
+
+
+def script(folder: Path, name: str, **edits: str) -> Path:
+    """A copy of a template: two ranks on one node, no predictions, and further edits of its lines."""
+    text = (ROOT / "jobscripts" / name).read_text()
+    text = re.sub(r"(#SBATCH --ntasks-per-node=)\d+", r"\g<1>2", text)
+    text = re.sub(r"(#SBATCH --time=)\S+", r"\g<1>30:00", text)
+    text = text.replace('pacehpc "$input"', f'{sys.executable} -m pacehpc "$input" --no-predict')
+    text = text.replace("pacehpc input.yaml\n", f"{sys.executable} -m pacehpc input.yaml --no-predict\n")
+    for old, new in edits.items():
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def prepare(folder: Path, callback: str = CALLBACK) -> Path:
+    folder.mkdir()
+    (folder / "input.yaml").write_text(INPUT)
+    (folder / "stop_after.py").write_text(callback)
+    return folder
+
+
+def results(folder: Path) -> list[str]:
+    texts = [(folder / f"{name}.txt").read_text() for name in ("metrics", "test_metrics", "cycle_metrics")]
+    lines = (folder / "output_potential.yaml").read_text().splitlines()
+    return [*texts, *(line for line in lines if "starttime" not in line)]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(slurm, tmp_path_factory):
+    folder = prepare(tmp_path_factory.mktemp("whole") / "fit", "def some(**keywords):\n    pass\n")
+    job = slurm.run("sbatch", "--parsable", str(script(folder, "cpu.sh")), cwd=folder)
+    slurm.wait_all(120)
+    assert slurm.state(job) == "COMPLETED", (folder / f"slurm-{job}.out").read_text()
+    return folder
+
+
+def test_three_allocations_of_a_requeueing_job_equal_one(slurm, uninterrupted, tmp_path):
+    folder = prepare(tmp_path / "fit")
+    job = slurm.run("sbatch", "--parsable", str(script(folder, "requeue.sh")), cwd=folder)
+    slurm.wait_all(200)
+    text = (folder / "log.txt").read_text()
+    assert slurm.state(job) == "COMPLETED", (folder / f"slurm-{job}.out").read_text()
+    assert text.count("Stopped in order") == 2 and "Restarts=2" in slurm.run("scontrol", "show", "job", job)
+    assert results(folder) == results(uninterrupted)
+
+
+def test_a_start_that_gains_nothing_is_not_requeued(slurm, tmp_path):
+    folder = prepare(tmp_path / "fit")
+    # a time that ends before the first evaluation; the prepared data are there from the first start
+    path = script(folder, "requeue.sh", **{"--no-predict": "--no-predict --max-time 0:00:01"})
+    job = slurm.run("sbatch", "--parsable", str(path), cwd=folder)
+    slurm.wait_all(120)
+    assert slurm.state(job) == "FAILED"
+    assert "gained no evaluation" in (folder / f"slurm-{job}.out").read_text()
+
+
+def test_a_chain(slurm, uninterrupted, tmp_path):
+    folder = prepare(tmp_path / "fit")
+    slurm.run("sbatch", "--parsable", str(script(folder, "chain.sh")), cwd=folder)
+    slurm.wait_all(200)
+    assert (folder / "log.txt").read_text().count("Stopped in order") == 2
+    assert results(folder) == results(uninterrupted)
+
+
+def test_an_array(slurm, tmp_path):
+    folder = prepare(tmp_path / "fit", "def some(**keywords):\n    pass\n")
+    text = INPUT.replace("  callbacks: stop_after.some\n", "").replace("maxiter: 30", "maxiter: 5")
+    (folder / "input.yaml").write_text(text)
+    edits = {"--array=1-8": "--array=1-2"}
+    slurm.run("sbatch", "--parsable", str(script(folder, "ensemble.sh", **edits)), cwd=folder)
+    slurm.wait_all(120)
+    members = [results(folder / f"member_{k}") for k in (1, 2)]
+    assert members[0] != members[1]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "jobscripts").glob("*.sh")))
+def test_every_template_parses_and_is_strict(name):
+    text = (ROOT / "jobscripts" / name).read_text()
+    assert subprocess.run(["bash", "-n", str(ROOT / "jobscripts" / name)], check=False).returncode == 0
+    assert "set -euo pipefail" in text and "EDIT" in text
