@@ -42,7 +42,7 @@ def go_on(zygote, folder: Path) -> None:
 
 def test_a_kill_at_any_file_operation_changes_nothing(zygote, uninterrupted, tmp_path):
     """Preparation, ladder steps, cycle changes, and writing: one kill, then the same command."""
-    for k, fault in enumerate(points(uninterrupted, 45)):
+    for k, fault in enumerate(points(uninterrupted, 32)):
         folder = tmp_path / str(k)
         folder.mkdir()
         (folder / "input.yaml").write_text(INPUT)

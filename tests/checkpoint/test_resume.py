@@ -1,0 +1,110 @@
+"""An unfinished fit goes on: every optimizer, options of the command, changed inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import INPUT, assert_same_fit
+
+from pacehpc.config.optimizers import OPTIONS
+from pacehpc.fit.optimizers import GRADIENT_FREE
+from pacehpc.potential import Potential
+from pacehpc.report.tables import read_table
+
+KILL = {"op": "pwrite", "name": "journal_0_0", "count": 7, "when": "mid"}
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_every_optimizer_goes_on_with_the_same_bits(zygote, tmp_path, method):
+    few = "maxiter: 2\n  trainable_parameters: {AlNi: func}" if method in GRADIENT_FREE else "maxiter: 6"
+    text = INPUT.replace("maxiter: 5", f"{few}\n  optimizer: {method}").replace("  ladder_step: 6\n", "")
+    folders = [tmp_path / "whole", tmp_path / "killed"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "input.yaml").write_text(text)
+    assert zygote(folders[0]) == 0, (folders[0] / "stderr.txt").read_text()
+    assert zygote(folders[1], fault=KILL) == -9
+    assert zygote(folders[1], "--restart") == 0, (folders[1] / "stderr.txt").read_text()
+    log = (folders[1] / "log.txt").read_text()
+    assert "Replayed" in log
+    assert "no longer takes the path" not in log
+    for name in ("metrics.txt", "test_metrics.txt", "cycle_metrics.txt", "ladder_metrics.txt"):
+        assert (folders[0] / name).read_text() == (folders[1] / name).read_text()
+    whole, resumed = (Potential.load(folder / "output_potential.yaml").parameters for folder in folders)
+    np.testing.assert_array_equal(whole, resumed)
+
+
+def test_restart_without_an_unfinished_fit_is_refused(zygote, tmp_path):
+    (tmp_path / "input.yaml").write_text(INPUT)
+    assert zygote(tmp_path, "--restart") == 1
+    assert "no unfinished fit" in (tmp_path / "stderr.txt").read_text()
+    assert not (tmp_path / "log.txt").exists()
+
+
+def test_fresh_moves_the_unfinished_fit_aside(zygote, unfinished, uninterrupted):
+    before = (unfinished / "checkpoint" / "state.json").read_bytes()
+    assert zygote(unfinished, "--fresh") == 0
+    assert (unfinished / "previous_1" / "checkpoint" / "state.json").read_bytes() == before
+    assert_same_fit(unfinished, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("kappa: 0.3", "kappa: 0.4", "settings.fit.loss.kappa: 0.3 before, 0.4 now"),
+        ("maxiter: 5", "maxiter: 6", "settings.fit.maxiter"),
+        ("lmax_by_orders: [0, 1]", "lmax_by_orders: [0, 0]", "--force-restart` cannot help"),
+        ("Ni: 4.44", "Ni: 4.45", "settings.data.reference_energy.Ni"),
+    ],
+)
+def test_changed_inputs_are_named_and_refused(zygote, unfinished, old, new, said):
+    before = {path: path.read_bytes() for path in [*unfinished.glob("checkpoint/*"), unfinished / "prepared_data.h5"]}
+    (unfinished / "input.yaml").write_text(INPUT.replace(old, new))
+    assert zygote(unfinished) == 1
+    assert said in (unfinished / "stderr.txt").read_text()
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_harmless_changes_are_said(zygote, unfinished, uninterrupted):
+    (unfinished / "input.yaml").write_text(INPUT.replace("evaluator: cpu", "imagetype: pdf, evaluator: cpu"))
+    assert zygote(unfinished) == 0
+    assert "without effect on the numbers: settings.backend.imagetype" in (unfinished / "log.txt").read_text()
+    assert_same_fit(unfinished, uninterrupted)
+
+
+def test_force_restart_goes_on_from_the_best_point(zygote, unfinished):
+    (unfinished / "input.yaml").write_text(INPUT.replace("kappa: 0.3", "kappa: 0.31"))
+    assert zygote(unfinished, "--force-restart") == 0, (unfinished / "stderr.txt").read_text()
+    table = read_table(unfinished / "metrics.txt")
+    keys = list(zip(table["ladder_step"], table["cycle_step"], table["iter_num"], strict=True))
+    assert keys == sorted(set(keys))
+
+
+def test_without_a_journal_the_best_point_goes_on(zygote, tmp_path):
+    (tmp_path / "input.yaml").write_text(INPUT + "checkpoint: {journal_limit: 1 KiB}\n")
+    assert zygote(tmp_path, fault={"op": "pwrite", "name": "best_0_0", "count": 4, "when": "mid"}) == -9
+    assert zygote(tmp_path) == 0, (tmp_path / "stderr.txt").read_text()
+    log = (tmp_path / "log.txt").read_text()
+    assert "Exact restart is off" in log and "goes on from its best point" in log
+    iterations = read_table(tmp_path / "metrics.txt")["iter_num"]
+    assert len(iterations) == len(read_table(tmp_path / "test_metrics.txt")["iter_num"])
+
+
+def test_another_journal_is_not_taken_for_this_ones(zygote, unfinished, uninterrupted):
+    journal = next(unfinished.glob("checkpoint/journal_*.bin"))
+    journal.write_bytes(journal.read_bytes().replace(b'"run"', b'"rum"', 1))
+    assert zygote(unfinished) == 0
+    assert "damaged" in (unfinished / "log.txt").read_text()
+    assert_same_fit(unfinished, uninterrupted)
+
+
+def test_a_path_that_differs_from_the_journal_goes_on_from_the_best_point(zygote, unfinished):
+    """As with another BLAS: the starting point of the checkpoint is changed by a bit, properly signed."""
+    from pacehpc.checkpoint import state
+
+    folder = unfinished / "checkpoint"
+    body = state.load(folder)
+    body["start"]["x"][0] = float(np.nextafter(body["start"]["x"][0], 1e9))
+    state.save(folder, body)
+    assert zygote(unfinished) == 0
+    assert "no longer takes the path of the journal" in (unfinished / "log.txt").read_text()
