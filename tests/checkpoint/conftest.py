@@ -95,7 +95,8 @@ def results(folder: Path) -> dict[str, str]:
     """What two equal fits have in common: the tables, and the potential without the time of its start."""
     found = {f"{name}.txt": (folder / f"{name}.txt").read_text() for name in TABLES}
     lines = (folder / "output_potential.yaml").read_text().splitlines()
-    found["potential"] = "\n".join(line for line in lines if "starttime" not in line)
+    own = ("starttime", "input_sha256")
+    found["potential"] = "\n".join(line for line in lines if not any(name in line for name in own))
     return found
 
 
