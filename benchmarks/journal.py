@@ -34,6 +34,4 @@ if __name__ == "__main__":
         opened = time.perf_counter() - start
     mean, median = 1e3 * np.mean(spent), 1e3 * np.median(spent)
     print(f"{PARAMETERS} parameters, {again.size / 1024:.0f} KiB a record: mean {mean:.3f} ms, median {median:.3f} ms")
-    print(
-        f"below 1 % where an evaluation takes more than {100 * mean:.0f} ms; {again.count} records read in {opened:.3f} s"
-    )
+    print(f"below 1 % of evaluations above {100 * mean:.0f} ms; {again.count} records read in {opened:.3f} s")
