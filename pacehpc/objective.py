@@ -11,14 +11,15 @@ have the same bits on any number of ranks. Regularisation is added afterwards.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pacehpc import backends, fixed_point, metrics, parallel
-from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
+from pacehpc.backends.interface import Evaluator, LossWeights, Prediction, Structures, Sums
+from pacehpc.backends.streaming import Stream, StreamingEvaluator
 from pacehpc.errors import PacehpcError
 from pacehpc.physics import radial
 
@@ -82,14 +83,14 @@ class Objective:
             backends.prepare_kernels(self.backend, self.potential, weights)
         parallel.barrier(comm)
         self._evaluators = {
-            name: backends.create_evaluator(self.backend, self.potential, part.structures, weights, **options)
-            for name, part in self.shards.items()
+            name: part.evaluator(self.backend, self.potential, weights, **options) for name, part in self.shards.items()
         }
         self.compile_seconds = time.perf_counter() - start
 
         # (structures, atoms, bonds) of each rank; on the root
         s = self.shards["train"].structures
-        self.shard_sizes = parallel.gather((s.n_structures, s.n_atoms, s.n_bonds), comm)
+        n_bonds = self.shards["train"].n_bonds
+        self.shard_sizes = parallel.gather((s.n_structures, s.n_atoms, n_bonds), comm)
         self.n_evaluations = 0
         self.rank_seconds = np.zeros(self.size)  # time of each rank's own part
         self.evaluation_seconds = 0.0  # wall time of all evaluations
@@ -318,6 +319,24 @@ class Shard:
 
     structures: Structures
     rows: np.ndarray | None = None
+    stream: Stream | None = None
+    """Where the bonds are read from, piece by piece; `structures` then has none. None: `structures` has them."""
+    streamed_bonds: int = 0
+
+    @property
+    def n_bonds(self) -> int:
+        """Bonds of the rank, in memory or not."""
+        return self.streamed_bonds if self.stream is not None else self.structures.n_bonds
+
+    def pieces(self, potential: Potential) -> Iterator[Structures]:
+        """All structures with their bonds, in order, as much at once as fits into memory."""
+        return iter([self.structures]) if self.stream is None else self.stream.pieces(potential)
+
+    def evaluator(self, backend: str, potential: Potential, loss: LossWeights, **options: Any) -> Evaluator:
+        """An evaluator of these structures."""
+        if self.stream is None:
+            return backends.create_evaluator(backend, potential, self.structures, loss, **options)
+        return StreamingEvaluator(backend, potential, self.stream, loss, **options)
 
 
 def shard(data: Any, potential: Potential, comm: Any | None) -> Shard:

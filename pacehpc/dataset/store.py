@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -326,7 +326,42 @@ class Store:
         except _DAMAGE as problem:
             raise PacehpcError(f"{self.path}: damaged ({problem}).") from None
 
-    def _read(self, first: int, last: int) -> Structures:
+    def n_bonds_of(self, rank: int, size: int) -> int:
+        """Stored bonds of the structures that `read_shard` gives."""
+        first, last = self._range(rank, size)
+        ends = self._file["structures/bond_offsets"]
+        return int(ends[last] - ends[first])
+
+    def read_pieces(self, rank: int, size: int, max_bonds: int) -> Iterator[Structures]:
+        """What `read_shard` gives, in pieces: whole virtual shards with together at most ``max_bonds`` stored bonds.
+
+        A rank without structures gives one empty piece. Raises PacehpcError where the file is damaged.
+        """
+        ranks = shards.rank_bounds(self.shard_costs, size)
+        try:
+            bounds = self._bounds[ranks[rank] : ranks[rank + 1] + 1]
+            ends = self._file["structures/bond_offsets"][:][bounds]
+            first = 0
+            while first < max(len(bounds) - 1, 1):
+                last = int(np.searchsorted(ends, ends[first] + max_bonds, side="right")) - 1
+                last = min(max(last, first + 1), len(bounds) - 1)
+                piece = self._read(int(bounds[first]), int(bounds[last]))
+                piece.shards = bounds[first : last + 1] - bounds[first]
+                yield piece
+                first = max(last, first + 1)
+        except _DAMAGE as problem:
+            raise PacehpcError(f"{self.path}: damaged ({problem}).") from None
+
+    def read_without_bonds(self, rank: int, size: int) -> Structures:
+        """What `read_shard` gives, but without bonds."""
+        try:
+            structures = self._read(*self._range(rank, size), with_bonds=False)
+            structures.shards = self.shard_bounds(rank, size)
+            return structures
+        except _DAMAGE as problem:
+            raise PacehpcError(f"{self.path}: damaged ({problem}).") from None
+
+    def _read(self, first: int, last: int, with_bonds: bool = True) -> Structures:
         from pacehpc.backends.interface import Structures
 
         s, a, b = self._file["structures"], self._file["atoms"], self._file["bonds"]
@@ -342,6 +377,8 @@ class Store:
         counts = a["n_bonds"][atoms].astype(np.int64)
         if (counts < 0).any() or counts.sum() != bonds.stop - bonds.start:
             raise ValueError("bonds and atoms do not agree")
+        if not with_bonds:
+            counts[:], bond_ends[:], bonds = 0, 0, slice(0, 0)
         species = neighbours.species_indices(a["numbers"][atoms], self.elements)
         if (species < 0).any():
             raise PacehpcError(f"{self.path}: contains elements that the potential does not have.")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pacehpc import parallel
+from pacehpc.backends import memory
+from pacehpc.backends.streaming import BYTES_OF_A_BOND, Stream
 from pacehpc.dataset import Dataset, Store, database, input_hash, weights, write_frame, write_store
 from pacehpc.dataset.dataset import read_raw, referenced, weighted
 from pacehpc.dataset.files import find_file
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pacehpc")
 
+SMALLEST_ROOM = 2**26  # bytes for bonds; with less there is no room for anything, which is said elsewhere
 STORES = {"train": Path("prepared_data.h5"), "test": Path("prepared_test_data.h5")}
 
 
@@ -195,22 +198,42 @@ def log_balance(stores: Mapping[str, Path], size: int) -> None:
         log.info("Predicted imbalance of the evaluations: %.2f (largest over mean)", 1.0 + store.balance(size))
 
 
-def read_shard(path: Path, potential: Potential, comm: Any | None) -> Shard:
-    """This rank's part of a prepared file; it reads nothing else of it."""
+def read_shard(path: Path, potential: Potential, comm: Any | None, memory_limit: float | None = None) -> Shard:
+    """This rank's part of a prepared file; it reads nothing else of it.
+
+    Bonds that need more than memory_limit (bytes of the process; None: what is free) stay in the file and are read
+    piece by piece in each evaluation. By all ranks together.
+    """
     rank, size = parallel.rank_of(comm), parallel.size_of(comm)
+    _, ranks_here = parallel.node_rank(comm)
     with Store(path, potential) as store:
-        return Shard(store.read_shard(rank, size), store.rows(rank, size))
+        n_bonds = store.n_bonds_of(rank, size)
+        free = memory.available()
+        room = np.inf if free is None else free / ranks_here
+        if memory_limit is not None:
+            room = min(room, memory_limit - memory.resident())
+        if room < SMALLEST_ROOM or BYTES_OF_A_BOND * n_bonds <= room:
+            return Shard(store.read_shard(rank, size), store.rows(rank, size))
+        max_bonds = int(room / 2 / BYTES_OF_A_BOND)
+        log.warning(
+            "The %d bonds of this rank do not fit into %.2f GiB: they are read from %s in each evaluation. More ranks "
+            "with less data each would be faster.", n_bonds, room / 2**30, path,
+        )  # fmt: skip
+        stream = Stream(path.resolve(), rank, size, max_bonds)
+        return Shard(store.read_without_bonds(rank, size), store.rows(rank, size), stream, n_bonds)
 
 
-def nearest_distances(shard: Shard, comm: Any | None) -> np.ndarray | None:
+def nearest_distances(shard: Shard, potential: Potential, comm: Any | None) -> np.ndarray | None:
     """Smallest distance between neighbours in each structure (n_structures,), Å, in the order of the data, on the root.
 
     inf where no two atoms are neighbours.
     """
-    s = shard.structures
-    r = np.linalg.norm(s.bond_vector, axis=1)
-    bonds = s.bond_offsets[s.atom_offsets]
-    shortest = np.array([r[a:b].min(initial=np.inf) for a, b in pairwise(bonds)])
+    found = []
+    for s in shard.pieces(potential):
+        r = np.linalg.norm(s.bond_vector, axis=1)
+        bonds = s.bond_offsets[s.atom_offsets]
+        found += [r[a:b].min(initial=np.inf) for a, b in pairwise(bonds)]
+    shortest = np.array(found)
     parts = parallel.gather((shard.rows, shortest), comm)
     if parts is None:
         return None
@@ -220,13 +243,13 @@ def nearest_distances(shard: Shard, comm: Any | None) -> np.ndarray | None:
 
 def shortest_bonds(shard: Shard, potential: Potential, comm: Any | None) -> dict[tuple[str, str], float]:
     """Smallest distance of each sorted pair of elements in all data, Å, on every rank; absent without bonds."""
-    s = shard.structures
     n = len(potential.elements)
     shortest = np.full(n * n, np.inf)
-    r = np.linalg.norm(s.bond_vector, axis=1)
-    centre = np.repeat(s.species, np.diff(s.bond_offsets)).astype(np.int64)
-    other = s.species[s.bond_atom].astype(np.int64)
-    np.minimum.at(shortest, np.minimum(centre, other) * n + np.maximum(centre, other), r)
+    for s in shard.pieces(potential):
+        r = np.linalg.norm(s.bond_vector, axis=1)
+        centre = np.repeat(s.species, np.diff(s.bond_offsets)).astype(np.int64)
+        other = s.species[s.bond_atom].astype(np.int64)
+        np.minimum.at(shortest, np.minimum(centre, other) * n + np.maximum(centre, other), r)
     everyone = parallel.broadcast(parallel.gather(shortest, comm), comm)
     smallest = np.min(everyone, axis=0)
     names = [(a, b) for a in potential.elements for b in potential.elements]

@@ -115,7 +115,7 @@ def run(
             return 0
         target = parallel.broadcast(plan.target if root else None, comm)
         stores = parallel.broadcast(plan.stores if root else None, comm)
-        shards = {name: read_shard(path, target, comm) for name, path in stores.items()}
+        shards = {name: read_shard(path, target, comm, settings.backend.memory_limit) for name, path in stores.items()}
         if root and comm is not None:
             log_balance(stores, comm.size)
         if root and settings.fit.loss.stress > 0:
@@ -357,7 +357,9 @@ def _finish(
         objective.close()
     else:
         objective.serve()
-    distances = {which: nearest_distances(shard, comm) for which, shard in shards.items()} if tasks.predict else {}
+    distances = (
+        {which: nearest_distances(shard, potential, comm) for which, shard in shards.items()} if tasks.predict else {}
+    )
     if not root:
         return
     with seconds.spent_on("report"):

@@ -1,0 +1,120 @@
+"""Data read piece by piece give the bits of data in memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+from pacehpc import backends
+from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.streaming import Stream, StreamingEvaluator
+from pacehpc.dataset import Dataset, Store, write_frame, write_store
+from pacehpc.fit import data as fit_data
+from pacehpc.objective import Objective, Shard
+from pacehpc.potential import Potential
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """(store, potential with random parameters)"""
+    import pandas as pd
+
+    folder = tmp_path_factory.mktemp("store")
+    random = np.random.default_rng(4)
+    rows = []
+    for k in range(300):
+        n = int(random.integers(1, 12))
+        grid = np.argwhere(np.ones((3, 2, 2)))[:n] * 2.4 + random.uniform(-0.2, 0.2, (n, 3))
+        atoms = Atoms(random.choice(["Al", "Ni"], n), grid, cell=np.eye(3) * 7.3, pbc=bool(k % 4))
+        rows.append([atoms, random.normal(-3) * n, random.normal(size=(n, 3))])
+    write_frame(pd.DataFrame(rows, columns=["ase_atoms", "energy_corrected", "forces"]), folder / "a.pckl.gzip")
+    potential = Potential.build(
+        {
+            "elements": ["Al", "Ni"],
+            "embeddings": {
+                "ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": [1, 1, 1, 0.5], "ndensity": 2}
+            },
+            "bonds": {"ALL": {"radbase": "SBessel", "radparameters": [5.25], "rcut": 4.0, "dcut": 0.01}},
+            "functions": {"ALL": {"nradmax_by_orders": [3, 2, 1], "lmax_by_orders": [0, 1, 1]}},
+        }
+    )
+    potential.parameters = random.normal(0, 0.1, potential.n_parameters)
+    write_store(folder / "a.h5", Dataset.load(folder / "a.pckl.gzip"), potential)
+    return folder / "a.h5", potential
+
+
+@pytest.mark.parametrize("rank, size", [(0, 1), (1, 2), (30, 31)])
+@pytest.mark.parametrize("max_bonds", [1, 3000, 10**9])
+def test_the_same_bits(case, backend, rank, size, max_bonds):
+    path, potential = case
+    if backend == "reference" and max_bonds == 1:
+        pytest.skip("slow, and the same as cpu")
+    loss = LossWeights(kappa=0.4)
+    with Store(path, potential) as store:
+        whole = backends.create_evaluator(backend, potential, store.read_shard(rank, size), loss)
+        pieces = list(store.read_pieces(rank, size, max_bonds))
+        assert max_bonds == 10**9 or size > 30 or len(pieces) > 1
+        assert sum(p.n_bonds for p in pieces) == store.read_shard(rank, size).n_bonds
+    streamed = StreamingEvaluator(backend, potential, Stream(path, rank, size, max_bonds), loss)
+    for x in (potential.parameters, 0.5 * potential.parameters):
+        a, b = whole.evaluate(x), streamed.evaluate(x)
+        if backend == "cpu":
+            np.testing.assert_array_equal(a.encoded_terms, b.encoded_terms)
+            np.testing.assert_array_equal(a.encoded_gradient, b.encoded_gradient)
+        np.testing.assert_allclose(a.terms, b.terms, rtol=1e-12)
+        np.testing.assert_allclose(a.gradient, b.gradient, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(a.maxima, b.maxima, rtol=1e-12)
+        assert streamed.evaluate(x, gradient=False).encoded_gradient is None
+    one, two = whole.predict(potential.parameters), streamed.predict(potential.parameters)
+    for name in ("energies", "forces", "virials"):
+        np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-12, atol=1e-12)
+
+
+def test_little_room_streams_and_the_objective_is_the_same(case, monkeypatch, caplog):
+    path, potential = case
+    in_memory = fit_data.read_shard(path, potential, None)
+    assert in_memory.stream is None
+    monkeypatch.setattr(fit_data, "SMALLEST_ROOM", 1)
+    monkeypatch.setattr(fit_data.memory, "resident", lambda: 10**9)
+    streamed = fit_data.read_shard(path, potential, None, memory_limit=10**9 + 280 * in_memory.n_bonds // 3)
+    assert "do not fit" in caplog.text and streamed.structures.n_bonds == 0 and streamed.n_bonds == in_memory.n_bonds
+    assert len(list(streamed.pieces(potential))) > 3
+    one, two = (Objective(potential, s, {"kappa": "auto"}, backend="cpu") for s in (in_memory, streamed))
+    (value, slope), (value_2, slope_2) = one(one.x), two(two.x)
+    assert value == value_2 and (slope == slope_2).all()
+    np.testing.assert_equal(one.metrics, two.metrics)  # NaN where there is no stress
+    assert one.shard_sizes == two.shard_sizes
+    np.testing.assert_allclose(one.predict(one.x).forces, two.predict(two.x).forces, rtol=1e-12, atol=1e-12)
+    for shard in (in_memory, streamed):
+        shard.nearest = fit_data.nearest_distances(shard, potential, None)
+        shard.bonds = fit_data.shortest_bonds(shard, potential, None)
+    np.testing.assert_array_equal(in_memory.nearest, streamed.nearest)
+    assert in_memory.bonds == streamed.bonds
+
+
+def test_memory_is_that_of_a_piece(case):
+    path, potential = case
+
+    def peak(load):
+        tracemalloc.start()
+        load()
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    with Store(path, potential) as store:
+        whole = peak(lambda: store.read_shard(0, 1))
+        without = peak(lambda: store.read_without_bonds(0, 1))
+        bonds = store.n_bonds // 8
+        pieces = peak(lambda: [None for _ in store.read_pieces(0, 1, bonds)])
+    assert without < 0.4 * whole and pieces < 0.5 * whole
+
+
+def test_a_shard_in_memory_is_one_piece(case):
+    path, potential = case
+    with Store(path, potential) as store:
+        shard = Shard(store.read_shard(0, 1))
+    assert [p is shard.structures for p in shard.pieces(potential)] == [True]
