@@ -155,9 +155,11 @@ static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, 
   clock.finish(DENSITY_TANGENTS);
   density_adjoint_tangent(element, t.Phi, s.dPhi, s.dPhi_bar, dF, dF_dot, alpha, beta, t.y, s.dy, functions);
   clock.finish(DENSITY_GRADIENT);
-  couple_adjoint_tangent(element, t.Phi, s.dPhi, t.Phi_bar, s.dPhi_bar);
+  if (!P.radial_fixed) {
+    couple_adjoint_tangent(element, t.Phi, s.dPhi, t.Phi_bar, s.dPhi_bar);
+    for (index_t k = 0; k < element.n_leaves; k++) s.dPhi_bar[k] = a * t.Phi_bar[k] - s.dPhi_bar[k];
+  }
   clock.finish(NODE_GRADIENT);
-  for (index_t k = 0; k < element.n_leaves; k++) s.dPhi_bar[k] = a * t.Phi_bar[k] - s.dPhi_bar[k];
   add_radial_gradient(P, e, s.dPhi_bar, t.Phi_bar, t.G, s.dG, alpha, beta, radial, first);
   clock.finish(RADIAL_GRADIENT);
 }

@@ -137,8 +137,9 @@ STAGE void add_radial_gradient(const Problem& P, int e, LanesIn X, LanesIn Z, La
     switch (pair.bond_class) {
 #define CASE(id, J, L, N)                                                                                        \
   case id:                                                                                                       \
-    radial_gradient<J, L, N>(X + pair.leaf_offset, Z + pair.leaf_offset, G + pair.moment_offset,                 \
-                             dG + pair.moment_offset, gradient + pair.radial_offset);                            \
+    if (!P.radial_fixed)                                                                                         \
+      radial_gradient<J, L, N>(X + pair.leaf_offset, Z + pair.leaf_offset, G + pair.moment_offset,               \
+                               dG + pair.moment_offset, gradient + pair.radial_offset);                          \
     for (int j = 0; j < J; j++) {                                                                                \
       const lanes g = (G + pair.moment_offset)[j * (L + 1) * (L + 1)];                                           \
       const lanes d = (dG + pair.moment_offset)[j * (L + 1) * (L + 1)];                                          \

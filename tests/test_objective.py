@@ -100,6 +100,19 @@ def test_masked_parameters_stay_and_leave_the_vector(case):
     np.testing.assert_array_equal(gradient, slope[mask])
 
 
+def test_fixed_radial_coefficients_get_no_gradient(case):
+    """The other components keep their values, on the backend that saves the work."""
+    potential, structures = case
+    n_radial = sum(c.size for c in potential.radcoefficients.values())
+    mask = np.arange(potential.n_parameters) >= n_radial
+    whole = Objective(potential, structures, FULL_LOSS, backend="cpu")
+    part = Objective(potential, structures, FULL_LOSS, backend="cpu", trainable=mask)
+    value, gradient = part(part.x)
+    expected, slope = whole(whole.x)
+    assert value == expected and np.abs(slope[~mask]).max() > 0
+    np.testing.assert_array_equal(gradient, slope[mask])
+
+
 def test_kappa_auto_is_the_ratio_of_variances(case):
     potential, structures = case
     energies = structures.energy / structures.atoms_per_structure

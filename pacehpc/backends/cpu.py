@@ -50,10 +50,12 @@ class CpuEvaluator:
         batch_atoms: int | None = None,
         store_moments: bool | None = None,
         virials: bool | None = None,
+        radial_gradient: bool = True,
     ) -> None:
         """threads: of this rank; batch_atoms: atoms that go through both passes together; store_moments: keep G.
 
-        virials: make them; by default where the loss has a stress term or there is nothing to fit.
+        virials: make them; by default where the loss has a stress term or there is nothing to fit. radial_gradient:
+        of the radial coefficients; without it they count as fixed, and their gradient is 0.
         """
         self.structures = structures
         self.loss = loss
@@ -64,6 +66,7 @@ class CpuEvaluator:
         self._library = load_library(self.shape.header)
         self._threads = threads or default_threads()
         self._problem = _Records.problem()
+        self._problem.radial_fixed = not radial_gradient
         self._kept: dict[str, np.ndarray] = {}  # arrays that the kernels point to
         self._build_tables(potential)
         self._build_structures(potential, batch_atoms, store_moments)
