@@ -1,0 +1,443 @@
+"""How the time of an evaluation grows with ranks, atoms, bonds and functions, and what limits it.
+
+    python benchmarks/scaling.py [--part strong sums growth model] [--seconds 5] [--rounds 3] [--atoms 100000] [--page]
+
+strong: one and two ranks in turns, the fastest of each. sums: what sums with the same bits on any number of ranks cost
+beside a plain allreduce. growth: time per atom against atoms, bonds and functions, one thread. model: calibrated terms
+of the time of an iteration, and the efficiency that they predict for ranks and atoms that are not here. Parts that are
+not asked for keep their results; --page writes docs/scaling.md and its figure, --part with nothing measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"
+
+import numpy as np
+from evaluation import SHARED, machine, randomise, repeat
+
+from pacehpc import Dataset, Objective, Potential, fixed_point, parallel
+from pacehpc.backends.cpu import CpuEvaluator
+from pacehpc.backends.interface import LossWeights, Structures
+from pacehpc.dataset import neighbours, shards
+from pacehpc.fit.optimizers import InverseHessian
+from pacehpc.yamlio import load_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "scaling.json"
+PAGE, FIGURE = ROOT / "docs" / "scaling.md", ROOT / "docs" / "figures" / "growth.png"
+PARTS = ("strong", "sums", "growth", "model")
+STRONG = ("ethanol_4836", "hea_435")
+LARGEST = 112_745  # parameters of hea_55360
+RANKS, ATOMS = (16, 64, 256, 1024), (10**4, 10**5, 10**6, 10**7, 10**8)
+# Of a network, which is not measured here: seconds of a message, bytes per second.
+LATENCY, BANDWIDTH = 2e-6, 10e9
+UPDATES = 100  # of the inverse Hessian that an iteration of the model works with
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--seconds", type=float, default=5.0, help="time spent on each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="times that one and two ranks take turns")
+    parser.add_argument("--atoms", type=int, default=100_000, help="largest number of atoms; a million takes 4 GiB")
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--page", action="store_true", help="write docs/scaling.md and its figure")
+    parser.add_argument("--on-ranks", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.on_ranks:
+        on_ranks(arguments.on_ranks[0], Path(arguments.on_ranks[1]), arguments.seconds)
+        return
+    results = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    measures = {
+        "strong": lambda: strong(arguments.seconds, arguments.rounds),
+        "sums": lambda: sums(arguments.seconds),
+        "growth": lambda: growth(arguments.seconds, arguments.atoms),
+        "model": lambda: model(arguments.seconds),
+    }
+    for part in arguments.part:
+        print(f"{part} …", flush=True)
+        results[part] = measures[part]()
+        results["machine"] = machine() | {"load": os.getloadavg()[0]}
+        arguments.json.parent.mkdir(exist_ok=True)
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+        print(json.dumps(results[part], indent=1), flush=True)
+    if arguments.page:
+        write_page(results)
+
+
+def case(name: str) -> tuple[Potential, Dataset, float]:
+    """Potential with coefficients for timing, data and kappa of a benchmark input."""
+    settings = load_yaml(SHARED / "bench" / f"{name}.yaml")
+    potential = Potential.build(settings["potential"])
+    randomise(potential)
+    data = Dataset.load(str(SHARED / "data" / settings["data"]["filename"]), elements=potential.elements)
+    return potential, data, settings["fit"]["loss"]["kappa"]
+
+
+# ------------------------------------------------------------------------------------------------------------- ranks
+
+
+def launch(n_ranks: int, what: str, seconds: float) -> dict:
+    """What `on_ranks` finds on so many ranks, one core each."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "found.json"
+        command = [sys.executable, __file__, "--on-ranks", what, str(found), "--seconds", str(seconds)]
+        mpirun = Path(sys.executable).parent / "mpirun"
+        subprocess.run([str(mpirun), "-n", str(n_ranks), *command], check=True, cwd=ROOT / "benchmarks")
+        return json.loads(found.read_text())
+
+
+def on_ranks(what: str, path: Path, seconds: float) -> None:
+    """Under mpirun: times of the objective of a benchmark input, or of messages."""
+    comm = parallel.world()
+    if what == "messages":
+        found = messages(comm, seconds)
+        if parallel.is_root(comm):
+            path.write_text(json.dumps(found))
+        return
+    potential, data, kappa = case(what)
+    objective = Objective(potential, data, {"kappa": kappa}, backend="cpu", comm=comm)
+    if not parallel.is_root(comm):
+        objective.serve()
+        return
+    objective(objective.x)
+    objective.rank_seconds[:] = 0
+    times = repeat(lambda: objective(objective.x), seconds)
+    objective.close()
+    own = objective.rank_seconds
+    path.write_text(
+        json.dumps(
+            {
+                "best": min(times),
+                "median": float(np.median(times)),
+                "imbalance": float(own.max() / own.mean() - 1),
+                "bonds": [int(b) for _, _, b in objective.shard_sizes],
+            }
+        )
+    )
+
+
+def strong(seconds: float, rounds: int) -> dict:
+    """Speed-up from one to two ranks."""
+    found = {}
+    for name in STRONG:
+        runs = {1: [], 2: []}
+        for _ in range(rounds):
+            for n in runs:
+                runs[n].append(launch(n, name, seconds))
+        best = {n: min(run["best"] for run in runs[n]) for n in runs}
+        median = {n: min(run["median"] for run in runs[n]) for n in runs}
+        found[name] = {
+            "one_ms": 1e3 * best[1],
+            "two_ms": 1e3 * best[2],
+            "speedup": best[1] / best[2],
+            "speedup_of_medians": median[1] / median[2],
+            "imbalance": min(run["imbalance"] for run in runs[2]),
+            "predicted_imbalance": max(runs[2][0]["bonds"]) / np.mean(runs[2][0]["bonds"]) - 1,
+        }
+    return found
+
+
+def messages(comm: object, seconds: float) -> list[dict]:
+    """Times of collective calls on n parameters: as encoded sums and as plain float64."""
+    found = []
+    for n in (1000, 10_000, LARGEST):
+        row = {"n": n}
+        integers, numbers = np.ones(3 * n, np.int64), np.ones(n)
+        total, plain = np.empty_like(integers), np.empty_like(numbers)
+        for name, call in (
+            ("exact", lambda a=integers, b=total: comm.Allreduce(a, b)),
+            ("plain", lambda a=numbers, b=plain: comm.Allreduce(a, b)),
+            ("bcast", lambda a=numbers: comm.Bcast(a)),
+        ):
+            times = []
+            for _ in range(max(20, int(100 * seconds))):
+                comm.Barrier()
+                start = time.perf_counter()
+                call()
+                times.append(time.perf_counter() - start)
+            row[name] = float(np.median(times))
+        found.append(row)
+    return found
+
+
+def sums(seconds: float) -> dict:
+    """Seconds that exact sums add to an evaluation: encoding of shards, decoding, three integers for a number."""
+    allreduce = launch(2, "messages", min(seconds, 1.0))
+    found = {"messages": allreduce, "cases": {}}
+    sizes = [row["n"] for row in allreduce]
+    extra = [row["exact"] - row["plain"] for row in allreduce]
+    for name in (*STRONG, "hea_55360"):
+        potential, data, kappa = case(name)
+        structures = data.structures(potential, data.shard_rows(0, 1))
+        structures.shards = data.shard_bounds(0, 1)
+        evaluator = CpuEvaluator(potential, structures, LossWeights(kappa), threads=1)
+        x = potential.parameters
+        whole = min(repeat(lambda e=evaluator, x=x: e.evaluate(x), seconds))
+        stages = [evaluator.stage_seconds(x)["shard sums"] for _ in range(5)]
+        encoded = evaluator.evaluate(x).encoded_gradient
+        decoding = min(repeat(lambda a=encoded: fixed_point.decode(a), min(seconds, 0.3)))
+        cost = {
+            "evaluation_ms": 1e3 * whole,
+            "encoding_ms": 1e3 * min(stages),
+            "decoding_ms": 1e3 * decoding,
+            "messages_ms": 1e3 * max(0.0, float(np.interp(len(x), sizes, extra))),
+        }
+        added = cost["encoding_ms"] + cost["decoding_ms"] + cost["messages_ms"]
+        found["cases"][name] = {
+            "parameters": len(x),
+            **cost,
+            "share_on_one_rank": (cost["encoding_ms"] + cost["decoding_ms"]) / (1e3 * whole),
+            "share_on_two_ranks": (added - cost["encoding_ms"] / 2) / (1e3 * whole / 2),
+        }
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ growth
+
+
+def copper(n_atoms: int, rcut: float = 5.2, functions: tuple = (15, 3, 2, 2, 1)) -> tuple[Potential, Structures]:
+    """A potential for one element, and rattled cells of 108 atoms with random targets; 5.2 Å: 54 neighbours."""
+    section = {
+        "elements": ["Cu"],
+        "embeddings": {"ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": [1, 1, 1, 0.5], "ndensity": 2}},
+        "bonds": {"ALL": {"radbase": "ChebExpCos", "radparameters": [5.25], "rcut": rcut, "dcut": 0.01}},
+        "functions": {
+            "ALL": {"nradmax_by_orders": list(functions), "lmax_by_orders": [0, 2, 2, 1, 1][: len(functions)]}
+        },
+    }
+    potential = Potential.build(section)
+    randomise(potential)
+    return potential, repeated(potential, n_atoms, rcut)
+
+
+def repeated(potential: Potential, n_atoms: int, rcut: float) -> Structures:
+    """Structures of at least n_atoms atoms: 30 different cells over and over."""
+    from ase.build import bulk
+
+    rng = np.random.default_rng(0)
+    cell = bulk("Cu", "fcc", a=3.61, cubic=True).repeat(3)
+    size = len(cell)
+    kinds = max(1, min(30, n_atoms // size))
+    atoms = np.arange(kinds + 1) * size
+    positions = (cell.positions + 0.1 * rng.standard_normal((kinds, size, 3))).reshape(-1, 3)
+    cells = np.repeat(cell.cell.array[None], kinds, axis=0)
+    species = np.zeros(kinds * size, np.int32)
+    found, vectors = neighbours.find_neighbours(
+        atoms, positions, cells, np.ones((kinds, 3), bool), species, np.array([[rcut]])
+    )
+    times = -(-n_atoms // (kinds * size))
+    n_structures, n = kinds * times, kinds * size * times
+    shift = np.repeat(np.arange(times) * (kinds * size), len(found.atom)).astype(np.int32)
+    return Structures(
+        atom_offsets=np.arange(n_structures + 1) * size,
+        species=np.zeros(n, np.int32),
+        bond_offsets=np.concatenate(([0], np.cumsum(np.tile(np.diff(found.offsets), times)))),
+        bond_atom=np.tile(found.atom.astype(np.int32), times) + shift,
+        bond_vector=np.tile(vectors, (times, 1)),
+        volumes=np.full(n_structures, cell.get_volume()),
+        energy=rng.normal(size=n_structures),
+        forces=rng.normal(size=(n, 3)),
+        w_energy=np.full(n_structures, 1 / n_structures),
+        w_forces=np.full(n, 1 / n),
+        shards=np.unique(np.linspace(0, n_structures, min(shards.MAX_SHARDS, max(1, n // 192)) + 1).astype(np.int64)),
+    )
+
+
+def growth(seconds: float, most_atoms: int) -> dict:
+    """µs per atom against atoms, bonds per atom and functions."""
+    found: dict[str, list] = {"atoms": [], "bonds": [], "functions": []}
+
+    def measure(kind: str, potential: Potential, structures: Structures) -> None:
+        evaluator = CpuEvaluator(potential, structures, LossWeights(0.3), threads=1, store_moments=False)
+        x = potential.parameters
+        best = min(repeat(lambda: evaluator.evaluate(x), min(seconds, 2.0)))
+        found[kind].append(
+            {
+                "atoms": structures.n_atoms,
+                "bonds_per_atom": structures.n_bonds / structures.n_atoms,
+                "functions": potential.n_functions,
+                "us_per_atom": 1e6 * best / structures.n_atoms,
+            }
+        )
+
+    n = 1000
+    while n <= most_atoms:
+        measure("atoms", *copper(n))
+        n *= 10
+    for rcut in (3.0, 4.0, 5.2, 6.0, 7.0):
+        measure("bonds", *copper(5000, rcut))
+    for functions in ((15, 3), (15, 3, 2), (15, 4, 3, 2), (15, 5, 4, 2, 1), (15, 6, 5, 3, 2)):
+        measure("functions", *copper(5000, 5.2, functions))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- model
+
+
+def model(seconds: float) -> dict:
+    """Calibrated terms for two shapes, predicted seconds of an iteration and efficiencies."""
+    found = {"latency_s": LATENCY, "bytes_per_s": BANDWIDTH, "cases": {}}
+    for name in ("ethanol_4836", "hea_55360"):
+        potential, data, kappa = case(name)
+        structures = data.structures(potential, np.arange(min(len(data), 100 if name.startswith("hea") else 400)))
+        evaluator = CpuEvaluator(potential, structures, LossWeights(kappa), threads=1)
+        x = potential.parameters
+        per_atom = min(repeat(lambda e=evaluator, x=x: e.evaluate(x), seconds)) / structures.n_atoms
+        terms = {
+            "parameters": len(x),
+            "per_atom_s": per_atom,
+            "atoms_of_structure": float(data.n_atoms / len(data)),
+            "optimizer_s": optimizer_seconds(len(x)),
+            "journal_s": journal_seconds(len(x)),
+        }
+        rows = [
+            {"ranks": ranks, "atoms": atoms, **predicted(terms, atoms, ranks)} for atoms in ATOMS for ranks in RANKS
+        ]
+        found["cases"][name] = {"terms": terms, "rows": rows}
+    return found
+
+
+def optimizer_seconds(n: int) -> float:
+    """Median time of an update of BFGS that has UPDATES behind it."""
+    rng = np.random.default_rng(0)
+    inverse = InverseHessian(n)
+    times = []
+    for k in range(UPDATES + 10):
+        s, g = 1e-3 * rng.standard_normal(n), rng.standard_normal(n)
+        start = time.perf_counter()
+        inverse.update(s, s, g, -g, 1.0 / (s @ s))
+        if k >= UPDATES:
+            times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def journal_seconds(n: int) -> float:
+    """Median time of appending a record with a gradient to a file and flushing it."""
+    record = np.ones(n + 100).tobytes()
+    with tempfile.TemporaryFile() as file:
+
+        def append() -> None:
+            file.write(record)
+            file.flush()
+
+        return float(np.median(repeat(append, 0.2)))
+
+
+def predicted(terms: dict, atoms: int, ranks: int) -> dict:
+    """Seconds of each part of an iteration, and the share of the ranks' time that evaluates.
+
+    Messages by halves (R. Thakur, R. Rabenseifner, W. Gropp, Int. J. High Perform. Comput. Appl. 19, 49 (2005)):
+    2 log₂ p messages, twice the buffer over the wire. Ranks own whole virtual shards, which differ by a structure.
+    """
+    n, steps = terms["parameters"], np.ceil(np.log2(ranks))
+    evaluation = atoms * terms["per_atom_s"] / ranks
+    n_shards = min(shards.MAX_SHARDS, 2 ** int(np.log2(max(atoms / shards.MIN_ATOMS, 1))))
+    whole_shards = (-(-n_shards // ranks)) * ranks / n_shards - 1
+    of_shard = terms["atoms_of_structure"] / (atoms / n_shards)
+    seconds = {
+        "evaluation": evaluation,
+        "imbalance": evaluation * (whole_shards + of_shard),
+        "allreduce": 2 * steps * LATENCY + 2 * 24 * n / BANDWIDTH,
+        "bcast": 2 * steps * LATENCY + 2 * 8 * n / BANDWIDTH,
+        "optimizer": terms["optimizer_s"],
+        "journal": terms["journal_s"],
+    }
+    others = {name: value for name, value in seconds.items() if name != "evaluation"}
+    total = sum(seconds.values())
+    return {"seconds": seconds, "efficiency": evaluation / total, "limit": max(others, key=others.get)}
+
+
+# -------------------------------------------------------------------------------------------------------------- page
+
+
+def write_page(results: dict) -> None:
+    """Tables between their marks in docs/scaling.md, and the figure."""
+    page = PAGE.read_text()
+    for part, text in (("strong", strong_table), ("sums", sums_table), ("model", model_table)):
+        if part in results:
+            begin, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
+            page = f"{page.split(begin)[0]}{begin}\n{text(results[part])}\n{end}{page.split(end)[1]}"
+    PAGE.write_text(page)
+    if "growth" in results:
+        draw(results["growth"])
+
+
+def strong_table(found: dict) -> str:
+    lines = [
+        "| input | one rank, ms | two ranks, ms | speed-up | imbalance measured | predicted |",
+        "| --- |" + " --- |" * 5,
+    ]
+    for name, row in found.items():
+        lines.append(
+            f"| {name} | {row['one_ms']:.1f} | {row['two_ms']:.1f} | {row['speedup']:.2f} | "
+            f"{100 * row['imbalance']:.1f} % | {100 * row['predicted_imbalance']:.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+def sums_table(found: dict) -> str:
+    lines = [
+        "| input | parameters | evaluation, ms | encoding | decoding | messages | share, one rank | two ranks |",
+        "| --- |" + " --- |" * 7,
+    ]
+    for name, row in found["cases"].items():
+        lines.append(
+            f"| {name} | {row['parameters']} | {row['evaluation_ms']:.1f} | {row['encoding_ms']:.3f} | "
+            f"{row['decoding_ms']:.3f} | {row['messages_ms']:.3f} | {100 * row['share_on_one_rank']:.1f} % | "
+            f"{100 * row['share_on_two_ranks']:.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+def model_table(found: dict) -> str:
+    blocks = []
+    for name, one in found["cases"].items():
+        terms = one["terms"]
+        lines = [
+            f"{name}, {terms['parameters']} parameters: evaluation {1e6 * terms['per_atom_s']:.1f} µs per atom, "
+            f"optimizer {1e3 * terms['optimizer_s']:.2f} ms, journal {1e3 * terms['journal_s']:.2f} ms. "
+            "Efficiency, and what costs most of the rest:",
+            "",
+            "| atoms | " + " | ".join(f"{ranks} ranks" for ranks in RANKS) + " |",
+            "| --- |" + " --- |" * len(RANKS),
+        ]
+        for atoms in ATOMS:
+            cells = [f"{100 * r['efficiency']:.0f} % {r['limit']}" for r in one["rows"] if r["atoms"] == atoms]
+            lines.append(f"| 10^{int(np.log10(atoms))} | " + " | ".join(cells) + " |")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def draw(found: dict) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(10, 3), layout="constrained")
+    for axis, kind, key, label in zip(
+        axes,
+        ("atoms", "bonds", "functions"),
+        ("atoms", "bonds_per_atom", "functions"),
+        ("atoms", "bonds per atom", "functions"),
+        strict=True,
+    ):
+        axis.plot([r[key] for r in found[kind]], [r["us_per_atom"] for r in found[kind]], "o-", color="0.2")
+        axis.set(xlabel=label, ylim=(0, None))
+    axes[0].set(xscale="log", ylabel="time per atom, µs")
+    figure.savefig(FIGURE, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
