@@ -6,7 +6,7 @@
 
 PYTHON ?= python3
 # Parts of pacehpc that `make test` installs.
-EXTRAS ?= mpich,test
+EXTRAS ?= mpich,test,docs
 BIN := $(CURDIR)/.venv/bin
 
 # The environment's own tools and MPI library, whatever else the shell has loaded.
