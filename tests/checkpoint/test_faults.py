@@ -201,7 +201,7 @@ def test_a_damaged_checkpoint_is_refused(zygote, unfinished, position):
 
 
 @pytest.mark.xfail(
-    reason="the data in the store have no checksums yet: a changed bit gives wrong numbers", strict=False
+    reason="the store has no checksums yet: a changed bit gives wrong numbers", strict=False
 )
 @pytest.mark.parametrize("position", [0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
 def test_a_damaged_store_is_made_again_or_refused(zygote, uninterrupted, unfinished, position):
