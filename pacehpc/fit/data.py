@@ -15,6 +15,7 @@ import numpy as np
 
 from pacehpc import parallel
 from pacehpc.backends import memory
+from pacehpc.backends.costs import atom_costs
 from pacehpc.backends.streaming import BYTES_OF_A_BOND, Stream
 from pacehpc.dataset import Dataset, Store, database, input_hash, weights, write_frame, write_store
 from pacehpc.dataset.dataset import read_raw, referenced, weighted
@@ -69,7 +70,9 @@ def prepare(
         )
     for name, data in (("train", train), ("test", test)):
         if data is not None:
-            write_store(stores[name], data, settings.cutoff if potential is None else potential, inputs=inputs)
+            costs = None if potential is None else atom_costs(potential)
+            reach = settings.cutoff if potential is None else potential
+            write_store(stores[name], data, reach, inputs=inputs, atom_costs=costs)
     return train, test, stores
 
 
@@ -192,10 +195,10 @@ def _differ(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
     return any(abs(other[e] - one[e] - shift) > 1e-6 for e in one if e != "shift" and e in other)
 
 
-def log_balance(stores: Mapping[str, Path], size: int) -> None:
-    """The balance of the ranks as the cost model sees it."""
+def predicted_imbalance(stores: Mapping[str, Path], size: int) -> float:
+    """Largest cost over mean cost of the ranks, as the cost model sees it."""
     with Store(stores["train"]) as store:
-        log.info("Predicted imbalance of the evaluations: %.2f (largest over mean)", 1.0 + store.balance(size))
+        return 1.0 + store.balance(size)
 
 
 def read_shard(path: Path, potential: Potential, comm: Any | None, memory_limit: float | None = None) -> Shard:

@@ -360,8 +360,9 @@ def log_final(
         )
 
 
-def log_times(seconds: Mapping[str, float], rank_seconds: np.ndarray) -> None:
-    """Time by what it was spent on, and the measured balance of the ranks."""
+def log_times(seconds: Mapping[str, float], rank_seconds: np.ndarray, predicted: float) -> None:
+    """Time by what it was spent on, and the balance of the ranks: predicted by the cost model, and measured."""
     log.info("Time: %s", ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items()))
     if len(rank_seconds) > 1 and rank_seconds.sum() > 0:
-        log.info("Measured imbalance of the evaluations: %.2f (largest over mean)", imbalance(rank_seconds))
+        measured = imbalance(rank_seconds)
+        log.info("Imbalance of the ranks (largest over mean): %.3f predicted, %.3f measured", predicted, measured)

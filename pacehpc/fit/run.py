@@ -19,7 +19,7 @@ from pacehpc.checkpoint.threads import set_threads
 from pacehpc.errors import PacehpcError
 from pacehpc.fit import outputs
 from pacehpc.fit.cycles import FitState, run_cycles
-from pacehpc.fit.data import log_balance, nearest_distances, prepare, queried, read_shard, shortest_bonds
+from pacehpc.fit.data import nearest_distances, predicted_imbalance, prepare, queried, read_shard, shortest_bonds
 from pacehpc.fit.dry_run import dry_run
 from pacehpc.fit.optimizers import check_memory
 from pacehpc.fit.progress import Interrupted, Progress, restore
@@ -116,8 +116,7 @@ def run(
         target = parallel.broadcast(plan.target if root else None, comm)
         stores = parallel.broadcast(plan.stores if root else None, comm)
         shards = {name: read_shard(path, target, comm, settings.backend.memory_limit) for name, path in stores.items()}
-        if root and comm is not None:
-            log_balance(stores, comm.size)
+        predicted = predicted_imbalance(stores, parallel.size_of(comm)) if root else 1.0
         if root and settings.fit.loss.stress > 0:
             outputs.log_stress(plan.train, plan.test)
     if root:
@@ -154,7 +153,7 @@ def run(
     if root:
         if progress is not None:
             progress.done()
-        outputs.log_times(seconds, rank_seconds)
+        outputs.log_times(seconds, rank_seconds, predicted)
     return code
 
 
