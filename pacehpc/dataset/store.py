@@ -42,6 +42,7 @@ FORMAT = 2
 _DAMAGE = (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError, RecursionError)
 _RUN = 2**14  # bonds read at a time
 _CHUNK = 20_000  # atoms whose neighbour lists are in memory at once while a store is written
+_CHUNK_BYTES = 2**14  # of a data set: small, because ranks read whole pieces at the ends of their slices
 
 
 def input_hash(files: Sequence[str | os.PathLike[str]], options: Mapping[str, Any]) -> str:
@@ -87,11 +88,12 @@ def write_store(
             single = np.array([(atom_costs or {}).get(e, shards.ATOM_COST) for e in elements])
             cost = shards.costs(n_atoms, bonds_of, np.add.reduceat(single[species], dataset.atom_offsets[:-1]))
             order, bounds = shards.virtual_shards(cost, n_atoms)
+            _reserve(beside, dataset, int(n_bonds.sum()))
             with h5py.File(beside, "w", libver="latest") as file:
                 _write_columns(file, dataset, order, n_bonds, bonds_of)
                 _write_bonds(file, order, bounds, bonds_of, atom_file, shift_file)
-                file["shards/bounds"] = bounds
-                file["shards/costs"] = np.add.reduceat(cost[order], bounds[:-1])
+                _put(file, "shards/bounds", bounds)
+                _put(file, "shards/costs", np.add.reduceat(cost[order], bounds[:-1]))
                 file.attrs.update(
                     format=FORMAT, inputs=inputs, elements=json.dumps(list(elements)), cutoffs=cutoffs,
                     reference_energy=json.dumps(dataset.reference_energy), weighting=dataset.weighting,
@@ -166,7 +168,30 @@ def _write_columns(
         if optional is not None:
             columns[f"structures/{name}"] = optional[order]
     for name, values in columns.items():
-        file[name] = values
+        _put(file, name, values)
+
+
+def _reserve(path: Path, dataset: Dataset, n_bonds: int) -> None:
+    """Raise OSError if the disk lacks room for the store: the HDF5 library crashes where it fills while it writes."""
+    size = 2**18 + 300 * len(dataset) + 100 * dataset.n_atoms + 10 * n_bonds
+    size += sum(len(str(text)) for column in (dataset.names, dataset.index) for text in column)
+    with open(path, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+    path.unlink()
+
+
+def _put(file: h5py.File, name: str, values: np.ndarray) -> None:
+    values = np.asarray(values)
+    _make(file, name, values.shape, values.dtype)[...] = values
+
+
+def _make(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
+    """A data set in pieces with checksums, so that damage is found when it is read."""
+    if not np.prod(shape):
+        return file.create_dataset(name, shape, dtype)
+    row = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+    chunks = (min(shape[0], max(1, _CHUNK_BYTES // row)), *shape[1:])
+    return file.create_dataset(name, shape, dtype, chunks=chunks, fletcher32=True)
 
 
 def _flat_text(name: str, values: Sequence[str]) -> dict[str, np.ndarray]:
@@ -180,8 +205,8 @@ def _write_bonds(
     file: h5py.File, order: np.ndarray, bounds: np.ndarray, bonds_of: np.ndarray, atom_file: Any, shift_file: Any
 ) -> None:
     total = int(bonds_of.sum())
-    atom = file.create_dataset("bonds/atom", (total,), np.int32)
-    shift = file.create_dataset("bonds/shift", (total, 3), np.int16)
+    atom = _make(file, "bonds/atom", (total,), np.int32)
+    shift = _make(file, "bonds/shift", (total, 3), np.int16)
     if total == 0:
         return
     atom_file.flush()
@@ -533,6 +558,13 @@ _SHAPES = {  # entries of one row, and the kinds of numbers
 }
 
 
+def _only_checksums(data: h5py.Dataset) -> bool:
+    """Whether every byte of a data set stands in the file as it is, nothing packed and nothing left out."""
+    filters = data.id.get_create_plist()
+    plain = all(filters.get_filter(k)[0] == h5py.h5z.FILTER_FLETCHER32 for k in range(filters.get_nfilters()))
+    return plain and data.id.get_storage_size() >= data.size * data.dtype.itemsize
+
+
 def _check_layout(file: h5py.File, size: int) -> None:
     """Only plain data sets of known shape whose numbers stand in this file: nothing larger is ever allocated.
 
@@ -547,7 +579,7 @@ def _check_layout(file: h5py.File, size: int) -> None:
         if not isinstance(link.get(last, getlink=True), h5py.HardLink):
             raise ValueError(f"{name} is not in this file")
         data = file[name]
-        if not isinstance(data, h5py.Dataset) or data.chunks is not None or data.is_virtual or data.external:
+        if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external or not _only_checksums(data):
             raise ValueError(f"{name} is not a plain array")
         if data.shape is None or data.shape[1:] != shape or len(data.shape) != 1 + len(shape):
             raise ValueError(f"{name} has shape {data.shape}")
