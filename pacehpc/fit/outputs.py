@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_info
 import pacehpc
 from pacehpc.dataset import write_frame
 from pacehpc.metrics import GPA
-from pacehpc.report import figures, lines, tables
+from pacehpc.report import lines, tables
 
 if TYPE_CHECKING:
     from pacehpc.backends.interface import Prediction
@@ -313,6 +313,8 @@ def save_predictions(settings: Settings, data: Dataset, which: str, prediction: 
         stress = stresses(prediction.virials, data.volumes)
         columns["stress_pred"] = list(stress)
     save_data(data, f"{which}_pred", **columns)
+    from pacehpc.report import figures  # matplotlib takes its time, and other ranks do not need it
+
     counts = data.atoms_per_structure
     folder, kind = Path("report"), settings.backend.imagetype
     folder.mkdir(exist_ok=True)
@@ -340,6 +342,8 @@ def stresses(virials: np.ndarray, volumes: np.ndarray) -> np.ndarray:
 
 def save_learning_curve(settings: Settings) -> None:
     """Losses and errors over all iterations."""
+    from pacehpc.report import figures
+
     train, test = tables.read_table("metrics.txt"), tables.read_table("test_metrics.txt")
     figures.save_learning_curve("report", train, test or None, settings.backend.imagetype)
 
