@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +26,45 @@ def check_gpu(settings: Settings, comm: Any | None) -> None:
     """Refuse a GPU that cannot be used; say what of backend.gpu_config does not matter. By all ranks together."""
     config, backend = settings.backend.gpu_config, backends.resolve(settings.backend.evaluator)
     _, ranks_here = parallel.node_rank(comm)
-    if not parallel.is_root(comm) or backend == "cuda":
+    if backend == "cuda":
+        devices = parallel.gather(_device(settings, comm), comm)
+        for rank, device in enumerate(devices or []):
+            log.info("Rank %d: %s", rank, device)
+    if not parallel.is_root(comm):
         return
     if config.gpu_ind is not None and config.gpu_ind >= 0 and ranks_here > 1:
         log.info("backend.gpu_config.gpu_ind: not used, several ranks run on this node")
+    elif backend == "cuda":
+        return
     elif config.gpu_ind is not None and config.gpu_ind >= 0:
         raise PacehpcError(
             f"backend.gpu_config.gpu_ind: {config.gpu_ind} asks for a GPU, but this run uses the backend {backend}. "
             "Remove it, or write -1, which means no GPU."
         )
-    if config.mem_limit > 0:
+    if config.mem_limit > 0 and backend != "cuda":
         log.info("backend.gpu_config.mem_limit: not used, the backend %s needs no GPU", backend)
+
+
+def _device(settings: Settings, comm: Any | None) -> str:
+    """This rank's host and GPU, for the log. Raises PacehpcError where there is none to use."""
+    from pacehpc.backends.cuda import describe, load_cupy
+
+    options = gpu_options(settings, parallel.node_rank(comm))
+    count = load_cupy().cuda.runtime.getDeviceCount()
+    index = options["local_rank"] % count if options["device"] is None else options["device"]
+    if index >= count:
+        raise PacehpcError(
+            f"backend.gpu_config.gpu_ind: GPU {index} was asked for, but only {count} are visible (numbered from 0)."
+        )
+    return f"{platform.node()}, {describe(index)}"
+
+
+def gpu_options(settings: Settings, node: tuple[int, int]) -> dict[str, Any]:
+    """Options of the cuda backend for a rank; node: its rank on its node, and the ranks there."""
+    from pacehpc.backends.cuda import device_options
+
+    config = settings.backend.gpu_config
+    return device_options(config.gpu_ind, config.mem_limit, *node)
 
 
 def backend_options(
@@ -43,14 +72,17 @@ def backend_options(
     potential: Potential,
     structures: Sequence[Structures],
     stress: bool = False,
-    ranks_here: int = 1,
+    node: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
     """Options of the backend that keep this rank within backend.memory_limit, else within what is free.
 
-    structures: what the rank evaluates, in memory; stress: virials are needed; ranks_here: ranks that share the
-    machine's memory. Raises PacehpcError where the limit is too small.
+    structures: what the rank evaluates, in memory; stress: virials are needed; node: the rank on its node, and the
+    ranks that share the machine's memory. Raises PacehpcError where the limit is too small.
     """
-    if backends.resolve(settings.backend.evaluator) != "cpu":
+    backend = backends.resolve(settings.backend.evaluator)
+    if backend == "cuda":
+        return gpu_options(settings, node)
+    if backend != "cpu":
         return {}
     now = memory.resident()
     held = sum(memory.structures_memory(s.n_atoms, s.n_bonds, s.n_structures) for s in structures)
@@ -58,7 +90,7 @@ def backend_options(
     limit = settings.backend.memory_limit
     if limit is None:
         free = memory.available()
-        limit = np.inf if free is None else now + free / ranks_here
+        limit = np.inf if free is None else now + free / node[1]
     elif least > limit:
         raise PacehpcError(
             f"backend.memory_limit: {limit / 2**30:.3g} GiB per rank, but this rank needs {least / 2**30:.3g} GiB "

@@ -284,10 +284,9 @@ def make_objective(
 ) -> Objective:
     """The objective of these settings on all ranks; virials: predict them, too, where the loss does not need them."""
     loss = settings.fit.loss
-    _, ranks_here = parallel.node_rank(comm)
     structures = [s.structures for s in shards.values()]
-    options = backend_options(settings, potential, structures, virials or loss.stress > 0, ranks_here)
-    if virials and backends.resolve(settings.backend.evaluator) == "cpu":
+    options = backend_options(settings, potential, structures, virials or loss.stress > 0, parallel.node_rank(comm))
+    if virials and backends.resolve(settings.backend.evaluator) in ("cpu", "cuda"):
         options["virials"] = True
     return Objective(
         potential,

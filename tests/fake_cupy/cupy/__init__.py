@@ -7,11 +7,14 @@ compiler (cuda_on_host.h). Environment: FAKE_CUPY_DEVICES (1), FAKE_CUPY_MEMORY 
 from __future__ import annotations
 
 import numpy
+from numpy import float64, int32, uint64
 
 from . import cuda
 from ._build import RawModule, launches, order
 
-__all__ = ["RawModule", "asarray", "cuda", "empty", "launches", "ndarray", "order", "zeros"]
+__all__ = [
+    "RawModule", "asarray", "cuda", "empty", "float64", "int32", "launches", "ndarray", "order", "uint64", "zeros",
+]  # fmt: skip
 
 
 class ndarray:
