@@ -54,9 +54,7 @@ from pacehpc.yamlio import load_yaml
 NEIGHBOURS = {"cu_82": 128, "cu_529": 57, "ethanol_756": 8, "ethanol_4836": 8, "hea_435": 131, "hea_55360": 131}
 BUILT_IN = {
     "elements": ["Cu"],
-    "embeddings": {
-        "ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": [1, 1, 1, 0.5], "ndensity": 2}
-    },
+    "embeddings": {"ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": [1, 1, 1, 0.5], "ndensity": 2}},
     "bonds": {"ALL": {"radbase": "ChebExpCos", "radparameters": [5.25], "rcut": 5.6, "dcut": 0.01}},
     "functions": {"ALL": {"nradmax_by_orders": [15, 6, 4, 2, 2], "lmax_by_orders": [0, 4, 3, 2, 1]}},
 }
