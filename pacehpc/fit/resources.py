@@ -53,9 +53,7 @@ def _device(settings: Settings, comm: Any | None) -> str:
     count = load_cupy().cuda.runtime.getDeviceCount()
     index = options["local_rank"] % count if options["device"] is None else options["device"]
     if index >= count:
-        raise PacehpcError(
-            f"backend.gpu_config.gpu_ind: GPU {index} was asked for, but only {count} are visible (numbered from 0)."
-        )
+        raise PacehpcError(f"GPU {index} was asked for, but only {count} are visible (numbered from 0).")
     return f"{platform.node()}, {describe(index)}"
 
 

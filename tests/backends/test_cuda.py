@@ -270,8 +270,8 @@ def test_why_not(environment, message, present, monkeypatch, caplog, case):
 
 
 def test_without_cupy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(CudaUnavailable, match="needs CuPy"):
+    with monkeypatch.context() as patch, pytest.raises(CudaUnavailable, match="needs CuPy"):
+        patch.setitem(sys.modules, "cupy", None)
         load_cupy()
 
 

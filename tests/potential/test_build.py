@@ -226,7 +226,7 @@ def change(data, *path_and_value):
         (("functions", "ALL", "lmax_by_orders", [0, 1, -1]), "not negative, got -1"),
         (("functions", "ALL", "nradmax_by_orders", [3, 2.5, 1]), "not negative, got 2.5"),
         (("functions", "ALL", "nradmax_by_orders", [3, 500, 500]), "lower them"),
-        (("functions", "ALL", "lmax_by_orders", [0, 1, 100000]), "lower them"),
+        (("functions", "ALL", "lmax_by_orders", [0, 1, 100000]), "more than 10000"),
         (("functions", "ALL", "coefs_init", "ones"), "zero or random"),
         (("functions", "ALL", "coef_init", "zero"), "unknown key 'coef_init'"),
         (("functions", "AlCu", {}), "'AlCu' names"),
