@@ -7,9 +7,11 @@ rank-2 form: with s = x' - x, y = g' - g, ρ = 1/(y·s), v = H y,
 
 H g is known from the step before (the direction is -H g), so H g' gives both v = H g' - H g and the next direction
 -(H g' + s u·g' + u s·g'): one product with H per iteration. H starts as 1, and k updates are 2k vectors: that is how H
-is kept (4kn operations a product, 2kn numbers) until a matrix costs less, k > n/4; then as one symmetric matrix, one
-dsymv and one dsyr2 per iteration, where scipy multiplies n×n matrices. Line search (scipy's own), stopping rules and,
-to round-off, iterates are those of scipy.optimize.minimize(method="BFGS"); `scipy-BFGS` is that one.
+is kept (4kn operations a product, 2kn numbers) until a matrix costs less, k > n/4; then as one symmetric matrix, read
+by one dsymv per iteration, and the vectors of the last updates, which one dsyr2k adds to the matrix when they are
+`TERMS`: a dsyr2 per iteration would read and write the matrix once more. scipy multiplies n×n matrices. Line search
+(scipy's own), stopping rules and, to round-off, iterates are those of scipy.optimize.minimize(method="BFGS");
+`scipy-BFGS` is that one.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
-from scipy.linalg.blas import dsymv, dsyr2, dsyr2k
+from scipy.linalg.blas import dsymv, dsyr2k
 from threadpoolctl import threadpool_limits
 
 from pacehpc.errors import PacehpcError
@@ -191,7 +193,8 @@ def _bfgs(
 class InverseHessian:
     """The symmetric matrix H = 1 + Σ_k (s_k u_kᵀ + u_k s_kᵀ) of BFGS: its vectors, or, when they are many, its entries.
 
-    entries: (n, n), in Fortran order, the upper triangle counts; None as long as the vectors are kept.
+    entries: (n, n), of 1 and all terms but the last ones, in Fortran order, the upper triangle counts; None as long as
+    all vectors are kept.
     """
 
     def __init__(self, n: int) -> None:
@@ -214,9 +217,7 @@ class InverseHessian:
 
     def product(self, g: np.ndarray) -> np.ndarray:
         """H g, (n,)."""
-        if self.entries is not None:
-            return dsymv(1.0, self.entries, g)
-        result = g.copy()
+        result = g.copy() if self.entries is None else dsymv(1.0, self.entries, g)
         for k, (s, u) in enumerate(self._terms):
             used = min(self._count - k * TERMS, TERMS)
             s, u = s[:used], u[:used]
@@ -225,19 +226,16 @@ class InverseHessian:
         return result
 
     def _add(self, s: np.ndarray, u: np.ndarray) -> None:
-        if self.entries is None and self._count >= DENSE_FROM * self.n:
-            self._make_entries()
-        if self.entries is not None:
-            self.entries = dsyr2(1.0, s, u, a=self.entries, overwrite_a=1)
-            return
+        if self._count >= (DENSE_FROM * self.n if self.entries is None else TERMS):
+            self._add_to_entries()
         block, row = divmod(self._count, TERMS)
         if row == 0:
             self._terms.append((np.empty((TERMS, self.n)), np.empty((TERMS, self.n))))
         self._terms[block][0][row], self._terms[block][1][row] = s, u
         self._count += 1
 
-    def _make_entries(self) -> None:
-        entries = np.eye(self.n, order="F")
+    def _add_to_entries(self) -> None:
+        entries = np.eye(self.n, order="F") if self.entries is None else self.entries
         while self._terms:
             s, u = self._terms.pop()
             used = self._count - len(self._terms) * TERMS

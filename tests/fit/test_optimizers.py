@@ -119,7 +119,7 @@ def test_memory_is_checked_before_allocation():
 
 
 def test_the_inverse_hessian_is_the_same_as_vectors_and_as_a_matrix():
-    """Directions agree with those of the explicit matrix, across both ways to keep it and the passage between them."""
+    """Directions agree with those of the explicit matrix, across both ways to keep it and what lies between."""
     rng = np.random.default_rng(2)
     n = 300
     a = rng.normal(size=(n, n))
@@ -127,7 +127,7 @@ def test_the_inverse_hessian_is_the_same_as_vectors_and_as_a_matrix():
     inverse, explicit = InverseHessian(n), np.eye(n)
     g = rng.normal(size=n)
     p = -g
-    for k in range(90):
+    for k in range(150):
         s = rng.normal(size=n)
         y = hessian @ s
         rho, g = 1.0 / (y @ s), g + y
@@ -136,6 +136,7 @@ def test_the_inverse_hessian_is_the_same_as_vectors_and_as_a_matrix():
         p = inverse.update(s, y, g, p, rho)
         np.testing.assert_allclose(p, -explicit @ g, rtol=1e-9, atol=1e-9 * np.abs(p).max())
         assert (inverse.entries is not None) == (k >= 75)
+    assert inverse._count == 150 - 75 - optimizers.TERMS  # one block has been added to the matrix
 
 
 def test_the_inverse_hessian_update_equals_the_textbook_formula():
