@@ -327,7 +327,7 @@ def measure(
     x = potential.parameters
     full = repeat(lambda: evaluator.evaluate(x), seconds)
     forces = repeat(lambda: evaluator.evaluate(x, gradient=False), seconds / 3)
-    per_kernel = evaluator.kernel_seconds(x)
+    per_kernel = evaluator.stage_seconds(x)
     counts = kernel_counts(potential, s.n_bonds / s.n_atoms)
     kernels = {}
     for name, spent in per_kernel.items():

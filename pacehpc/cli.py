@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     add("--fresh", action="store_true", help="move the results of an earlier fit aside and start anew")
     add("--force-restart", action="store_true", help="go on with an unfinished fit although data or settings changed")
     add("--max-time", metavar="H:MM:SS", help="stop in order (exit code 75) before this time has passed")
+    add("--profile", action="store_true", help="log the time of each stage; NVTX ranges on a GPU")
     add("--verbose-tf", action="store_true", help="accepted, no meaning here")
     return p
 
@@ -166,6 +167,7 @@ def _locked(
         rebuild=arguments.rebuild,
         output=arguments.output,
         force=arguments.force_restart,
+        profile=arguments.profile,
     )
     return run(settings, comm, tasks, _input_file(arguments), resume, stop)
 

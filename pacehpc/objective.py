@@ -131,6 +131,13 @@ class Objective:
         command, x = self._announce(PREDICT if which == "train" else PREDICT_TEST, x)
         return self._predict(command, x)
 
+    def stage_seconds(self, x: np.ndarray) -> dict[str, float]:
+        """Seconds of each stage of loss and gradient on this rank's structures, without the other ranks.
+
+        Not with the reference backend.
+        """
+        return self._evaluators["train"].stage_seconds(self.full(x))
+
     def close(self) -> None:
         """End the `serve()` of the other ranks."""
         self._announce(STOP, self.x)

@@ -293,7 +293,7 @@ class CudaEvaluator:
                     virials[batch.structures] = sums[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(-1, 3, 3)
         return Prediction(energies, forces, virials)
 
-    def kernel_seconds(self, parameters: np.ndarray) -> dict[str, float]:
+    def stage_seconds(self, parameters: np.ndarray) -> dict[str, float]:
         """Seconds of one loss and gradient kernel by kernel, each timed by events of the device."""
         self._timed: dict[str, float] | None = {}
         try:

@@ -254,6 +254,16 @@ def log_objective(objective: Objective) -> None:
     log.info("Backend %s ready after %.2f s", objective.backend, objective.compile_seconds)
 
 
+def log_stages(objective: Objective) -> None:
+    """Time of each stage of one evaluation on this rank, and its share."""
+    found = objective.stage_seconds(objective.x)
+    total = max(sum(found.values()), 1e-300)
+    n_atoms = max(objective.shards["train"].structures.n_atoms, 1)
+    log.info("Stages of one loss and gradient on the first rank: ms, µs per atom, share")
+    for name, value in (*found.items(), ("sum", total)):
+        log.info("    %-22s %9.3f %8.4f %5.1f %%", name, 1e3 * value, 1e6 * value / n_atoms, 100 * value / total)
+
+
 def imbalance(load: np.ndarray) -> float:
     """Largest load over mean load of the ranks."""
     return float(np.max(load) / max(np.mean(load), 1e-300))

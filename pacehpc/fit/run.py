@@ -53,6 +53,8 @@ class Tasks:
     output: str = "output_potential.yaml"
     force: bool = False
     """Go on with an unfinished fit although data or settings have changed."""
+    profile: bool = False
+    """Log the time of each stage of an evaluation; NVTX ranges on a GPU."""
 
 
 @dataclass
@@ -94,6 +96,8 @@ def run(
         parallel.on_root(lambda: _prepare_alone(settings, tasks), comm, share=False)
         return 0
     check_gpu(settings, comm)
+    if tasks.profile and backends.resolve(settings.backend.evaluator) == "reference":
+        raise PacehpcError("--profile: the reference backend has no stages to time; use the backend cpu or cuda.")
     progress, forced = None, False
     if tasks.fit and not tasks.dry_run:
 
@@ -136,7 +140,7 @@ def run(
         finished = parallel.broadcast(root and resume is not None and resume["stage"] == "finish", comm)
         if not finished:
             record = outputs.Record(settings, Path.cwd(), seconds, resumed=resume is not None) if root else None
-            rank_seconds = _fit(settings, comm, plan, state, record, progress, shards, seconds)
+            rank_seconds = _fit(settings, comm, plan, state, record, progress, shards, seconds, tasks.profile)
             if rank_seconds is None:
                 if root:
                     _say_stopped(stop)
@@ -223,6 +227,7 @@ def _fit(
     progress: Progress,
     shards: dict[str, Shard],
     seconds: outputs.Seconds,
+    profile: bool = False,
 ) -> np.ndarray | None:
     """All ladder steps and cycles; the root's state holds the fitted potential. Seconds of each rank, None if stopped.
 
@@ -236,7 +241,7 @@ def _fit(
         if potential is None:
             return rank_seconds
         with seconds.spent_on("compile"):
-            objective = make_objective(settings, comm, potential, shards, stop=progress.stop)
+            objective = make_objective(settings, comm, potential, shards, stop=progress.stop, profile=profile)
         if root:
             outputs.log_objective(objective)
             before = seconds.get("output", 0.0)
@@ -248,6 +253,8 @@ def _fit(
                 interrupted = True
             seconds["evaluation"] = seconds.get("evaluation", 0.0) + objective.evaluation_seconds
             seconds["optimizer"] -= objective.evaluation_seconds + seconds.get("output", 0.0) - before
+            if profile and not interrupted:
+                outputs.log_stages(objective)
             objective.close()
         else:
             objective.serve()
@@ -281,6 +288,7 @@ def make_objective(
     shards: dict[str, Shard],
     virials: bool = False,
     stop: Stop | None = None,
+    profile: bool = False,
 ) -> Objective:
     """The objective of these settings on all ranks; virials: predict them, too, where the loss does not need them."""
     loss = settings.fit.loss
@@ -288,6 +296,8 @@ def make_objective(
     options = backend_options(settings, potential, structures, virials or loss.stress > 0, parallel.node_rank(comm))
     if virials and backends.resolve(settings.backend.evaluator) in ("cpu", "cuda"):
         options["virials"] = True
+    if profile and backends.resolve(settings.backend.evaluator) == "cuda":
+        options["profile"] = True
     return Objective(
         potential,
         shards["train"],
@@ -345,13 +355,16 @@ def _finish(
         potential = parallel.on_root(written, comm)
     with seconds.spent_on("compile"):
         with_stress = tasks.predict and any(shard.structures.stress is not None for shard in shards.values())
-        objective = make_objective(settings, comm, potential, shards, parallel.broadcast(with_stress, comm))
+        with_stress = parallel.broadcast(with_stress, comm)
+        objective = make_objective(settings, comm, potential, shards, with_stress, profile=tasks.profile)
     predictions = {}
     if root:
         _, _, metrics = objective.evaluate(objective.x)
         test = objective.evaluate_test(objective.x) if "test" in shards else None
         if tasks.predict:
             predictions = {which: objective.predict(objective.x, which) for which in shards}
+        if tasks.profile and not tasks.fit:
+            outputs.log_stages(objective)
         objective.close()
     else:
         objective.serve()

@@ -286,9 +286,20 @@ def test_auto_takes_a_device():
 def test_ranges_for_the_profiler_and_times_of_kernels(case, fake_cupy):
     potential, s = case("al_cheblinear")
     evaluator = CudaEvaluator(potential, s, LOSS, profile=True)
-    seconds = evaluator.kernel_seconds(potential.parameters)
+    seconds = evaluator.stage_seconds(potential.parameters)
     assert set(seconds) >= {"make_bond_forces", "make_moment_tangents", "add_rows"} and min(seconds.values()) >= 0
     assert "make_bond_forces" in fake_cupy.cuda.nvtx.ranges
+
+
+def test_launches_of_one_evaluation(case, fake_cupy):
+    """What a small data set costs is launches: those of one batch, and sums of rows."""
+    potential, s = case("al_cheblinear")
+    evaluator = CudaEvaluator(potential, s, LOSS, store_moments=True)
+    assert evaluator._n_batches == 1
+    for gradient, most in ((False, 10), (True, 20)):
+        before = len(fake_cupy.launches)
+        evaluator.evaluate(potential.parameters, gradient)
+        assert 0 < len(fake_cupy.launches) - before <= most
 
 
 def test_source_is_one_text():

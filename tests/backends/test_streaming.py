@@ -9,6 +9,7 @@ import pytest
 from ase import Atoms
 
 from pacehpc import backends
+from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import LossWeights
 from pacehpc.backends.streaming import Stream, StreamingEvaluator
 from pacehpc.dataset import Dataset, Store, write_frame, write_store
@@ -93,6 +94,22 @@ def test_little_room_streams_and_the_objective_is_the_same(case, monkeypatch, ca
         shard.bonds = fit_data.shortest_bonds(shard, potential, None)
     np.testing.assert_array_equal(in_memory.nearest, streamed.nearest)
     assert in_memory.bonds == streamed.bonds
+
+
+def test_stages_are_those_of_all_pieces(case, monkeypatch):
+    path, potential = case
+    with Store(path, potential) as store:
+        n_bonds = store.n_bonds
+    evaluator = StreamingEvaluator("cpu", potential, Stream(path, 0, 1, n_bonds // 3), LossWeights(kappa=0.3))
+    calls = []
+
+    def one_second_each(self, parameters):
+        calls.append(self.structures.n_bonds)
+        return {"forces": 1.0}
+
+    monkeypatch.setattr(CpuEvaluator, "stage_seconds", one_second_each)
+    assert evaluator.stage_seconds(potential.parameters) == {"forces": float(len(calls))}
+    assert len(calls) > 1 and sum(calls) == n_bonds
 
 
 def test_memory_is_that_of_a_piece(case):

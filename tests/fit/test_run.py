@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pacehpc.backends.cpu import STAGES
 from pacehpc.dataset import Dataset
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.run import Tasks, with_zbl
@@ -237,3 +238,28 @@ def test_a_cutoff_below_rcut_is_an_error(fit):
 def test_heavy_regularisation_is_warned_about(fit):
     _, folder = fit(fit__loss__L1_coeffs=10.0, fit__maxiter=3)
     assert re.search(r"WARNING  regularisation is \d+ % of the loss", (folder / "log.txt").read_text())
+
+
+def test_profile_logs_every_stage_and_changes_no_bit(fit):
+    _, folder = fit(Tasks(predict=False))
+    fitted = Potential.load(folder / "output_potential.yaml").parameters
+    log = folder / "log.txt"
+    assert "Stages of one" not in log.read_text()
+    (folder / "output_potential.yaml").unlink()
+    _, folder = fit(Tasks(predict=False, profile=True))
+    np.testing.assert_array_equal(Potential.load(folder / "output_potential.yaml").parameters, fitted)
+    text = log.read_text()
+    assert text.count("Stages of one loss and gradient") == 1
+    shares = dict(re.findall(r"    (\w[\w ]*?) +\d+\.\d+ +\d+\.\d+ +(\d+\.\d) %", text))
+    assert set(STAGES) | {"sum"} == set(shares) and shares.pop("sum") == "100.0"
+    assert sum(map(float, shares.values())) == pytest.approx(100, abs=0.05 * len(shares))
+
+
+def test_profile_without_a_fit(fit):
+    _, folder = fit(Tasks(fit=False, predict=False, profile=True))
+    assert (folder / "log.txt").read_text().count("Stages of one loss and gradient") == 1
+
+
+def test_profile_of_the_reference_backend_is_refused(fit):
+    with pytest.raises(PacehpcError, match="--profile: the reference backend has no stages"):
+        fit(Tasks(predict=False, profile=True), backend__evaluator="reference")
