@@ -81,6 +81,7 @@ STRATEGIES = {
     "cycles": "interim_potential_2.yaml",
     "test_set": "test_pred.pckl.gzip",
     "weighting": "output_potential.yaml",
+    "reference_auto": "output_potential.yaml",
     "stress": "output_potential.yaml",
     "repulsion": "output_potential.yaml",
 }
@@ -108,3 +109,26 @@ def test_partial_fit_and_refinement(tmp_path):
     radial = np.concatenate([np.r_[part] for part in first.radial_slices.values()])
     assert set(first.parameters[radial]) == {0.0, 1.0}
     assert set(second.parameters[radial]) != {0.0, 1.0}
+
+
+@pytest.mark.slow
+def test_weights_from_a_file(tmp_path):
+    text = (ROOT / "examples" / "strategies" / "external_weights.yaml").read_text().replace("../al_ni", str(EXAMPLE))
+    script = (ROOT / "examples" / "strategies" / "make_weights.py").read_text().replace("../al_ni", str(EXAMPLE))
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    fit(tmp_path, text, maxiter=3)
+    used = pd.read_pickle(tmp_path / "fitting_data_info.pckl.gzip", compression="gzip")
+    crystals = np.array([atoms.pbc.all() for atoms in used.ase_atoms])
+    assert 0 < crystals.sum() < len(used)
+    np.testing.assert_allclose(used.w_energy[crystals], 10 * used.w_energy[~crystals].iloc[0], rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_callback_of_the_user_stops_the_fit(tmp_path):
+    strategies = ROOT / "examples" / "strategies"
+    shutil.copy(strategies / "stop_when_steady.py", tmp_path / "stop_when_steady.py")
+    script = tmp_path / "stop_when_steady.py"
+    script.write_text(script.read_text().replace("< 0.01", "< 100"))
+    log = fit(tmp_path, (strategies / "callbacks.yaml").read_text().replace("../al_ni", str(EXAMPLE)), maxiter=30)
+    assert "a callback asked to stop" in log
+    assert pd.read_csv(tmp_path / "cycle_metrics.txt", sep=r"\s+").iter_num.iloc[-1] == 11
