@@ -219,7 +219,7 @@ def test_old_forms(tmp_path):
     assert section["functions"] == {"ALL": {"nradmax_by_orders": [8, 2, 1], "lmax_by_orders": [0, 1, 1]}}
     assert section["bonds"]["ALL"]["core-repulsion"] == [500, 10] and section["bonds"]["ALL"]["radbase"] == "ChebExpCos"
     assert section["embeddings"]["ALL"]["rho_core_cut"] == 50
-    assert settings.fit.options == {"maxcor": 100} and settings.fit.weighting.wlow is None
+    assert settings.fit.options == {"maxcor": 100, "gtol": 1e-8} and settings.fit.weighting.wlow is None
     notes = "\n".join(settings.notes)
     for key in ("parallel_mode", "n_workers", "weighting.cutoff", "w1_coeffs", "options.disp", "data.config.seed"):
         assert notes.count(key) == 1, key
@@ -279,6 +279,20 @@ def test_options_are_those_of_scipy():
         assert set(options) <= documented[name], name
         known = set(options) | set(optimizers._POINTLESS) | {"maxiter", "disp"}
         assert documented[name] - known == set(), name
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "expected"),
+    [
+        ("BFGS", {}, {"gtol": 1e-8}),
+        ("L-BFGS-B", {"maxcor": 20}, {"maxcor": 20, "gtol": 1e-8}),
+        ("CG", {"gtol": 1e-3}, {"gtol": 1e-3}),
+        ("Powell", {}, {}),
+    ],
+)
+def test_the_gradient_ends_a_minimisation_where_pacemaker_does(optimizer, options, expected):
+    """Seen in pacemaker's log: "Minimizer options: {'gtol': 1e-08, ...}"."""
+    assert load_settings(None, {"fit.optimizer": optimizer, "fit.options": options}).fit.options == expected
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIONS)
