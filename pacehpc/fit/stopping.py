@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pacehpc.errors import PacehpcError
 
 log = logging.getLogger("pacehpc")
@@ -79,7 +81,7 @@ def call_all(functions: Sequence[Callable[..., Any]], **keywords: Any) -> bool:
         except (Exception, SystemExit) as error:
             log.error("callback %s raised; the fit ends here", function.__qualname__, exc_info=True)
             raise CallbackFailed(function.__qualname__) from error
-        if result is True:
+        if isinstance(result, (bool, np.bool_)) and result:  # `error < limit` of arrays gives NumPy's
             log.info("Callback %s asks to stop", function.__qualname__)
             stop = True
     return stop

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from pacehpc.errors import PacehpcError
@@ -36,6 +37,16 @@ def test_stops_by_the_definition(every, patience):
     for threshold in (1e-4, 1e-2):
         assert stops_at(losses, threshold, patience, every) == by_definition(losses, threshold, patience, every)
     assert stops_at([0.9**k for k in range(60)], 1e-2, patience, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("result", "stops"), [(True, True), (np.True_, True), (np.False_, False), (None, False), (1, False)]
+)
+def test_what_a_callback_returns(result, stops):
+    def after_iteration(**_):
+        return result
+
+    assert call_all([after_iteration]) is stops
 
 
 def test_a_rising_loss_is_no_improvement():
