@@ -250,7 +250,7 @@ def repeated(potential: Potential, n_atoms: int, rcut: float) -> Structures:
         forces=rng.normal(size=(n, 3)),
         w_energy=np.full(n_structures, 1 / n_structures),
         w_forces=np.full(n, 1 / n),
-        shards=np.unique(np.linspace(0, n_structures, min(shards.MAX_SHARDS, max(1, n // 192)) + 1).astype(np.int64)),
+        shards=np.unique(np.linspace(0, n_structures, shards.number_of_shards(n_structures, n) + 1).astype(np.int64)),
     )
 
 
@@ -342,7 +342,7 @@ def predicted(terms: dict, atoms: int, ranks: int) -> dict:
     """
     n, steps = terms["parameters"], np.ceil(np.log2(ranks))
     evaluation = atoms * terms["per_atom_s"] / ranks
-    n_shards = min(shards.MAX_SHARDS, 2 ** int(np.log2(max(atoms / shards.MIN_ATOMS, 1))))
+    n_shards = shards.number_of_shards(int(atoms / terms["atoms_of_structure"]), atoms)
     whole_shards = (-(-n_shards // ranks)) * ranks / n_shards - 1
     of_shard = terms["atoms_of_structure"] / (atoms / n_shards)
     seconds = {

@@ -1,12 +1,12 @@
-"""Sums that come out with the same bits in any order: numbers as integers in units of 2^-90.
+"""Sums that come out with the same bits in any order: numbers as integers in units of 2^-80.
 
 Floating-point sums depend on the order of their terms, so a plain reduction over ranks gives other bits on another
-number of ranks. Integer sums do not. A number x with |x| < 2^72 becomes three 64-bit integers,
+number of ranks. Integer sums do not. A number x with |x| < 2^70 becomes three 64-bit integers,
 
-    x ≈ l_0 2^18 + l_1 2^-36 + l_2 2^-90,   |l_k| ≤ 2^54,
+    x ≈ l_0 2^20 + l_1 2^-30 + l_2 2^-80,   |l_0| ≤ 2^50, |l_1|, |l_2| ≤ 2^49,
 
-exact but for what lies below 2^-91, and up to 2^9 of them can be added. Used for losses (eV², dimensionless weights)
-and their gradients, which lie far inside that range.
+exact but for what lies below 2^-81 (4e-25). Sums of up to 2^12 of them are at most 2^62, inside int64. Used for losses
+(eV², dimensionless weights) and their gradients, which lie far inside that range.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from __future__ import annotations
 import numpy as np
 
 LIMBS = 3
-WEIGHTS = (2.0**18, 2.0**-36, 2.0**-90)
-LIMIT = 2.0**72
-MAX_TERMS = 512
-_HALF = 1 << 53
+BITS = 50  # by which the weights of successive limbs differ
+WEIGHTS = (2.0**20, 2.0**-30, 2.0**-80)
+LIMIT = 2.0**70
+MAX_TERMS = 4096
+_HALF = 1 << (BITS - 1)
 
 
 def encode(values: np.ndarray) -> np.ndarray:
@@ -36,8 +37,8 @@ def decode(limbs: np.ndarray) -> np.ndarray:
     high, middle, low = (np.array(limb, np.int64) for limb in limbs)
     # carry, so that limbs of opposite sign do not cancel after rounding
     for smaller, larger in ((low, middle), (middle, high)):
-        carry = (smaller + _HALF) >> 54
-        smaller -= carry << 54
+        carry = (smaller + _HALF) >> BITS
+        smaller -= carry << BITS
         larger += carry
     return high * WEIGHTS[0] + (middle * WEIGHTS[1] + low * WEIGHTS[2])
 

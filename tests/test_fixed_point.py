@@ -12,10 +12,10 @@ from pacehpc import fixed_point
 
 def test_values_come_back():
     rng = np.random.default_rng(3)
-    values = rng.choice([-1, 1], 2000) * rng.uniform(1, 2, 2000) * 2.0 ** rng.integers(-38, 71, size=2000)
+    values = rng.choice([-1, 1], 2000) * rng.uniform(1, 2, 2000) * 2.0 ** rng.integers(-28, 69, size=2000)
     np.testing.assert_array_equal(fixed_point.decode(fixed_point.encode(values)), values)
     small = rng.normal(size=100) * 2.0**-60
-    np.testing.assert_allclose(fixed_point.decode(fixed_point.encode(small)), small, atol=2.0**-90)
+    np.testing.assert_allclose(fixed_point.decode(fixed_point.encode(small)), small, atol=2.0**-80)
 
 
 def test_sums_are_exact_and_do_not_depend_on_order():
@@ -27,7 +27,7 @@ def test_sums_are_exact_and_do_not_depend_on_order():
         total = encoded.sum(axis=1)
         np.testing.assert_array_equal(encoded[:, rng.permutation(len(values))].sum(axis=1), total)
         exact = float(sum(map(Fraction, values.tolist())))
-        assert fixed_point.decode(total) == pytest.approx(exact, rel=1e-15, abs=2.0**-80)
+        assert fixed_point.decode(total) == pytest.approx(exact, rel=1e-15, abs=2.0**-68)  # half a unit for each term
 
 
 def test_the_largest_sums_do_not_overflow():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from pacehpc import fixed_point
 from pacehpc.dataset import Dataset, Store, input_hash, shards, write_frame, write_store
 from pacehpc.errors import PacehpcError
 
@@ -104,12 +105,20 @@ def test_many_structures_are_balanced_to_a_percent():
     n_atoms = random.integers(1, 200, 20_000)
     cost = n_atoms * random.uniform(20, 120, 20_000)
     order, bounds = shards.virtual_shards(cost, n_atoms)
-    assert sorted(order.tolist()) == list(range(20_000)) and len(bounds) == shards.MAX_SHARDS + 1
+    assert sorted(order.tolist()) == list(range(20_000)) and len(bounds) == 2048 + 1  # 2.0 million atoms
     loads = np.add.reduceat(cost[order], bounds[:-1])
     assert loads.max() / loads.mean() < 1.01
-    for size in (2, 4, 16, 64):
-        assert shards.imbalance(loads, size) < 0.01
-    assert shards.imbalance(loads, 3) < 0.02
+    for size in (2, 3, 4, 7, 16, 64, 1024):
+        assert shards.imbalance(loads, size) < 0.02
+
+
+def test_number_of_shards_grows_with_the_data_alone():
+    small = {(1, 500): 1, (100, 63): 1, (100, 640): 16, (100, 2558): 16, (300, 12_300): 64, (2000, 100_000): 256}
+    large = {(20_000, 190_000): 256, (50_000, 10**6): 1024, (10**6, 10**7): 4096, (10**7, 10**8): 4096}
+    for (n_structures, n_atoms), expected in (small | large).items():
+        assert shards.number_of_shards(n_structures, n_atoms) == expected
+    assert shards.number_of_shards(300, 10**7) == 256  # no more than structures
+    assert shards.MAX_SHARDS <= fixed_point.MAX_TERMS
 
 
 def test_bytes_read_and_memory_fall_with_the_ranks(tmp_path):
