@@ -166,8 +166,9 @@ class PotentialModel(Section):
     def section(self) -> dict[str, Any]:
         """The mapping for Potential.build: only what was given, elements sorted, explicit keys as "Al Ni"."""
         if self.filename is not None:
-            names = ("filename", "reset", "initial_potential", "metadata")
-            return {name: getattr(self, name) for name in names if getattr(self, name) not in (None, False)}
+            names = ("filename", "reset", "deltaSplineBins", "initial_potential", "on_mismatch", "metadata")
+            given = [name for name in names if name in self.model_fields_set]
+            return {name: getattr(self, name) for name in given if getattr(self, name) not in (None, False)}
         section: dict[str, Any] = {"deltaSplineBins": self.deltaSplineBins, "elements": sorted(self.elements)}
         for name in ("embeddings", "bonds"):
             if getattr(self, name) is not None:

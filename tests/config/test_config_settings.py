@@ -15,6 +15,7 @@ from pacehpc.config.load import _models, _names
 from pacehpc.config.models import Settings
 from pacehpc.config.reference import reference
 from pacehpc.errors import PacehpcError
+from pacehpc.yamlio import dumps_yaml
 
 ROOT = Path(__file__).parents[2]
 TRAJECTORY = ROOT / "tests/golden/fit/trajectory_cu_bfgs.json"
@@ -231,6 +232,14 @@ def test_short_forms(tmp_path):
     settings = load(INPUTS["reset"], tmp_path)
     assert settings.potential == {"filename": "p.yaml", "reset": True, "initial_potential": ["i.yaml"]}
     assert settings.fit.trainable_parameters == {"Al Ni": ["func", "radial"], "UNARY": ["radial"]}
+
+
+def test_what_stands_beside_a_file_is_used_or_said(tmp_path):
+    beside = {"reset": True, "deltaSplineBins": 0.01, "initial_potential": ["i.yaml"], "on_mismatch": "use_input"}
+    text = dumps_yaml({"potential": {"filename": "p.yaml", **beside, "elements": ["Al"], "functions": {}}})
+    settings = load(text, tmp_path)
+    assert settings.potential == {"filename": "p.yaml", **beside}
+    assert settings.notes == ["potential.elements, potential.functions: not used, potential.filename gives the basis"]
 
 
 def test_command_line_wins_and_is_remembered(tmp_path):
