@@ -12,6 +12,8 @@ HARMLESS = "harmless"
 """Changes no number."""
 ROUNDING = "rounding"
 """The same fit; its numbers agree to round-off, not bit for bit."""
+OTHER_KERNELS = "other kernels"
+"""The same fit, but the recorded numbers are not those that are made now: it goes on from the best point."""
 ANOTHER_FIT = "another fit"
 """The loss or the strategy is another one."""
 ANOTHER_SHAPE = "another shape"
@@ -33,10 +35,12 @@ _MEANING = {
     "settings.fit.trainable_parameters": ANOTHER_SHAPE,
     "potential files": ANOTHER_SHAPE,
     "ranks": ROUNDING,
-    "backend": ROUNDING,
+    "backend": OTHER_KERNELS,
     "processors": ROUNDING,
     "versions": ROUNDING,
 }
+# Sums of the cpu backend have the same bits on any number of ranks, and whether or not the data stay in memory.
+_NOTHING_TO_CPU = ("ranks", "settings.backend.memory_limit")
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,17 @@ class Difference:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    """What differs between two nested mappings, by dotted name."""
+    """What differs between two nested mappings, by dotted name; `backend` in both says whether ranks matter."""
     old, new = flat(before), flat(now)
     names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    return [Difference(name, old.get(name, "–"), new.get(name, "–"), meaning(name)) for name in names]
+    cpu = old.get("backend") == new.get("backend") == "cpu"
+    return [Difference(name, old.get(name, "–"), new.get(name, "–"), meaning(name, cpu)) for name in names]
 
 
-def meaning(name: str) -> str:
-    """What a difference in `name` means."""
+def meaning(name: str, cpu: bool = False) -> str:
+    """What a difference in `name` means; cpu: the kernels were and are those of the cpu backend."""
+    if cpu and name in _NOTHING_TO_CPU:
+        return HARMLESS
     fitting = [key for key in _MEANING if key == "" or name == key or name.startswith(key + ".")]
     return _MEANING[max(fitting, key=len)]
 

@@ -16,7 +16,7 @@ from pacehpc.fit.stopping import CallbackFailed, EarlyStop, call_all
 from pacehpc.objective import GRADIENT, VALUE
 
 if TYPE_CHECKING:
-    from pacehpc.config.models import Settings
+    from pacehpc.config.models import Fit, Settings
     from pacehpc.fit.outputs import Record
     from pacehpc.objective import Objective
     from pacehpc.potential import Potential
@@ -38,7 +38,7 @@ class FitState:
     start: Start | None = None
     """Of the running minimisation; None between minimisations."""
     forced: bool = False
-    """Data or loss may have changed since: losses have to be made anew."""
+    """Data, loss or kernels may have changed since: losses have to be made anew."""
     ended: str = field(default="")
     """Why the whole fit ended before its plan; "" while it goes on."""
     failed: bool = False
@@ -87,7 +87,9 @@ def run_cycles(
     if state.start is None:
         state.best = None
     elif state.forced:
-        _accept_changes(objective, state, progress)
+        _accept_changes(objective, state, progress, fit)
+    else:
+        progress.save(state)  # with the ranks and versions of now
     for cycle in range(first, fit.fit_cycles):
         state.cycle = cycle
         if state.start is None:
@@ -111,14 +113,18 @@ def run_cycles(
     state.potential = objective.potential_at(state.best.x)
 
 
-def _accept_changes(objective: Objective, state: FitState, progress: Progress) -> None:
-    """After `--force-restart`: go on from the best point; losses of before are not comparable."""
-    command = VALUE
-    evaluations = progress.evaluations(objective, state, command, 0)
+def _command(fit: Fit) -> int:
+    """What its optimizer asks for at a point."""
+    return VALUE if fit.optimizer in GRADIENT_FREE else GRADIENT
+
+
+def _accept_changes(objective: Objective, state: FitState, progress: Progress, fit: Fit) -> None:
+    """With other data, loss or kernels: go on from the best point; losses of before are not comparable."""
+    evaluations = progress.evaluations(objective, state, _command(fit), 0)
     state.start = evaluations.best_start(state.start)
     evaluations.close()
     if state.best is not None:
-        loss, _, metrics = objective.evaluate(state.best.x, command)
+        loss, _, metrics = objective.evaluate(state.best.x, VALUE)
         state.best = replace(state.best, loss=loss, metrics=metrics)
     state.forced = False
     progress.save(state)
@@ -134,7 +140,7 @@ def _minimise(
 ) -> Minimum:
     """The running minimisation: answered from its journal as far as that goes, else from its best point."""
     fit = settings.fit
-    command = VALUE if fit.optimizer in GRADIENT_FREE else GRADIENT
+    command = _command(fit)
     while True:
         evaluations = progress.evaluations(objective, state, command, fit.maxiter)
         if evaluations.journal is None and evaluations.best.point is not None:

@@ -15,7 +15,15 @@ import scipy
 
 import pacehpc
 from pacehpc import backends
-from pacehpc.checkpoint.compatibility import ANOTHER_FIT, ANOTHER_SHAPE, HARMLESS, ROUNDING, content_hash, differences
+from pacehpc.checkpoint.compatibility import (
+    ANOTHER_FIT,
+    ANOTHER_SHAPE,
+    HARMLESS,
+    OTHER_KERNELS,
+    ROUNDING,
+    content_hash,
+    differences,
+)
 from pacehpc.checkpoint.threads import blas_libraries, kernel_threads
 from pacehpc.dataset.files import find_file
 from pacehpc.errors import PacehpcError
@@ -80,8 +88,9 @@ def old_header(
     Raises PacehpcError, naming what changed, where going on would give something else than was asked for.
     """
     found = differences(body["origin"], now)
-    shape, other, rounding, harmless = (
-        [d for d in found if d.meaning == meaning] for meaning in (ANOTHER_SHAPE, ANOTHER_FIT, ROUNDING, HARMLESS)
+    shape, other, kernels, rounding, harmless = (
+        [d for d in found if d.meaning == meaning]
+        for meaning in (ANOTHER_SHAPE, ANOTHER_FIT, OTHER_KERNELS, ROUNDING, HARMLESS)
     )
     for difference in harmless:
         log.info("Changed since, without effect on the numbers: %s", difference)
@@ -100,22 +109,26 @@ def old_header(
         )
     for difference in other:
         log.warning("Changed since, accepted by --force-restart: %s", difference)
+    for difference in kernels:
+        log.warning(
+            "Changed since: %s. Their numbers agree to round-off only: what is recorded is not replayed, and the fit "
+            "goes on from its best point, not bit for bit",
+            difference,
+        )
     for difference in rounding:
         log.warning(
             "Changed since: %s. The fit goes on from where it was; its numbers agree to round-off, not bit for bit",
             difference,
         )
-    threads = body["threads"]
-    if (threads["blas"], threads["kernels"]) != (blas_threads, kernel_threads()):
-        log.info(
-            "Threads as before, whatever OMP_NUM_THREADS says now: %d of BLAS, %d of the kernels of each rank",
-            threads["blas"],
-            threads["kernels"],
-        )
-    header = {key: body[key] for key in ("run", "starttime", "origin", "threads")}
+    # an optimizer's steps depend on the threads of BLAS; sums of kernels on no threads
+    blas = body["threads"]["blas"]
+    if blas != blas_threads:
+        log.info("Threads of BLAS as before, %d, so that the optimizer's numbers are the same", blas)
+    header = {key: body[key] for key in ("run", "starttime", "origin")}
+    header["threads"] = {"blas": blas, "kernels": kernel_threads()}
     if found:
         header["origin"] = dict(now)
-    return header, bool(other)
+    return header, bool(other or kernels)
 
 
 def describe(body: Mapping[str, Any], folder: Path) -> str:

@@ -1,0 +1,52 @@
+"""A fit that goes on with the kernels of another backend; the GPU's run on the host here (tests/fake_cupy)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import INPUT, ROOT, environment
+
+from pacehpc.report.tables import read_table
+
+# few iterations: the stand-in is slow
+TEXT = INPUT.replace("  ladder_step: 6\n", "").replace("maxiter: 5", "maxiter: 6\n  callbacks: stop_once.here")
+CALLBACK = """
+import os, signal
+def here(current_fit_iteration, current_fit_cycle, **keywords):
+    if current_fit_cycle == 1 and current_fit_iteration == 3 and not os.path.exists("stopped"):
+        open("stopped", "w").close()
+        os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def run(folder: Path, backend: str) -> int:
+    (folder / "input.yaml").write_text(TEXT.replace("evaluator: cpu", f"evaluator: {backend}"))
+    paths = f"{ROOT}:{ROOT / 'tests' / 'fake_cupy'}"
+    command = [sys.executable, "-m", "pacehpc", "--no-predict"]
+    with (folder / "terminal.txt").open("a") as out:
+        return subprocess.run(
+            command, cwd=folder, env=environment(PYTHONPATH=paths), stdout=out, stderr=out, check=False
+        ).returncode
+
+
+@pytest.mark.parametrize(("first", "second"), [("cpu", "cuda"), ("cuda", "cpu"), ("cpu", "reference")])
+def test_it_goes_on_from_the_best_point_and_says_so(tmp_path, first, second):
+    (tmp_path / "stop_once.py").write_text(CALLBACK)
+    assert run(tmp_path, first) == 75, (tmp_path / "terminal.txt").read_text()
+    began = len((tmp_path / "log.txt").read_text())
+    before = read_table(tmp_path / "metrics.txt")
+    assert run(tmp_path, second) == 0, (tmp_path / "terminal.txt").read_text()
+    text = (tmp_path / "log.txt").read_text()[began:]
+    assert f"backend: {first} before, {second} now" in text and "goes on from its best point" in text
+    assert "Replayed" not in text and "damaged" not in text
+    assert not list(tmp_path.glob("checkpoint/*"))
+    table = read_table(tmp_path / "metrics.txt")
+    keys = list(zip(table["cycle_step"], table["iter_num"], strict=True))
+    assert keys == sorted(set(keys)) and table["cycle_step"][-1] == 1 and table["iter_num"][-1] == 6
+    # what was reached is kept: the first loss of the second start is the best of the first
+    shown = [float(line.split("Loss:")[1].split()[0]) for line in text.splitlines() if "Iteration   #" in line]
+    best = before["loss"][before["cycle_step"] == 1].min()
+    assert shown[0] <= best * (1 + 1e-6)
