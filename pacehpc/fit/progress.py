@@ -162,6 +162,7 @@ class Evaluations:
                 )
             elif self.stop is not None and self.stop.due():
                 raise Interrupted
+            self._keep_best(x, found.loss, found.iteration)  # where its file was lost
             return found.loss, found.gradient, found.metrics
         return self._evaluate(x, key, self.command)
 
@@ -180,7 +181,7 @@ class Evaluations:
             if command != TEST:
                 self.count += 1
                 self._train.append(-1)
-                self.best.update(x, loss, self.iteration, self._before + self.count)
+                self._keep_best(x, loss, self.iteration)
         except OSError as error:
             raise cannot_write(self.best.path.parent, error) from error
         now = time.perf_counter()
@@ -190,6 +191,12 @@ class Evaluations:
         if self.objective.stop_requested:
             raise Interrupted
         return loss, gradient, metrics
+
+    def _keep_best(self, x: np.ndarray, loss: float, iteration: int) -> None:
+        try:
+            self.best.update(x, loss, iteration, self._before + self.count)
+        except OSError as error:
+            raise cannot_write(self.best.path.parent, error) from error
 
     def best_start(self, start: Start) -> Start:
         """A new start at the best point so far."""
