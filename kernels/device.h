@@ -72,6 +72,10 @@ FN void add_once(double* total, double x) { if (lane() == 0) *total += x; }
 
 FN double from_lane_across(lanes x, int step) { return __shfl_xor_sync(0xffffffffu, x, step, LANES); }
 
+// integers, and the bits of numbers that are not negative, which are in the order of the numbers: exact in any order
+FN void add_integer(index_t* total, index_t x) { atomicAdd((unsigned long long*)total, (unsigned long long)x); }
+FN void keep_largest(index_t* bits, double x) { atomicMax(bits, (index_t)__double_as_longlong(x)); }
+
 // sum and maximum over the lanes of a tile, the same bits in every lane
 FN double sum_over_lanes(lanes x) {
   UNROLL for (int step = LANES / 2; step; step /= 2) x += from_lane_across(x, step);

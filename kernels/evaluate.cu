@@ -1,19 +1,20 @@
 // The GPU's schedule: one stage is one kernel over all tiles of a batch, a warp is a tile of 32 atoms of one element.
 //
 // Stages on nodes give every thread one atom. The two loops over bonds are cut finer: forces by pairs of bonds, moments by
-// blocks of sums (block_moments.h). Forces are written bond by bond and gathered atom by atom; gradients are summed in
-// rows that one warp owns, and rows are added in order: no result depends on the order in which threads run.
+// blocks of sums (block_moments.h). Forces are written bond by bond and gathered atom by atom. Gradients are summed in rows
+// that one warp owns; the rows of a virtual shard are added in order and then, as integers, to those of other shards: no
+// result depends on the order in which threads run, nor on how shards are spread over batches, devices and ranks.
 #include "block_moments.h"
 #include "bond_forces.h"
 #include "bonds.h"
 #include "embedding.h"
+#include "fixed_point.h"
 #include "products.h"
 #include "radial.h"
 
 #define N_TERMS 17   // metrics.TERMS, then metrics.MAXIMA
 #define N_MAXIMA 4
 #define FORCE_WARPS 8  // warps that share the bonds of a tile
-#define ROWS_AT_ONCE 32
 
 struct Work {
   // of the batch's tiles, [tile][...][lane]
@@ -32,12 +33,20 @@ struct Work {
   const index_t* incoming_offset;  // [n_atoms + 1]
   const double* low;    // [n_structures]: 1 where the structure counts as low
   double* terms;        // [n_structures][N_TERMS + N_MAXIMA]
-  // gradients, [row][...]
-  const index_t* element_tiles;    // [n_elements + 1]: tiles of one element stand together
-  const index_t* element_columns;  // [n_elements][3]: where its functions, radial coefficients, rank 1 start in a row
-  double* function_rows;           // [n_rows][function_columns]
-  double* radial_rows;             // [n_rows][radial_columns][lane]: radial coefficients and rank 1
-  index_t n_rows, function_columns, radial_columns;
+  // pieces: the virtual shards of the batch
+  index_t n_pieces;
+  const index_t* piece_structures;  // [n_pieces + 1]
+  const index_t* piece_rows;        // [n_pieces + 1]: rows of gradient sums
+  // gradients, [row][...]; an item is a row's share of an element's tiles: element, row, first tile, end, step
+  index_t n_items;
+  const index_t* row_items;         // [n_items][5]
+  const index_t* element_columns;   // [n_elements][3]: where its functions, radial coefficients, rank 1 start in a row
+  double* function_rows;            // [row][function_columns]
+  double* radial_rows;              // [row][radial_columns][lane]: radial coefficients and rank 1
+  index_t function_columns, radial_columns;
+  // sums over all pieces: encoded terms [3][N_TERMS], bits of the maxima, how many sums were too large, and the encoded
+  // gradient [3][function_columns + radial_columns]
+  index_t* result;
 };
 
 // per atom, from stage to stage
@@ -370,11 +379,11 @@ KERNEL(128, 3) make_density_tangent(const Problem P, const Work W) {
   }
 }
 
-// row r of an element takes its tiles r, r + n_rows, …
-#define FOR_ROWS                                                                                             \
-  for (index_t item = this_warp(); item < P.n_elements * W.n_rows; item += all_warps())                      \
-    for (index_t e = item / W.n_rows, row = item % W.n_rows, tile = W.element_tiles[e] + row;                \
-         tile < W.element_tiles[e + 1]; tile += W.n_rows)
+#define FOR_ROWS                                                                                                  \
+  for (index_t item = this_warp(); item < W.n_items; item += all_warps())                                         \
+    for (index_t e = W.row_items[5 * item], row = W.row_items[5 * item + 1], tile = W.row_items[5 * item + 2],    \
+                 end = W.row_items[5 * item + 3], step = W.row_items[5 * item + 4];                               \
+         tile < end; tile += step)
 
 KERNEL(128, 2) make_density_gradient(const Problem P, const Work W) {
   FOR_ROWS {
@@ -420,27 +429,53 @@ KERNEL(128, 3) make_radial_gradient(const Problem P, const Work W) {
   }
 }
 
-// ---- sums in a fixed order ----
+// ---- sums over pieces: of each in a fixed order, then as integers ----
 
-FN double add_column(const double* rows, index_t n_rows, index_t width, bool largest) {
-  double result = 0;
-  for (index_t r = 0; r < n_rows; r++) result = largest ? fmax(result, rows[r * width]) : result + rows[r * width];
-  return result;
+enum Result { MAXIMA = 3 * N_TERMS, TOO_LARGE = MAXIMA + N_MAXIMA, GRADIENT };
+
+FN void add_piece(index_t* result, index_t* limbs, index_t stride, double sum) {
+  index_t parts[3] = {0, 0, 0};
+  if (add_encoded(&sum, 1, parts, 1)) add_integer(result + TOO_LARGE, 1);
+  UNROLL for (int k = 0; k < 3; k++) if (parts[k]) add_integer(limbs + k * stride, parts[k]);
 }
 
-// result[block] = sum of up to ROWS_AT_ONCE rows, the largest instead in columns from n_sums on
-KERNEL(128, 3) add_rows(const double* rows, long long n_rows, long long width, long long n_sums, double* result) {
-  const index_t n_blocks = (n_rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-  for (index_t k = blockIdx.x * (index_t)blockDim.x + threadIdx.x; k < n_blocks * width; k += gridDim.x * (index_t)blockDim.x) {
-    const index_t first = k / width * ROWS_AT_ONCE, column = k % width;
-    const index_t n = n_rows - first < ROWS_AT_ONCE ? n_rows - first : ROWS_AT_ONCE;
-    result[k] = add_column(rows + first * width + column, n, width, column >= n_sums);
+KERNEL(128, 3) add_terms(const Problem P, const Work W) {
+  const index_t columns = N_TERMS + N_MAXIMA;
+  for (index_t k = this_warp(); k < W.n_pieces * columns; k += all_warps()) {
+    const index_t piece = k / columns, column = k % columns, end = W.piece_structures[piece + 1];
+    const bool largest = column >= N_TERMS;
+    lanes own = 0;
+    for (index_t s = W.piece_structures[piece] + lane(); s < end; s += LANES) {
+      const double x = W.terms[s * columns + column];
+      own = largest ? fmax(own, x) : own + x;
+    }
+    const double sum = largest ? max_over_lanes(own) : sum_over_lanes(own);
+    if (lane() != 0) continue;
+    if (largest) keep_largest(W.result + MAXIMA + column - N_TERMS, sum);
+    else add_piece(W.result, W.result + column, N_TERMS, sum);
   }
 }
 
-KERNEL(128, 3) add_lanes(const double* values, long long n, double* result) {
-  for (index_t k = this_warp(); k < n; k += all_warps()) {
-    const double sum = sum_over_lanes(values[k * LANES + lane()]);
-    if (lane() == 0) result[k] = sum;
+KERNEL(128, 3) add_function_rows(const Problem P, const Work W) {
+  const index_t width = W.function_columns, n = W.n_pieces * width;
+  for (index_t k = blockIdx.x * (index_t)blockDim.x + threadIdx.x; k < n; k += gridDim.x * (index_t)blockDim.x) {
+    const index_t piece = k / width, column = k % width;
+    double sum = 0;
+    for (index_t row = W.piece_rows[piece]; row < W.piece_rows[piece + 1]; row++)
+      sum += W.function_rows[row * width + column];
+    add_piece(W.result, W.result + GRADIENT + column, width + W.radial_columns, sum);
+  }
+}
+
+KERNEL(128, 3) add_radial_rows(const Problem P, const Work W) {
+  const index_t width = W.radial_columns;
+  for (index_t k = this_warp(); k < W.n_pieces * width; k += all_warps()) {
+    const index_t piece = k / width, column = k % width;
+    lanes own = 0;
+    for (index_t row = W.piece_rows[piece]; row < W.piece_rows[piece + 1]; row++)
+      own += lane_array((const double*)W.radial_rows + (row * width + column) * LANES)[0];
+    const double sum = sum_over_lanes(own);
+    if (lane() == 0)
+      add_piece(W.result, W.result + GRADIENT + W.function_columns + column, W.function_columns + width, sum);
   }
 }

@@ -2,7 +2,8 @@
 
 Everything but the parameters stays on the device: bonds, moments where they fit, targets. An evaluation uploads the
 coefficients, queues the kernels of all batches without waiting, and downloads one buffer [terms | maxima | gradient].
-Sums have a fixed order, so the same rank on the same data gives the same bits every time.
+Sums have a fixed order within a virtual shard and are integers beyond (see fixed_point), so that they have the same
+bits every time and on any number of ranks.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from pacehpc import fixed_point, metrics
 from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
-from pacehpc.backends.layout import make_layout
+from pacehpc.backends.layout import Layout, make_layout
 from pacehpc.backends.shape import EMBEDDINGS, Coefficients, bond_type_record, make_shape
 from pacehpc.backends.source import LANES, cuda_source, record
 from pacehpc.errors import PacehpcError
@@ -29,9 +30,8 @@ MEMORY_FRACTION = 0.9  # of the memory that is free at the start, less what othe
 BLOCK, MOMENT_BLOCK = 128, 256  # threads
 FORCE_WARPS = 8  # as in evaluate.cu
 BLOCKS_PER_MULTIPROCESSOR = 16
-ROW_BYTES = 256 * 2**20  # most that the rows of gradient sums may take
-MAX_ROWS = 1024
-ROWS_AT_ONCE = 32  # as in evaluate.cu
+ROW_BYTES = 2**20  # most that the rows of gradient sums of a virtual shard may take, if it is more than one row
+PIECES, PIECE_ATOMS = 256, 384  # where the data has no virtual shards: how many, of how many atoms at least
 N_TERMS, N_MAXIMA = len(metrics.TERMS), 4  # the last of metrics.MAXIMA, too_large, is made on the host
 BOND_RECORD = 8
 
@@ -221,6 +221,8 @@ class CudaEvaluator:
         with self._on_device():
             self._module = _module(cupy, self.shape.header)
             self._kernels: dict[str, Any] = {}
+            self._graphs: dict[bool, Any] = {}  # by whether the gradient is made; None: launched once, not yet recorded
+            self._records = True
             self._check_sizes()
             self._build_tables()
             self._build_structures(batch_bytes)
@@ -244,32 +246,65 @@ class CudaEvaluator:
         """The data part of the loss, its gradient, and the sums behind the metrics."""
         self._check(parameters)
         s = self.structures
-        if not s.n_structures:
-            zero = np.zeros(self.coefficients.n_parameters) if gradient else None
-            return Sums.of(fixed_point.encode(np.zeros(N_TERMS)), np.zeros(len(metrics.MAXIMA)), zero)
-        with self._on_device():
-            self._upload(parameters)
+        n_gradient, n_terms = self._function_columns + self._radial_columns, fixed_point.LIMBS * N_TERMS
+        head = n_terms + N_MAXIMA + 1
+        result = np.zeros(head + fixed_point.LIMBS * n_gradient, np.int64)
+        if s.n_structures:
+            with self._on_device():
+                self._upload(parameters)
+                self._run_evaluation(gradient)
+                used = self._result if gradient else self._result[:head]
+                result[: used.size] = used.get()
+        terms = result[:n_terms].reshape(fixed_point.LIMBS, N_TERMS)
+        maxima = np.append(result[n_terms : head - 1].view(np.float64), float(result[head - 1] > 0))
+        if not gradient:
+            return Sums(terms, maxima)
+        return Sums(terms, maxima, result[head:].reshape(fixed_point.LIMBS, n_gradient), self._in_parameters)
+
+    def _run_evaluation(self, gradient: bool) -> None:
+        """The kernels of an evaluation: one by one the first time, from the second on as one graph.
+
+        Nothing but the contents of arrays changes between evaluations, so the graph stays valid. Ranges of the profiler
+        and times of kernels need single launches, and so does a device or driver that cannot record.
+        """
+        single = self._profile or self._timed is not None or not self._records
+        if single or gradient not in self._graphs:
+            self._queue_evaluation(gradient)
+            if not single:
+                self._graphs[gradient] = None
+            return
+        if self._graphs[gradient] is None:
+            try:
+                self._graphs[gradient] = self._record(gradient)
+            except RuntimeError as error:  # CuPy's errors of the runtime are such
+                log.info("%s: kernels are launched one by one, as they cannot be recorded (%s)", self.device, error)
+                self._records = False
+                self._queue_evaluation(gradient)
+                return
+        self._graphs[gradient].launch(self._stream)
+
+    def _record(self, gradient: bool) -> Any:
+        """A graph of all kernels of an evaluation, which have run before and are loaded."""
+        self._stream.begin_capture()
+        try:
+            self._queue_evaluation(gradient)
+        finally:
+            graph = self._stream.end_capture()
+        return graph
+
+    def _queue_evaluation(self, gradient: bool) -> None:
+        """All kernels of an evaluation of loss terms, or also of the gradient."""
+        self._result.fill(0)
+        for batch in self._batches:
+            self._first_pass(batch, targets=True)
+            pieces = batch.work["n_pieces"].item()
+            self._launch("add_terms", pieces * (N_TERMS + N_MAXIMA) * LANES, batch.problem, batch.work)
             if gradient:
-                self._function_rows.fill(0)
-                self._radial_rows.fill(0)
-            for batch in self._batches:
-                self._first_pass(batch, targets=True)
-                if gradient:
-                    self._second_pass(batch)
-            self._sum_rows(self._terms, s.n_structures, N_TERMS + N_MAXIMA, N_TERMS, 0)
-            if gradient:
-                start, width = N_TERMS + N_MAXIMA, self._function_columns
-                self._sum_rows(self._function_rows, self._n_rows, width, width, start)
-                width = self._radial_columns * LANES
-                self._sum_rows(self._radial_rows, self._n_rows, width, width, None)
-                n = np.int64(self._radial_columns)
-                self._launch("add_lanes", n * LANES, self._row_sums, n, self._result[start + self._function_columns :])
-            result = (self._result if gradient else self._result[: N_TERMS + N_MAXIMA]).get()
-        terms, maxima = result[:N_TERMS], np.append(result[N_TERMS : N_TERMS + N_MAXIMA], 0.0)
-        if not fixed_point.fits(terms).all():
-            maxima[-1] = 1.0
-        parts = self._gradient(result[N_TERMS + N_MAXIMA :]) if gradient else None
-        return Sums.of(fixed_point.encode(terms), maxima, parts)
+                self._function_rows[: batch.n_rows * self._function_columns].fill(0)
+                self._radial_rows[: batch.n_rows * self._radial_columns * LANES].fill(0)
+                self._second_pass(batch)
+                self._launch("add_function_rows", pieces * self._function_columns, batch.problem, batch.work)
+                self._launch("add_radial_rows", pieces * self._radial_columns * LANES, batch.problem, batch.work)
 
     def predict(self, parameters: np.ndarray) -> Prediction:
         """Atomic energies, forces and virials (NaN unless the evaluator was made with virials)."""
@@ -366,24 +401,10 @@ class CudaEvaluator:
         else:
             self._tiles(batch, "clear_moment_tangents")
         self._tiles(batch, "make_leaf_tangents", "couple_node_tangents", "make_density_tangent")
-        rows = len(self._potential.elements) * self._n_rows * LANES
+        rows = batch.work["n_items"].item() * LANES
         self._launch("make_density_gradient", rows, batch.problem, batch.work)
         self._tiles(batch, "make_node_gradient")
         self._launch("make_radial_gradient", rows, batch.problem, batch.work)
-
-    def _sum_rows(self, rows: Any, n_rows: int, width: int, n_sums: int, start: int | None) -> None:
-        """Sum of rows in order, at `start` of the result, or into the buffer of row sums (None)."""
-        while True:
-            n_left = -(-n_rows // ROWS_AT_ONCE)
-            if n_left == 1:
-                target = self._row_sums if start is None else self._result[start:]
-            else:
-                target = self._partial_sums[0 if rows is not self._partial_sums[0] else 1]
-            counts = np.int64(n_rows), np.int64(width), np.int64(n_sums)
-            self._launch("add_rows", n_left * width, rows, *counts, target)
-            rows, n_rows = target, n_left
-            if n_left == 1:
-                return
 
     def _upload(self, parameters: np.ndarray) -> None:
         self.coefficients.set(np.asarray(parameters, np.float64))
@@ -391,7 +412,8 @@ class CudaEvaluator:
         parts = [a.ravel() for e in self._element_range for a in (c.functions[e], c.radial[e], c.first[e])]
         self._coefficients.set(np.concatenate(parts), stream=self._stream)
 
-    def _gradient(self, flat: np.ndarray) -> np.ndarray:
+    def _in_parameters(self, flat: np.ndarray) -> np.ndarray:
+        """From the order of the rows' columns to that of the parameter vector."""
         nd, tables = self.shape.n_densities, self.shape.elements
         functions, radial, first = [], [], []
         columns = self._element_columns
@@ -479,11 +501,9 @@ class CudaEvaluator:
         self._batches, self._n_batches, self.moments_stored, self.batch_bytes = [], 0, False, 0
         if not s.n_structures:
             return
-        most_tiles = -(-s.n_atoms // LANES) + len(self._potential.elements)
         row_bytes = 8 * (self._function_columns + self._radial_columns * LANES)
-        self._n_rows = int(np.clip(ROW_BYTES // max(1, row_bytes), ROWS_AT_ONCE, max(1, min(MAX_ROWS, most_tiles))))
-        if s.energy is None:
-            self._n_rows = 1
+        self._most_rows = max(1, ROW_BYTES // max(1, row_bytes))
+        self._starts = s.shard_starts if s.shards is not None else piece_starts(s)
         moment_bytes = 8 * int(P["max_moments"]) * s.n_atoms
         per_atom, per_bond = self._bytes_per_atom(), 32
         resident = 84 * s.n_bonds + 300 * s.n_atoms
@@ -492,7 +512,7 @@ class CudaEvaluator:
         if stored is None:  # where recomputing costs more than reading, and a fifth of the work fits beside
             stored = s.n_bonds >= 24 * s.n_atoms and resident + moment_bytes + whole // 5 < self._limit
         self.moments_stored = bool(stored)
-        room = self._limit - resident - row_bytes * self._n_rows - (moment_bytes if stored else 0)
+        room = self._limit - resident - (moment_bytes if stored else 0)
         target = batch_bytes or max(min(whole, room), per_atom * int(s.atoms_per_structure.max()))
         while not self._fits(target):
             # the failed attempt's arrays are gone only here, outside the exception that held their frame
@@ -521,31 +541,30 @@ class CudaEvaluator:
         """Work arrays of a batch, per atom; without targets there is no second pass."""
         P = self._problem[0]
         nodes, y, moments = int(P["max_components"]), int(P["max_y"]), int(P["max_moments"])
-        passes = 2 if self.structures.energy is not None else 1
-        return 8 * (2 * passes * nodes + passes * y + moments * (1 if self.moments_stored else 2) + self._n_state)
+        fitting = self.structures.energy is not None
+        passes = 2 if fitting else 1
+        work = 8 * (2 * passes * nodes + passes * y + moments * (1 if self.moments_stored else 2) + self._n_state)
+        return work + (self._row_bytes_per_atom() if fitting else 0)
+
+    def _row_bytes_per_atom(self) -> int:
+        atoms = np.diff(self.structures.atom_offsets[np.append(self._starts, self.structures.n_structures)])
+        rows = np.minimum(-(-atoms // LANES), self._most_rows).sum()
+        row_bytes = 8 * (self._function_columns + self._radial_columns * LANES)
+        return int(rows * row_bytes // max(1, self.structures.n_atoms))
 
     def _release(self) -> None:
-        for name in ("_terms", "_function_rows", "_radial_rows", "_row_sums", "_partial_sums", "_result", "_workspace"):
+        for name in ("_function_rows", "_radial_rows", "_result", "_workspace"):
             self.__dict__.pop(name, None)
         self._batches = []
         self._pool.free_all_blocks()
 
     def _allocate(self, batch_bytes: int) -> None:
         cupy, s = self._cupy, self.structures
-        cuts = batches(s, self._bytes_per_atom(), 32, batch_bytes)
+        cuts = batches(s, self._starts, self._bytes_per_atom(), 32, batch_bytes)
         self._n_batches, self.batch_bytes = len(cuts), batch_bytes
-        fitting = s.energy is not None
-        self._terms = cupy.zeros(s.n_structures * (N_TERMS + N_MAXIMA), np.float64)
-        self._result = cupy.zeros(N_TERMS + N_MAXIMA + self._function_columns + self._radial_columns, np.float64)
-        radial_width = self._radial_columns * LANES
-        self._function_rows = cupy.zeros(max(1, self._n_rows * self._function_columns), np.float64)
-        self._radial_rows = cupy.zeros(max(1, self._n_rows * radial_width), np.float64)
-        self._row_sums = cupy.zeros(max(1, radial_width), np.float64)
-        widest = max(
-            -(-self._n_rows // ROWS_AT_ONCE) * max(self._function_columns, radial_width),
-            -(-s.n_structures // ROWS_AT_ONCE) * (N_TERMS + N_MAXIMA),
-        )
-        self._partial_sums = [cupy.zeros(max(1, widest), np.float64) for _ in range(2 if fitting else 1)]
+        n_gradient = self._function_columns + self._radial_columns
+        size = fixed_point.LIMBS * (N_TERMS + n_gradient) + N_MAXIMA + 1
+        self._result = cupy.zeros(size, np.int64)
         made = []
         for cut in cuts:
             made.append(self._make_batch(cut))
@@ -559,9 +578,10 @@ class CudaEvaluator:
         cupy, shape, n = self._cupy, self.shape, len(self._potential.elements)
         s = self.structures.select(cut)
         needed = np.ones((n, n), bool) if shape.core else shape.bond_class >= 0
-        s.shards = None
+        inside = self._starts[(self._starts > cut.start) & (self._starts < cut.stop)] - cut.start
+        s.shards = np.concatenate([[0], inside, [s.n_structures]])
         layout = make_layout(s, n, LANES, max(1, s.n_atoms), needed)
-        if len(layout.batches) != 1 or layout.n_slots * LANES >= 2**31:
+        if layout.n_slots * LANES >= 2**31:
             raise PacehpcError("a batch of the cuda backend is too large for its index: lower gpu_config.mem_limit.")
         problem, work = self._problem.copy(), self._work.copy()
         arrays: dict[str, Any] = {}
@@ -595,7 +615,11 @@ class CudaEvaluator:
         order = np.argsort(ends, kind="stable")
         put("incoming", layout.bond_place[used][order].astype(np.int32))
         put("incoming_offset", np.searchsorted(ends[order], np.arange(s.n_atoms + 1)).astype(np.int64))
-        put("element_tiles", np.searchsorted(layout.tile_element, np.arange(n + 1)).astype(np.int64))
+        items, piece_rows = row_items(layout, self._most_rows)
+        put("row_items", items)
+        put("piece_rows", piece_rows)
+        put("piece_structures", s.shards)
+        work["n_pieces"], work["n_items"] = len(piece_rows) - 1, len(items)
 
         def make(name: str, size: int) -> None:
             arrays[name] = cupy.zeros(max(1, size), np.float64)
@@ -615,12 +639,10 @@ class CudaEvaluator:
                 if name in target.dtype.names:
                     target[name] = array.data.ptr
         problem["n_atoms"], problem["n_structures"], problem["n_tiles"] = s.n_atoms, s.n_structures, layout.n_tiles
-        work["terms"] = self._terms.data.ptr + 8 * cut.start * (N_TERMS + N_MAXIMA)
-        work["function_rows"], work["radial_rows"] = self._function_rows.data.ptr, self._radial_rows.data.ptr
-        work["n_rows"] = self._n_rows
+        work["result"] = self._result.data.ptr
         offsets = self.structures.atom_offsets
         atoms = slice(int(offsets[cut.start]), int(offsets[cut.stop]))
-        return _Batch(cut, atoms, layout.n_tiles, layout.n_slots, problem, work, arrays)
+        return _Batch(cut, atoms, layout.n_tiles, layout.n_slots, int(piece_rows[-1]), problem, work, arrays)
 
     def _allocate_work(self, made: list[_Batch]) -> None:
         """Work arrays that all batches share, as large as the largest needs."""
@@ -635,6 +657,12 @@ class CudaEvaluator:
         self._workspace = {
             name: self._cupy.empty(max(1, tiles * size * LANES), np.float64) for name, size in sizes.items()
         }
+        rows = max(b.n_rows for b in made) if self.structures.energy is not None else 0
+        self._function_rows = self._cupy.zeros(max(1, rows * self._function_columns), np.float64)
+        self._radial_rows = self._cupy.zeros(max(1, rows * self._radial_columns * LANES), np.float64)
+        self._workspace["function_rows"], self._workspace["radial_rows"] = self._function_rows, self._radial_rows
+        most = max(b.structures.stop - b.structures.start for b in made)
+        self._workspace["terms"] = self._cupy.empty(most * (N_TERMS + N_MAXIMA), np.float64)
         self._workspace["bond_rows"] = self._cupy.empty(max(1, slots * LANES * 4), np.float64)
         for batch in made:
             for name, array in self._workspace.items():
@@ -660,24 +688,55 @@ class _Batch:
     atoms: slice
     n_tiles: int
     n_slots: int
+    n_rows: int
     problem: np.ndarray
     work: np.ndarray
     arrays: dict[str, Any]
 
 
-def batches(structures: Structures, per_atom: int, per_bond: int, limit: int) -> list[slice]:
-    """Consecutive whole structures whose work arrays take up to `limit` bytes, at least one structure each."""
-    atoms = structures.atoms_per_structure
+def piece_starts(structures: Structures) -> np.ndarray:
+    """First structures of about equal runs, for data without virtual shards."""
+    n = int(np.clip(structures.n_atoms // PIECE_ATOMS, 1, min(PIECES, structures.n_structures)))
+    ends = np.arange(n) * structures.n_atoms // n
+    return np.unique(np.searchsorted(structures.atom_offsets[:-1], ends))
+
+
+def batches(structures: Structures, starts: np.ndarray, per_atom: int, per_bond: int, limit: int) -> list[slice]:
+    """Consecutive structures whose work arrays take up to `limit` bytes, at least one structure each.
+
+    starts: first structure of each virtual shard; only shards that take more than `limit` alone are cut.
+    """
     bonds = np.diff(structures.bond_offsets[structures.atom_offsets])
-    costs = atoms * per_atom + bonds * per_bond
-    cuts, start, filled = [], 0, 0
-    for s, cost in enumerate(costs.tolist()):
-        if s > start and filled + cost > limit:
-            cuts.append(slice(start, s))
-            start, filled = s, 0
-        filled += cost
-    cuts.append(slice(start, len(costs)))
+    costs = np.r_[0, np.cumsum(structures.atoms_per_structure * per_atom + bonds * per_bond)]
+    ends = np.append(starts[1:], structures.n_structures)
+    units: list[tuple[int, int]] = []
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        whole = costs[end] - costs[start] <= limit
+        units += [(start, end)] if whole else [(s, s + 1) for s in range(start, end)]
+    cuts, first = [], 0
+    for start, end in units:
+        if start > first and costs[end] - costs[first] > limit:
+            cuts.append(slice(first, start))
+            first = start
+    cuts.append(slice(first, structures.n_structures))
     return cuts
+
+
+def row_items(layout: Layout, most_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of gradient sums of each piece: what a warp adds to one row, and where the rows of pieces start.
+
+    Returns int64 (n_items, 5), [element, row, first tile, end, step], and (n_pieces + 1,). They depend on the piece
+    alone, whatever is evaluated beside it.
+    """
+    items, starts = [], [0]
+    for first, last in layout.batches[:, :2].tolist():
+        elements, counts = np.unique(layout.tile_element[first:last], return_counts=True)
+        ends = first + np.cumsum(counts)
+        steps = np.minimum(counts, most_rows)
+        for element, count, end, step in zip(*(a.tolist() for a in (elements, counts, ends, steps)), strict=True):
+            items += [[element, starts[-1] + k, end - count + k, end, step] for k in range(step)]
+        starts.append(starts[-1] + int(steps.max(initial=0)))
+    return np.array(items, np.int64).reshape(-1, 5), np.array(starts, np.int64)
 
 
 def _version(number: int) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +18,17 @@ from ase.build import bulk
 from ase.io import read
 
 from pacehpc import Dataset, Potential, backends, metrics
-from pacehpc.backends.cuda import CudaEvaluator, CudaUnavailable, batches, describe, device_options, load_cupy
+from pacehpc.backends.cuda import (
+    CudaEvaluator,
+    CudaUnavailable,
+    batches,
+    describe,
+    device_options,
+    load_cupy,
+    row_items,
+)
 from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.layout import make_layout
 from pacehpc.backends.reference import ReferenceEvaluator
 from pacehpc.backends.source import cuda_source, kernel_names, record
 from pacehpc.errors import PacehpcError
@@ -131,6 +142,51 @@ def test_repeats_and_batches(case, fake_cupy):
         np.testing.assert_allclose(getattr(prediction, name), getattr(expected, name), rtol=0, atol=1e-11)
 
 
+def test_the_same_bits_on_any_number_of_ranks(case, monkeypatch):
+    """Whatever virtual shards are evaluated together, by rank, device or batch, their sums are the same integers."""
+    monkeypatch.setenv("FAKE_CUPY_DEVICES", "3")
+    potential, s = case("alni_mixed")
+    x, n = potential.parameters, s.n_structures
+    assert n >= 4
+    s.shards = np.array([0, 1, 3, *range(4, n + 1)])
+    whole = CudaEvaluator(potential, s, LOSS).evaluate(x)
+    agree(whole, ReferenceEvaluator(potential, s, LOSS).evaluate(x))
+    for size in (1, 2, 3):
+        bounds = s.shards[np.linspace(0, len(s.shards) - 1, size + 1).astype(int)]
+        total = 0
+        for rank, (first, last) in enumerate(itertools.pairwise(bounds)):
+            part = s.select(slice(first, last))
+            part.shards = s.shards[(s.shards >= first) & (s.shards <= last)] - first
+            largest = int(np.diff(s.atom_offsets[s.shards]).max())
+            evaluator = CudaEvaluator(
+                potential, part, LOSS, local_rank=rank, ranks_per_node=size, batch_bytes=10**5 * largest
+            )
+            sums = evaluator.evaluate(x)
+            total = total + np.hstack([sums.encoded_terms, sums.encoded_gradient])
+        np.testing.assert_array_equal(total, np.hstack([whole.encoded_terms, whole.encoded_gradient]))
+    one_by_one = CudaEvaluator(potential, s, LOSS, batch_bytes=1)
+    assert len(one_by_one._batches) == n  # a shard is cut only where memory is too small for it
+    again = one_by_one.evaluate(x)
+    np.testing.assert_allclose(again.gradient, whole.gradient, rtol=0, atol=1e-12 * np.abs(whole.gradient).max())
+
+
+def test_rows_of_a_shard_are_shared_out_among_warps(case):
+    """Every tile belongs to one row, and a row to one element's tiles of one shard."""
+    _, s = case("alni_mixed")
+    s = s.select(slice(0, s.n_structures))
+    s.shards = np.array([0, 2, s.n_structures])
+    layout = make_layout(s, 2, 4, s.n_atoms, np.ones((2, 2), bool))
+    for most in (1, 2, 100):
+        items, starts = row_items(layout, most)
+        tiles = np.concatenate([np.arange(first, end, step) for _, _, first, end, step in items])
+        elements = np.concatenate([np.full(len(range(*item[2:])), item[0]) for item in items])
+        rows = np.concatenate([np.full(len(range(*item[2:])), item[1]) for item in items])
+        assert sorted(tiles) == list(range(layout.n_tiles))
+        np.testing.assert_array_equal(elements, layout.tile_element[tiles])
+        np.testing.assert_array_equal(np.searchsorted(starts, rows, side="right"), 1 + (tiles >= layout.batches[1, 0]))
+        assert np.diff(starts).max() <= most
+
+
 def test_no_synchronisation_between_batches(case):
     potential, s = case("al_cheblinear")
     evaluator = CudaEvaluator(potential, s, LOSS, batch_bytes=1)
@@ -143,12 +199,12 @@ def test_no_synchronisation_between_batches(case):
 def test_batches_of_whole_structures(case):
     _, s = case("al_cheblinear")
     for limit in (1, 40_000, 10**9):
-        cuts = batches(s, 100, 8, limit)
+        cuts = batches(s, np.array([0]), 100, 8, limit)
         assert [c.start for c in cuts] == [0, *(c.stop for c in cuts[:-1])] and cuts[-1].stop == s.n_structures
         for c in cuts:
             part = s.select(c)
             assert len(range(c.start, c.stop)) == 1 or 100 * part.n_atoms + 8 * part.n_bonds <= limit
-    assert len(batches(s, 100, 8, 10**9)) == 1
+    assert len(batches(s, np.array([0]), 100, 8, 10**9)) == 1
 
 
 def test_energies_alone(case):
@@ -287,7 +343,8 @@ def test_ranges_for_the_profiler_and_times_of_kernels(case, fake_cupy):
     potential, s = case("al_cheblinear")
     evaluator = CudaEvaluator(potential, s, LOSS, profile=True)
     seconds = evaluator.stage_seconds(potential.parameters)
-    assert set(seconds) >= {"make_bond_forces", "make_moment_tangents", "add_rows"} and min(seconds.values()) >= 0
+    assert set(seconds) >= {"make_bond_forces", "make_moment_tangents", "add_radial_rows"}
+    assert min(seconds.values()) >= 0
     assert "make_bond_forces" in fake_cupy.cuda.nvtx.ranges
 
 
@@ -302,9 +359,34 @@ def test_launches_of_one_evaluation(case, fake_cupy):
         assert 0 < len(fake_cupy.launches) - before <= most
 
 
+def test_from_the_second_evaluation_on_all_kernels_are_one_graph(case, fake_cupy, monkeypatch, caplog):
+    """One launch, with the bits of single launches; where nothing can be recorded, single launches as before."""
+    potential, s = case("al_cheblinear")
+    x, graphs = potential.parameters, fake_cupy.cuda.Graph
+    evaluator = CudaEvaluator(potential, s, LOSS, batch_bytes=1)
+    first, launched = None, []
+    for parameters, gradient in ((x, True), (x + 0.01, True), (x, True), (x, False), (x, False), (x, False)):
+        before = graphs.launches
+        sums = evaluator.evaluate(parameters, gradient)
+        launched.append(graphs.launches - before)
+        if parameters is x and gradient:
+            first = first or sums
+            same(sums, first)
+    assert launched == [0, 1, 1, 0, 1, 1]
+    np.testing.assert_array_equal(sums.encoded_terms, first.encoded_terms)
+    evaluator.stage_seconds(x)
+
+    monkeypatch.setenv("FAKE_CUPY_NO_CAPTURE", "1")
+    single, before = CudaEvaluator(potential, s, LOSS, batch_bytes=1), graphs.launches
+    with caplog.at_level(logging.INFO, "pacehpc"):
+        for _ in range(3):
+            same(single.evaluate(x), first)
+    assert graphs.launches == before and caplog.text.count("cannot be recorded") == 1
+
+
 def test_source_is_one_text():
     text = cuda_source("#define ND 1\n")
-    assert '#include "' not in text and "atomicAdd" not in text
+    assert '#include "' not in text and re.findall(r"atomic[A-Z]\w*", text) == ["atomicAdd", "atomicMax"]  # of integers
     assert len(kernel_names()) == text.count("\nKERNEL(") + 1
     assert record("Problem").names[0] == "n_elements" and record("Work").itemsize > 0
 

@@ -140,6 +140,9 @@ template <class... A> bool sizes_are(void (*)(A...), const long* sizes, long n) 
 #define gridDim emulation::grid_size
 #define __syncthreads() emulation::wait(emulation::AT_BARRIER)
 #define __shfl_xor_sync(mask, x, step, width) emulation::exchange(x, step)
+static inline void atomicAdd(unsigned long long* total, unsigned long long x) { *total += x; }
+static inline void atomicMax(long long* most, long long x) { if (x > *most) *most = x; }
+static inline long long __double_as_longlong(double x) { long long bits; memcpy(&bits, &x, 8); return bits; }
 // 2: wrong number or size of arguments, 1: threads that wait for ever
 #define LAUNCHER(name)                                                                                               \
   extern "C" int launch_##name(unsigned grid, unsigned block, int order, void** args, const long* argument_sizes, long n) { \

@@ -46,14 +46,16 @@ class ndarray:
         return ndarray(self._memory, self._values[item])
 
     def fill(self, value: float) -> None:
-        self._values.fill(value)
+        cuda.submit(lambda: self._values.fill(value))
 
     def get(self) -> numpy.ndarray:
+        cuda.refuse_while_recording("a copy to the host")
         return self._values.copy()
 
     def set(self, values: numpy.ndarray, stream: cuda.Stream | None = None) -> None:
         if not isinstance(values, numpy.ndarray) or values.dtype != self.dtype or values.shape != self.shape:
             raise ValueError(f"{self.shape} {self.dtype} cannot be set from {type(values)} {numpy.shape(values)}")
+        cuda.refuse_while_recording("a copy from the host")
         self._values[...] = values
 
 

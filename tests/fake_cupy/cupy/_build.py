@@ -59,10 +59,13 @@ class _Kernel:
             else:  # a struct: CuPy passes NumPy arrays of size one by value
                 assert isinstance(argument, numpy.ndarray) and argument.size == 1, f"{self.name}: {kind}"
                 buffers.append(argument.copy())
+        cuda.submit(lambda: self._run(grid[0], block[0], buffers))
+
+    def _run(self, grid: int, block: int, buffers: list[numpy.ndarray]) -> None:
         addresses = (ctypes.c_void_p * len(buffers))(*(b.ctypes.data for b in buffers))
         sizes = (ctypes.c_long * len(buffers))(*(b.nbytes for b in buffers))
         which = ("ascending", "descending", "shuffled").index(order.threads)
-        status = self.function(grid[0], block[0], which, addresses, sizes, ctypes.c_long(len(buffers)))
+        status = self.function(grid, block, which, addresses, sizes, ctypes.c_long(len(buffers)))
         launches.append(self.name)
         if status == 2:
             raise TypeError(f"{self.name}: arguments of {list(sizes)} bytes do not fit {self.parameters}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import ClassVar
@@ -71,6 +72,7 @@ _default_pool = MemoryPool()
 
 
 def _allocate(size: int) -> MemoryPointer:
+    refuse_while_recording("allocation")
     return (_current.allocator or _default_pool.malloc)(size)
 
 
@@ -110,6 +112,7 @@ class Device:
 class Stream:
     def __init__(self, non_blocking: bool = False) -> None:
         self.device, self.synchronizations = _current.device, 0
+        self.recorded: list[Callable[[], None]] | None = None
 
     def __enter__(self) -> Stream:
         assert self.device == _current.device, "a stream of another device"
@@ -120,11 +123,51 @@ class Stream:
         _current.stream = self._before
 
     def synchronize(self) -> None:
+        refuse_while_recording("synchronize")
         self.synchronizations += 1
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        if os.environ.get("FAKE_CUPY_NO_CAPTURE"):
+            raise _Runtime.CUDARuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted")
+        assert self.recorded is None
+        self.recorded = []
+
+    def end_capture(self) -> Graph:
+        graph, self.recorded = Graph(self.recorded), None
+        return graph
+
+
+class Graph:
+    """Calls that were recorded, with the arguments they had then."""
+
+    launches = 0
+
+    def __init__(self, calls: list[Callable[[], None]]) -> None:
+        self.calls = calls
+
+    def launch(self, stream: Stream | None = None) -> None:
+        assert (stream or _current.stream) is not None
+        Graph.launches += 1
+        for call in self.calls:
+            call()
+
+
+def submit(call: Callable[[], None]) -> None:
+    """Run it, or record it if the current stream is being captured."""
+    if _current.stream is not None and _current.stream.recorded is not None:
+        _current.stream.recorded.append(call)
+    else:
+        call()
+
+
+def refuse_while_recording(what: str) -> None:
+    if _current.stream is not None and _current.stream.recorded is not None:
+        raise _Runtime.CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} while a stream is captured")
 
 
 class Event:
     def record(self, stream: Stream) -> None:
+        refuse_while_recording("an event")
         self.time = time.perf_counter()
 
     def synchronize(self) -> None:
