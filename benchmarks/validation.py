@@ -36,6 +36,7 @@ SHARED = ROOT.parent / "shared"
 RESULTS = ROOT / "benchmarks" / "results" / "validation.json"
 PAGE, FIGURE = ROOT / "docs" / "validation.md", ROOT / "docs" / "figures" / "validation.png"
 PROGRAMS = ("pacehpc", "pacemaker")
+FIRST_SEEDS = 3  # that every case has
 GOAL = 1.1  # our median loss over theirs, at most
 
 INPUTS = {
@@ -96,33 +97,42 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "data", help="folder of the data files")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--cases", nargs="+", choices=INPUTS, default=list(INPUTS))
+    parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--page", action="store_true", help="only make the page, from earlier results")
     arguments = parser.parse_args()
     if not arguments.page:
         if arguments.pacemaker is None:
             parser.error("--pacemaker: name the comparator's command")
-        results = json.loads(arguments.json.read_text()) if arguments.json.exists() else {"cases": {}}
-        results |= {"date": date.today().isoformat(), "machine": machine(), "versions": versions(arguments.pacemaker)}
+        about = {"date": date.today().isoformat(), "machine": machine(), "versions": versions(arguments.pacemaker)}
         for case in arguments.cases:
-            runs = results["cases"][case] = {program: [] for program in PROGRAMS}
             for seed in arguments.seeds:
-                for program in PROGRAMS:
+                for program in arguments.programs:
                     command = [arguments.pacemaker] if program == "pacemaker" else [sys.executable, "-m", "pacehpc"]
                     found = fit(command, INPUTS[case].format(seed=seed), arguments.data) | {"seed": seed}
-                    runs[program].append(found)
-                    arguments.json.parent.mkdir(exist_ok=True)
-                    arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+                    store(arguments.json, about, case, program, found)
                     print(
                         f"{case} seed {seed} {program:10s} loss {found['loss']:.4e} (evaluated here "
                         f"{found['loss_here']:.4e}) after {found['seconds']:.0f} s",
                         flush=True,
                     )
+        if len(arguments.programs) < len(PROGRAMS):
+            return  # the page compares, so it waits for the other one
     results = json.loads(arguments.json.read_text())
     PAGE.write_text(page(results) + SETTINGS_NOTE)
     draw(results)
     worst = max(ratio(runs) for runs in results["cases"].values())
     raise SystemExit(worst > GOAL and f"median loss {worst:.3f} times the comparator's; the goal is {GOAL}")
+
+
+def store(path: Path, about: dict[str, object], case: str, program: str, found: dict[str, object]) -> None:
+    """Put one run into the results; it takes the place of an earlier one with the same seed."""
+    results = json.loads(path.read_text()) if path.exists() else {"cases": {}}
+    runs = results["cases"].setdefault(case, {name: [] for name in PROGRAMS})
+    kept = [run for run in runs[program] if run["seed"] != found["seed"]]
+    runs[program] = sorted([*kept, found], key=lambda run: run["seed"])
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results | about, indent=1) + "\n")
 
 
 def versions(pacemaker: Path) -> dict[str, str]:
@@ -186,8 +196,9 @@ def loss_here(path: Path, text: str, folder: Path) -> float:
     return objective(objective.x, gradient=False)[0]
 
 
-def medians(runs: dict[str, list[dict]], name: str) -> dict[str, float]:
-    return {program: float(np.median([run[name] for run in runs[program]])) for program in PROGRAMS}
+def medians(runs: dict[str, list[dict]], name: str, seeds: int | None = None) -> dict[str, float]:
+    """Of each program, over its first `seeds` runs."""
+    return {program: float(np.median([run[name] for run in runs[program][:seeds]])) for program in PROGRAMS}
 
 
 def ratio(runs: dict[str, list[dict]]) -> float:
@@ -223,18 +234,23 @@ def page(results: dict) -> str:
             "| time, s |",
             "| --- | --- | --- | --- | --- | --- | --- |",
         ]
-        for ours, theirs in zip(runs["pacehpc"], runs["pacemaker"], strict=True):
-            for program, run in (("pacehpc", ours), ("pacemaker", theirs)):
-                parts.append(
-                    f"| {run['seed']} | {program} | {run['loss']:.4e} | {run['loss_here']:.4e} | "
-                    f"{1e3 * run['rmse_epa']:.2f} | {1e3 * run['rmse_f_comp']:.2f} | {run['seconds']:.0f} |"
-                )
-        for name, text in (("loss", "reported"), ("loss_here", "evaluated by pacehpc")):
-            both = medians(runs, name)
+        every = [(run["seed"], program, run) for program in PROGRAMS for run in runs[program]]
+        for seed, program, run in sorted(every, key=lambda row: row[:2]):
             parts.append(
-                f"\nMedian loss, {text}: pacehpc {both['pacehpc']:.4e}, pacemaker {both['pacemaker']:.4e}, ratio "
-                f"{both['pacehpc'] / both['pacemaker']:.3f} (goal: at most {GOAL})."
+                f"| {seed} | {program} | {run['loss']:.4e} | {run['loss_here']:.4e} | "
+                f"{1e3 * run['rmse_epa']:.2f} | {1e3 * run['rmse_f_comp']:.2f} | {run['seconds']:.0f} |"
             )
+        counts = {program: len(runs[program]) for program in PROGRAMS}
+        parts += ["", "| median loss | of seeds | pacehpc | pacemaker | ratio |", "| --- | --- | --- | --- | --- |"]
+        for seeds in sorted({min(FIRST_SEEDS, *counts.values()), *counts.values()}):
+            for name, text in (("loss", "reported"), ("loss_here", "evaluated by pacehpc")):
+                both = medians(runs, name, seeds)
+                of = " and ".join(dict.fromkeys(f"1 to {min(seeds, n)}" for n in counts.values()))
+                parts.append(
+                    f"| {text} | {of} | {both['pacehpc']:.4e} | {both['pacemaker']:.4e} | "
+                    f"{both['pacehpc'] / both['pacemaker']:.3f} |"
+                )
+        parts.append(f"\nThe goal is a ratio of at most {GOAL}, over all seeds.")
         parts += ["", "```yaml", INPUTS[case].format(seed=1).rstrip(), "```"]
     parts += ["", "## Losses over the iterations", "", f"![losses](figures/{FIGURE.name})"]
     return "\n".join(parts) + "\n"
