@@ -23,10 +23,11 @@ _HALF = 1 << (BITS - 1)
 
 def encode(values: np.ndarray) -> np.ndarray:
     """int64 (3, *values.shape) of float64 values; what is not finite or too large becomes 0: see `fits`."""
-    rest = np.where(fits(values), values, 0.0)
+    inside = fits(values)
+    rest = values if inside.all() else np.where(inside, values, 0.0)
     limbs = np.empty((LIMBS, *rest.shape), np.int64)
     for limb, weight in zip(limbs, WEIGHTS, strict=True):
-        whole = np.rint(rest / weight)
+        whole = np.rint(rest * (1.0 / weight))
         limb[...] = whole
         rest = rest - whole * weight
     return limbs
@@ -34,13 +35,14 @@ def encode(values: np.ndarray) -> np.ndarray:
 
 def decode(limbs: np.ndarray) -> np.ndarray:
     """float64 values of sums of encoded numbers, (3, …) → (…)."""
-    high, middle, low = (np.array(limb, np.int64) for limb in limbs)
+    high, middle, low = limbs
     # carry, so that limbs of opposite sign do not cancel after rounding
-    for smaller, larger in ((low, middle), (middle, high)):
-        carry = (smaller + _HALF) >> BITS
-        smaller -= carry << BITS
-        larger += carry
-    return high * WEIGHTS[0] + (middle * WEIGHTS[1] + low * WEIGHTS[2])
+    carry = (low + _HALF) >> BITS
+    low = low - (carry << BITS)
+    middle = middle + carry
+    carry = (middle + _HALF) >> BITS
+    middle -= carry << BITS
+    return (high + carry) * WEIGHTS[0] + (middle * WEIGHTS[1] + low * WEIGHTS[2])
 
 
 def fits(values: np.ndarray) -> np.ndarray:

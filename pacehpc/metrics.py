@@ -1,6 +1,6 @@
 """Errors of a model against its reference data, as sums that add up over ranks.
 
-`local_sums` makes a rank's `TERMS` (added over ranks) and `MAXIMA` (the largest counts); `finish` makes RMSE, MAE and
+`Errors` makes a rank's `TERMS` (added over ranks) and `MAXIMA` (the largest counts); `finish` makes RMSE, MAE and
 maxima of them. Energies per atom in eV, forces per component in eV/Å, stress in GPa. "low" are the structures of low
 energy (`Structures.low`).
 """
@@ -40,67 +40,104 @@ MAXIMA = ("e_max", "low_e_max", "f_max", "low_f_max", "too_large")  # the last: 
 GPA = 160.21766208  # GPa per eV/Å^3
 
 _TERM = {name: k for k, name in enumerate(TERMS)}
+_ERRORS = ("{}_loss", "{}_squares", "{}_absolute", "low_{}_squares", "low_{}_absolute")
+_CHANGING = [_TERM[name.format(of)] for of in "ef" for name in _ERRORS]
+_STRESS = [_TERM[name] for name in ("s_loss", "n_stress", "s_squares")]
 _VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))  # xx yy zz yz xz xy
 _MULTIPLICITY = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
+
+
+class Errors:
+    """Errors of a rank's structures in one evaluation after the other; what does not change is made once.
+
+    Sums are made virtual shard by virtual shard, so that they do not depend on which rank owns a shard.
+    """
+
+    def __init__(self, structures: Structures) -> None:
+        """structures: with energy, forces, w_energy, w_forces."""
+        self.structures = s = structures
+        self._shards = s.shard_starts
+        self._atom_shards = s.atom_offsets[self._shards]
+        counts = s.atoms_per_structure
+        self._counts = counts.astype(np.float64)
+        every = s.low is None or bool(np.all(s.low))
+        self._low = None if every else s.low.astype(np.float64)
+        self._low_atoms = None if every else np.repeat(self._low, counts)
+        constant = np.zeros(len(TERMS))
+        constant[_TERM["n_structures"]], constant[_TERM["n_atoms"]] = len(counts), counts.sum()
+        low = np.ones(len(counts), bool) if every else s.low
+        constant[_TERM["n_low_structures"]], constant[_TERM["n_low_atoms"]] = low.sum(), counts[low].sum()
+        self._constant = fixed_point.encode(constant)
+        # rows of terms: three (and two of low energy) of structures, as many of atoms; without "low" they serve twice
+        n_rows = 3 if every else 5
+        self._by_structure, self._by_atom = np.empty((n_rows, len(counts))), np.empty((n_rows, s.n_atoms))
+        self._differences, self._largest = np.empty((3, s.n_atoms)), np.empty(s.n_atoms)
+        self._sums = np.empty((2 * n_rows, len(self._shards)))
+        rows = np.array([0, 1, 2, 1, 2] if every else [0, 1, 2, 3, 4])
+        self._rows = np.concatenate((rows, n_rows + rows))
+
+    def sums(
+        self, energies: np.ndarray, forces: np.ndarray, virials: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """This rank's `TERMS` as encoded sums, int64 (3, len(TERMS)), and `MAXIMA`.
+
+        energies (n_structures,), eV; forces (n_atoms, 3), eV/Å; virials (n_structures, 3, 3), eV: None leaves the
+        stress terms 0.
+        """
+        s, terms = self.structures, self._constant.copy()
+        if len(energies) == 0:
+            return terms, np.zeros(len(MAXIMA))
+        weighted, squares, absolute = self._by_structure[:3]
+        np.subtract(energies, s.energy, out=weighted)
+        weighted /= self._counts
+        np.abs(weighted, out=absolute)
+        np.multiply(weighted, weighted, out=squares)
+        np.multiply(s.w_energy, squares, out=weighted)
+        # components as three contiguous rows: NumPy is slow along a short last axis
+        df, f_max = self._differences, self._largest
+        f_weighted, f_squares, f_absolute = self._by_atom[:3]
+        np.subtract(forces.T, s.forces.T, out=df)
+        np.abs(df, out=df)
+        np.add.reduce(df, axis=0, out=f_absolute)
+        np.maximum.reduce(df, axis=0, out=f_max)
+        np.multiply(df, df, out=df)
+        np.add.reduce(df, axis=0, out=f_squares)
+        np.multiply(s.w_forces, f_squares, out=f_weighted)
+        if self._low is not None:
+            np.multiply(self._low, self._by_structure[1:3], out=self._by_structure[3:])
+            np.multiply(self._low_atoms, self._by_atom[1:3], out=self._by_atom[3:])
+        n = len(self._by_structure)
+        np.add.reduceat(self._by_structure, self._shards, axis=1, out=self._sums[:n])
+        np.add.reduceat(self._by_atom, self._atom_shards, axis=1, out=self._sums[n:])
+        too_large = not fixed_point.fits(self._sums).all()
+        terms[:, _CHANGING] = np.add.reduce(fixed_point.encode(self._sums), axis=2)[:, self._rows]
+        if virials is not None and s.stress is not None:
+            stress = self._stress_sums(virials)
+            too_large |= not fixed_point.fits(stress).all()
+            terms[:, _STRESS] = fixed_point.encode(stress).sum(axis=2)
+        e_max, largest = absolute.max(), f_max.max()
+        if self._low is None:
+            return terms, np.array((e_max, e_max, largest, largest, too_large), np.float64)
+        low_max, f_low_max = self._by_structure[4].max(), (self._low_atoms * f_max).max()
+        return terms, np.array((e_max, low_max, largest, f_low_max, too_large), np.float64)
+
+    def _stress_sums(self, virials: np.ndarray) -> np.ndarray:
+        """s_loss, n_stress and s_squares of each virtual shard, (3, n_shards)."""
+        s = self.structures
+        known = (s.volumes > 0) & np.isfinite(s.stress).all(axis=1)
+        volumes = np.where(known, s.volumes, 1.0)[:, None]
+        reference = np.where(known[:, None], s.stress, 0)
+        ds = np.where(known[:, None], virials[:, _VOIGT[0], _VOIGT[1]] - volumes * reference, 0.0)
+        loss = s.w_energy / self._counts**2 * np.sum(ds * ds * _MULTIPLICITY, axis=1)
+        rows = np.array([loss, known.astype(np.float64), np.sum((ds / volumes) ** 2, axis=1)])
+        return np.add.reduceat(rows, self._shards, axis=1)
 
 
 def local_sums(
     structures: Structures, energies: np.ndarray, forces: np.ndarray, virials: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One rank's `TERMS` as encoded sums, int64 (3, len(TERMS)), and `MAXIMA`.
-
-    Sums are made virtual shard by virtual shard, so that they do not depend on which rank owns a shard.
-
-    structures: with energy, forces, w_energy, w_forces; energies (n_structures,), eV; forces (n_atoms, 3), eV/Å;
-    virials (n_structures, 3, 3), eV: None leaves the stress terms 0.
-    """
-    n_structures = len(energies)
-    if n_structures == 0:
-        return np.zeros((fixed_point.LIMBS, len(TERMS)), np.int64), np.zeros(len(MAXIMA))
-    counts = np.diff(structures.atom_offsets)
-    low = np.ones(n_structures) if structures.low is None else structures.low.astype(np.float64)
-    low_atoms = np.repeat(low, counts)
-    shards = structures.shard_starts
-    terms = np.zeros((len(TERMS), len(shards)))
-
-    de = (energies - structures.energy) / counts
-    de_squares, de_absolute = de * de, np.abs(de)
-    # components as three contiguous rows, added by hand: NumPy is slow along a short last axis
-    x, y, z = np.abs(np.subtract(forces.T, structures.forces.T, order="C"))
-    f_squares, f_absolute, f_max = x * x + y * y + z * z, x + y + z, np.maximum(np.maximum(x, y), z)
-
-    def put(name: str, values: np.ndarray, starts: np.ndarray = shards) -> None:
-        np.add.reduceat(values, starts, out=terms[_TERM[name]])
-
-    put("e_loss", structures.w_energy * de_squares)
-    put("n_structures", np.ones(n_structures))
-    put("n_atoms", counts.astype(np.float64))
-    put("n_low_structures", low)
-    put("n_low_atoms", low * counts)
-    put("e_squares", de_squares)
-    put("e_absolute", de_absolute)
-    put("low_e_squares", low * de_squares)
-    put("low_e_absolute", low * de_absolute)
-    atoms = structures.atom_offsets[shards]
-    put("f_loss", structures.w_forces * f_squares, atoms)
-    put("f_squares", f_squares, atoms)
-    put("f_absolute", f_absolute, atoms)
-    put("low_f_squares", low_atoms * f_squares, atoms)
-    put("low_f_absolute", low_atoms * f_absolute, atoms)
-
-    if virials is not None and structures.stress is not None:
-        known = (structures.volumes > 0) & np.isfinite(structures.stress).all(axis=1)
-        volumes, reference = (
-            np.where(known, structures.volumes, 1.0)[:, None],
-            np.where(known[:, None], structures.stress, 0),
-        )
-        ds = np.where(known[:, None], virials[:, _VOIGT[0], _VOIGT[1]] - volumes * reference, 0.0)
-        put("s_loss", structures.w_energy / counts**2 * np.sum(ds * ds * _MULTIPLICITY, axis=1))
-        put("n_stress", known.astype(np.float64))
-        put("s_squares", np.sum((ds / volumes) ** 2, axis=1))
-    too_large = 0.0 if fixed_point.fits(terms).all() else 1.0
-    maxima = de_absolute.max(), (low * de_absolute).max(), f_max.max(), (low_atoms * f_max).max(), too_large
-    return fixed_point.encode(terms).sum(axis=2), np.array(maxima)
+    """`Errors.sums` of one evaluation."""
+    return Errors(structures).sums(energies, forces, virials)
 
 
 def finish(terms: np.ndarray, maxima: np.ndarray) -> dict[str, float]:

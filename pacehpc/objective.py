@@ -4,7 +4,7 @@
         + L1 Σ|c_B| + L2 Σ c_B² + w0 I_0 + w1 I_1 + w2 I_2 + w_orth O
 
 Every rank evaluates its own structures. One evaluation is one Bcast of [command, x] from the root and one Allreduce of
-[terms | maxima and seconds of each rank | stop requests | gradient] as integers (see fixed_point), so that the sums
+[maxima and seconds of each rank | stop requests | terms, gradient] as integers (see fixed_point), so that the sums
 have the same bits on any number of ranks. Regularisation is added afterwards.
 """
 
@@ -104,8 +104,9 @@ class Objective:
         self._stop = stop
         self._wait = wait
         self._message = np.zeros(1 + len(self.x))
-        self._head = fixed_point.LIMBS * len(metrics.TERMS) + self.size * (_MAX + 1) + 1
-        self._send, self._receive = np.zeros(self._head, np.int64), np.zeros(self._head, np.int64)
+        self._all_trainable = bool(self.trainable.all())
+        self._head = self.size * (_MAX + 1) + 1
+        self._send, self._receive = np.zeros(0, np.int64), np.zeros(0, np.int64)
 
     def __call__(self, x: np.ndarray, gradient: bool = True) -> tuple[float, np.ndarray | None]:
         """Loss and gradient (n,) at x (n,), the trainable parameters; sets `metrics`. gradient False: None instead."""
@@ -165,6 +166,8 @@ class Objective:
 
     def full(self, x: np.ndarray) -> np.ndarray:
         """All parameters (n_parameters,), of the trainable ones x (n,)."""
+        if self._all_trainable:
+            return np.array(x, dtype=np.float64)
         parameters = self._parameters.copy()
         parameters[self.trainable] = x
         return parameters
@@ -183,28 +186,28 @@ class Objective:
         return int(self._message[0]), self._message[1:].copy()
 
     def _reduce(self, command: int, x: np.ndarray) -> tuple[np.ndarray, Sums]:
-        """Sum over ranks of [terms | maxima and seconds of each rank | stop requests | gradient]; this rank's sums."""
+        """Sum over ranks of [maxima and seconds of each rank | stop requests | terms, gradient]; this rank's sums."""
         start = time.perf_counter()
         with_gradient = command == GRADIENT
         evaluator = self._evaluators["test" if command == TEST else "train"]
         sums = evaluator.evaluate(self.full(x), gradient=with_gradient)
-        size = self._head + (sums.encoded_gradient.size if with_gradient else 0)
+        n_terms, n_gradient = len(metrics.TERMS), sums.encoded_gradient.shape[1] if with_gradient else 0
+        size = self._head + fixed_point.LIMBS * (n_terms + n_gradient)
         if len(self._send) < size:
-            self._send, self._receive = np.zeros(size, np.int64), np.zeros(size, np.int64)
+            self._send = np.zeros(size, np.int64)
+            self._receive = self._send if self.comm is None else np.zeros(size, np.int64)
         send, receive = self._send[:size], self._receive[:size]
         send[: self._head] = 0
-        n_terms = sums.encoded_terms.size
-        send[:n_terms] = sums.encoded_terms.ravel()
         # maxima and seconds travel as the bits of float64 in a slot of each rank: the others add 0
-        slot = n_terms + self.rank * (_MAX + 1)
+        slot = self.rank * (_MAX + 1)
         send[slot : slot + _MAX] = sums.maxima.view(np.int64)
         send[self._head - 1] = self._stop_here or (self._stop is not None and self._stop())
+        limbs = send[self._head :].reshape(fixed_point.LIMBS, -1)
+        limbs[:, :n_terms] = sums.encoded_terms
         if with_gradient:
-            send[self._head :] = sums.encoded_gradient.ravel()
+            limbs[:, n_terms:] = sums.encoded_gradient
         send[slot + _MAX] = np.float64(time.perf_counter() - start).view(np.int64)
-        if self.comm is None:
-            receive[:] = send
-        else:
+        if self.comm is not None:
             self.comm.Allreduce(send, receive)
         self.stop_requested = bool(receive[self._head - 1] > 0)
         self.n_evaluations += 1
@@ -213,9 +216,9 @@ class Objective:
     def _finish(
         self, command: int, x: np.ndarray, total: np.ndarray, own: Sums
     ) -> tuple[float, np.ndarray | None, dict[str, float]]:
-        n_terms = own.encoded_terms.size
-        terms = fixed_point.decode(total[:n_terms].reshape(fixed_point.LIMBS, -1))
-        slots = total[n_terms : self._head - 1].view(np.float64).reshape(self.size, _MAX + 1)
+        summed = fixed_point.decode(total[self._head :].reshape(fixed_point.LIMBS, -1))
+        terms, gradient = summed[: len(metrics.TERMS)], summed[len(metrics.TERMS) :]
+        slots = total[: self._head - 1].view(np.float64).reshape(self.size, _MAX + 1)
         self.rank_seconds += slots[:, _MAX]
         maxima = slots[:, :_MAX].max(axis=0)
         if maxima[-1] > 0:
@@ -233,8 +236,8 @@ class Objective:
         found |= {"nfuncs": self.potential.n_functions, "ncoefs": len(self._parameters)}
         if command != GRADIENT:
             return loss, None, found
-        gradient = own.in_parameters(fixed_point.decode(total[self._head :].reshape(fixed_point.LIMBS, -1)))
-        return loss, (gradient + slope)[self.trainable], found
+        slope += own.in_parameters(gradient)
+        return loss, slope if self._all_trainable else slope[self.trainable], found
 
     def _predict(self, command: int, x: np.ndarray) -> Prediction | None:
         which = "train" if command == PREDICT else "test"

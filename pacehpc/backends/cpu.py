@@ -123,9 +123,8 @@ class CpuEvaluator:
     def evaluate(self, parameters: np.ndarray, gradient: bool = True) -> Sums:
         """The data part of the loss, its gradient, and the sums behind the metrics."""
         self._run(parameters, 2 if gradient else 1)
-        s = self.structures
         virials = self._structure_virials() if self.loss.stress > 0 else None
-        terms, maxima = metrics.local_sums(s, self._structure_energies, self._forces[:, :3], virials)
+        terms, maxima = self._errors.sums(self._structure_energies, self._forces[:, :3], virials)
         if not gradient:
             return Sums(terms, maxima)
         maxima[-1] = max(maxima[-1], float(self._too_large.any()))
@@ -165,8 +164,9 @@ class CpuEvaluator:
     def _in_parameters(self, gradient: np.ndarray) -> np.ndarray:
         """From the order of the kernels' tables to that of the parameter vector."""
         P, nd, tables = self._problem, self.shape.n_densities, self.shape.elements
-        widths = [P.max_functions * nd, P.n_radial_gradient, P.n_first_gradient]
-        functions, radial, first = np.split(gradient.reshape(len(tables), -1), np.cumsum(widths)[:-1], axis=1)
+        rows = gradient.reshape(len(tables), -1)
+        end, radial_end = P.max_functions * nd, P.max_functions * nd + P.n_radial_gradient
+        functions, radial, first = rows[:, :end], rows[:, end:radial_end], rows[:, radial_end:]
         return self.coefficients.gradient(
             [f[: len(t.positions) * nd].reshape(-1, nd) for f, t in zip(functions, tables, strict=True)],
             [r[: t.n_radial] for r, t in zip(radial, tables, strict=True)],
@@ -299,6 +299,7 @@ class CpuEvaluator:
         P.too_large = self._too_large.ctypes.data
 
     def _build_targets(self, P: ctypes.Structure, s: Structures) -> None:
+        self._errors = metrics.Errors(s)
         P.energy = self._keep("energy", np.ascontiguousarray(s.energy, float))
         P.w_energy = self._keep("w_energy", np.ascontiguousarray(s.w_energy, float))
         forces = aligned(s.n_atoms, 4)

@@ -206,55 +206,59 @@ class Coefficients:
     """Parameters of a potential in kernel order, and gradients back in the order of the parameter vector."""
 
     def __init__(self, potential: Potential, shape: Shape) -> None:
-        self.shape = shape
-        self.n_parameters = potential.n_parameters
-        self.elements = potential.elements
-        n = len(self.elements)
-        self.pairs = {}  # ordered pair of species → (slice of the vector, shape of radcoefficients)
-        for i, a in enumerate(self.elements):
-            for j, b in enumerate(self.elements):
-                pair = (min(a, b), max(a, b))
-                self.pairs[i, j] = potential.radial_slices[pair], potential.radcoefficients[pair].shape
-        nd = shape.n_densities
-        self.functions = [np.zeros((len(t.positions), nd)) for t in shape.elements]
-        self.radial = [np.zeros(t.n_radial) for t in shape.elements]
-        self.first = [np.zeros(t.n_first) for t in shape.elements]
-        self._where = [t.positions[:, None] + np.arange(t.ndensity) for t in shape.elements]
-        self._species = range(n)
+        self.n_parameters = absent = potential.n_parameters  # index of a coefficient that is always 0
+        elements, nd, tables = potential.elements, shape.n_densities, shape.elements
+        self._padded = np.zeros(self.n_parameters + 1)
+        sizes = [len(t.positions) * nd for t in tables] + [t.n_radial for t in tables] + [t.n_first for t in tables]
+        ends = np.cumsum(sizes)
+        starts, n = ends - sizes, len(tables)
+        self._values = np.zeros(int(ends[-1]))
+        parts = np.split(self._values, ends[:-1])
+        self.functions = [part.reshape(-1, nd) for part in parts[:n]]
+        self.radial, self.first = parts[n : 2 * n], parts[2 * n :]
+
+        density = np.arange(nd)
+        self._functions = np.concatenate(
+            [np.where(density < t.ndensity, t.positions[:, None] + density, absent).ravel() for t in tables]
+        )
+        self._factors = np.concatenate([np.repeat(t.graph.factor, nd) for t in tables])
+
+        # what is expanded in the elementary basis, by sizes; a pair and its mirror image, which share parameters, apart
+        groups: dict[tuple, list] = {}
+
+        def add(source: np.ndarray, basis: np.ndarray, start: int, mirror: bool) -> None:
+            place = start + np.arange(len(source) * basis.shape[1]).reshape(len(source), -1)
+            groups.setdefault((source.shape, basis.shape, mirror), []).append((source, basis, place))
+
+        for e, table in enumerate(tables):
+            for mu in range(n):
+                basis = shape.bases[e, mu]
+                pair = tuple(sorted((elements[e], elements[mu])))
+                where, size = potential.radial_slices[pair], potential.radcoefficients[pair].shape
+                source = np.arange(where.start, where.stop).reshape(size[0] * size[1], len(basis))
+                add(source, basis, starts[n + e] + table.radial_offsets[mu], mu < e)
+                source = np.full((nd, len(basis)), absent)
+                for other, k, position in table.first_positions:
+                    if other == mu:
+                        source[: table.ndensity, k] = np.arange(position, position + table.ndensity)
+                add(source, basis, starts[2 * n + e] + table.first_offsets[mu], mu < e)
+        self._groups = [tuple(map(np.array, zip(*group, strict=True))) for group in groups.values()]
 
     def set(self, parameters: np.ndarray) -> None:
         """Fill functions (n, ND), radial and first of each element from the parameter vector."""
-        shape, nd = self.shape, self.shape.n_densities
-        for e, table in enumerate(shape.elements):
-            self.functions[e][:, : table.ndensity] = parameters[self._where[e]] * table.graph.factor[:, None]
-            coefficients = [np.zeros((nd, len(shape.bases[e, mu]))) for mu in self._species]
-            for mu, k, position in table.first_positions:
-                coefficients[mu][: table.ndensity, k] = parameters[position : position + table.ndensity]
-            for mu in self._species:
-                basis = shape.bases[e, mu]
-                where, size = self.pairs[e, mu]
-                radial = parameters[where].reshape(size) @ basis
-                self.radial[e][table.radial_offsets[mu] :][: radial.size] = radial.ravel()
-                first = coefficients[mu] @ basis
-                self.first[e][table.first_offsets[mu] :][: first.size] = first.ravel()
+        self._padded[:-1] = parameters
+        np.multiply(self._padded[self._functions], self._factors, out=self._values[: len(self._functions)])
+        for source, basis, place in self._groups:
+            self._values[place] = self._padded[source] @ basis
 
     def gradient(self, functions: list[np.ndarray], radial: list[np.ndarray], first: list[np.ndarray]) -> np.ndarray:
         """Gradient by the parameter vector from the kernels' sums, shaped like the coefficients."""
-        shape, nd = self.shape, self.shape.n_densities
-        result = np.zeros(self.n_parameters)
-        for e, table in enumerate(shape.elements):
-            result[self._where[e]] = functions[e][:, : table.ndensity] * table.graph.factor[:, None]
-            by_basis = []
-            for mu in self._species:
-                basis = shape.bases[e, mu]
-                where, size = self.pairs[e, mu]
-                width = basis.shape[1]
-                part = radial[e][table.radial_offsets[mu] :][: size[0] * size[1] * width]
-                result[where] += (part.reshape(*size[:2], width) @ basis.T).ravel()
-                by_basis.append(first[e][table.first_offsets[mu] :][: nd * width].reshape(nd, width) @ basis.T)
-            for mu, k, position in table.first_positions:
-                result[position : position + table.ndensity] = by_basis[mu][: table.ndensity, k]
-        return result
+        slopes = np.concatenate([part.ravel() for part in (*functions, *radial, *first)])
+        result = np.zeros(self.n_parameters + 1)
+        result[self._functions] = slopes[: len(self._functions)] * self._factors
+        for source, basis, place in self._groups:
+            result[source] += slopes[place] @ basis.swapaxes(1, 2)
+        return result[:-1]
 
 
 def bond_type_record(bond: Bond, elements: tuple[str, str]) -> dict[str, float]:
