@@ -38,6 +38,8 @@ SUBCOMMANDS = {
     "compile": "pacehpc.utilities.compile",
 }
 """Modules whose main(argv) does what the name says; a file of such a name is given as ./info."""
+SHORT = {"-t", "--template", "-c", "--clean"}
+"""Options that do not fit: what they do need not stop in order."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -85,10 +87,12 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code of the command."""
+def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
+    """The exit code of the command; stop: catches signals already; None: they are caught from here on."""
     started = time.time()
     argv = sys.argv[1:] if argv is None else list(argv)
+    if stop is not None and ((argv and argv[0] in SUBCOMMANDS) or not SHORT.isdisjoint(argv)):
+        stop.uninstall()
     if argv and argv[0] in SUBCOMMANDS:
         return _subcommand(SUBCOMMANDS[argv[0]], argv[1:])
     if {"-t", "--template"} & set(argv):
@@ -98,8 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.clean:
         rest = [arguments.input] if arguments.input else []
         return _subcommand("pacehpc.utilities.clean", rest) if parallel.launcher_rank() == 0 else 0
-    stop = Stop()
-    stop.install()
+    if stop is None:
+        stop = Stop()
+        stop.install()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         comm = parallel.world()

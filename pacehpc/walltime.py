@@ -35,6 +35,13 @@ class Stop:
         for number in SIGNALS:
             signal.signal(number, self._handle)
 
+    def uninstall(self) -> None:
+        """Back to what signals do by default, also those that have come."""
+        for number in SIGNALS:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        if self.reason:
+            signal.raise_signal(signal.Signals[self.reason])
+
     def ignore(self) -> None:
         """Near the end of the program: signals must no longer change its exit code."""
         for number in SIGNALS:
