@@ -20,6 +20,8 @@ from pacehpc.errors import PacehpcError
 NAME = "pacehpc.lock"
 HEARTBEAT = 30.0  # seconds between two signs of life
 
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL")
+
 
 class Lock:
     """The lock of a folder; `acquire` before anything is written there, `release` at the end.
@@ -160,7 +162,7 @@ def slurm_job_ended(job: str) -> bool:
         return False
     if done.returncode != 0:
         return "Invalid job id" in done.stderr
-    return done.stdout.split() in ([], ["COMPLETED"], ["FAILED"], ["CANCELLED"], ["TIMEOUT"], ["NODE_FAIL"])
+    return all(state in ENDED for state in done.stdout.split())
 
 
 def _start_time(pid: int) -> str:
