@@ -28,7 +28,7 @@ def main() -> int:
         ["evaluation.py", "--json", str(RESULTS / "evaluation.json"), *seconds],
         ["ceilings.py", "--page"],
         ["accounting.py", "--page", *seconds],
-        ["optimizer.py", "--json", str(RESULTS / "optimizer.json")],
+        ["optimizer.py", "--json", str(RESULTS / "optimizer.json"), "--page"],
         ["scaling.py", "--page", *seconds, *(["--rounds", "1", "--atoms", "10000"] if arguments.quick else [])],
         ["compare.py", *seconds],
     ]

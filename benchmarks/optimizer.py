@@ -1,12 +1,13 @@
 """Time of one BFGS update, without the evaluation: this program's and scipy's, by number of parameters n.
 
-    python benchmarks/optimizer.py [--sizes 500 2250 5000 10000] [--threads 1 2] [--json FILE] [--input INPUT.yaml]
+    python benchmarks/optimizer.py [--sizes 500 2250 10000] [--threads 1 2] [--json FILE] [--input INPUT.yaml] [--page]
 
 This program keeps the inverse Hessian as vectors at first and as a matrix later, to which it adds the vectors of every
 64 updates: "matrix" is the mean time of an update then, over two such blocks; "vectors" the mean of the first 100
 updates. The function that is minimised, a
 quadratic form with a diagonal Hessian, takes no time to speak of. --input: also one evaluation of this potential on
-10,000 atoms (the data repeated) on two threads, which an update should not exceed.
+10,000 atoms (the data repeated) on two threads, which an update should not exceed. Before, both are compared point by
+point on Rosenbrock's function. --page: put the tables into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-import scipy
+import scipy.optimize
+from compare import replace_between_marks
 from evaluation import machine, randomise
 from threadpoolctl import threadpool_limits
 
@@ -31,8 +33,10 @@ from pacehpc.fit import optimizers
 from pacehpc.yamlio import load_yaml
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-SCIPY_LIMIT = 5000  # parameters beyond which scipy's update is not waited for
-SIZES = (500, 2250, 5000, 10_000)
+SCIPY_LIMIT = 2250  # parameters beyond which scipy's update is not waited for
+SIZES = (500, 2250, 10_000)
+SMALL = (5, 20, 50)  # parameters of the comparison point by point
+FIRST = 20  # iterates of it; later round-off has grown
 ATOMS = 10_000
 
 
@@ -42,14 +46,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--input", type=Path, help="such as ../shared/bench/ethanol_4836.yaml")
+    parser.add_argument("--page", action="store_true")
     arguments = parser.parse_args()
     results = {"date": date.today().isoformat(), "machine": machine(), "scipy": scipy.__version__, "cases": []}
     print(f"{results['machine']['processor']}, {results['machine']['cores']} cores")
+    results["parity"] = [parity(n) for n in SMALL]
+    for case in results["parity"]:
+        print(", ".join(f"{name} {value:.3g}" for name, value in case.items()), flush=True)
     for threads in arguments.threads:
         for n in arguments.sizes:
             case = {"threads": threads, "parameters": n}
             case["vectors_ms"] = 1e3 * update_seconds("BFGS", n, threads, 100, matrix_from=np.inf)
             case["matrix_ms"] = 1e3 * update_seconds("BFGS", n, threads, 2 * optimizers.TERMS + 2, matrix_from=0)
+            case["matrix_GB_s"] = 4e-6 * n**2 / case["matrix_ms"]  # a triangle read once
             if n <= SCIPY_LIMIT:
                 case["scipy_ms"] = 1e3 * update_seconds("scipy-BFGS", n, threads, 3)
                 case["ratio"] = case["scipy_ms"] / case["matrix_ms"]
@@ -62,6 +71,64 @@ def main() -> None:
     if arguments.json:
         arguments.json.parent.mkdir(exist_ok=True)
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    if arguments.page:
+        replace_between_marks("optimizer", tables(results))
+
+
+def parity(n: int) -> dict[str, float]:
+    """Iterates of both on Rosenbrock's function: largest difference of the first ones, and of the ends."""
+    x0 = np.random.default_rng(n).normal(size=n)
+    paths, ends = [], []
+
+    def rosenbrock(x: np.ndarray) -> tuple[float, np.ndarray, dict[str, float]]:
+        value = float(scipy.optimize.rosen(x))
+        return value, scipy.optimize.rosen_der(x), {"loss": value}
+
+    for method in ("BFGS", "scipy-BFGS"):
+        path: list[np.ndarray] = []
+        found = optimizers.minimize(
+            rosenbrock, x0, method, 1000, {"gtol": 1e-8}, lambda x, *_, path=path: bool(path.append(x.copy()))
+        )
+        paths.append(path)
+        ends.append(found)
+    ours, theirs = (np.array(path[: FIRST + 1]) for path in paths)
+    return {
+        "parameters": n,
+        "iterations": ends[0].n_iterations,
+        "scipy_iterations": ends[1].n_iterations,
+        "first_iterates": float(np.abs(ours - theirs).max() / np.abs(theirs).max()),
+        "ends": float(np.abs(ends[0].x - ends[1].x).max()),
+    }
+
+
+def tables(results: dict) -> str:
+    """What docs/performance.md shows."""
+    m = results["machine"]
+    lines = [
+        f"| parameters | iterations | of scipy | difference of the first {FIRST} iterates (relative) | of the ends |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {c['parameters']} | {c['iterations']} | {c['scipy_iterations']} | {c['first_iterates']:.0e} "
+        f"| {c['ends']:.0e} |"
+        for c in results["parity"]
+    ]
+    lines += [
+        "",
+        "| threads | parameters | vectors, ms | matrix, ms | GB/s | scipy, ms | scipy/matrix |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for c in results["cases"]:
+        theirs = f"{c['scipy_ms']:.0f} | {c['ratio']:.0f}" if "scipy_ms" in c else "– | –"
+        lines.append(
+            f"| {c['threads']} | {c['parameters']} | {c['vectors_ms']:.2f} | {c['matrix_ms']:.2f} | "
+            f"{c['matrix_GB_s']:.1f} | {theirs} |"
+        )
+    lines += ["", f"{m['processor']}, {m['cores']} cores, scipy {results['scipy']}, {results['date']}."]
+    if "evaluation_ms" in results:
+        e = results["evaluation_ms"]
+        lines[-1] += f" One evaluation of {e['input']} on {e['atoms']} atoms, {e['threads']} threads: {e['ms']:.0f} ms."
+    return "\n".join(lines)
 
 
 def update_seconds(method: str, n: int, threads: int, updates: int, matrix_from: float | None = None) -> float:
