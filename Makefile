@@ -1,5 +1,6 @@
 # make demo   fit the example on two cores        make test   lint and run the whole test suite
 # make lint   style only                          make docs   build the pages of docs/ into site/
+# make bench  measure everything that this machine can, and write the pages of docs/ with it
 # make clean  remove everything made here, the environment included
 #
 # PYTHON=python3.13 chooses the interpreter of a new environment.
@@ -13,7 +14,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 unexport MPI4PY_MPIABI MPI4PY_LIBMPI PYTHONPATH PYTHONHOME
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs bench clean
 .DEFAULT_GOAL := demo
 
 .venv/made:
@@ -54,6 +55,10 @@ lint: .venv/test-$(EXTRAS)
 
 docs: .venv/docs
 	mkdocs build --strict
+
+# BENCH=--quick tries the scripts, BENCH=--million fits a million atoms as well.
+bench: .venv/test-$(EXTRAS)
+	python benchmarks $(BENCH)
 
 clean:
 	rm -rf .venv demo site build dist .pytest_cache .ruff_cache

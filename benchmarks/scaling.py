@@ -1,11 +1,12 @@
 """How the time of an evaluation grows with ranks, atoms, bonds and functions, and what limits it.
 
-    python benchmarks/scaling.py [--part strong sums growth model] [--seconds 5] [--rounds 3] [--atoms 100000] [--page]
+    python benchmarks/scaling.py [--part strong …] [--seconds 5] [--rounds 3] [--atoms 100000] [--page]
 
 strong: one and two ranks in turns, the fastest of each. sums: what sums with the same bits on any number of ranks cost
-beside a plain allreduce. growth: time per atom against atoms, bonds and functions, one thread. model: calibrated terms
-of the time of an iteration, and the efficiency that they predict for ranks and atoms that are not here. Parts that are
-not asked for keep their results; --page writes docs/scaling.md and its figure, --part with nothing measures nothing.
+beside a plain allreduce. wait: how late the other ranks hear of the root, and what waiting takes. growth: time per atom
+against atoms, bonds and functions, one thread. model: calibrated terms of the time of an iteration, and the efficiency
+that they predict for ranks and atoms that are not here. Parts that are not asked for keep their results; --page writes
+docs/scaling.md and its figure, --part with nothing measures nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -30,17 +32,29 @@ from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import LossWeights, Structures
 from pacehpc.dataset import neighbours, shards
 from pacehpc.fit.optimizers import InverseHessian
+from pacehpc.objective import GRADIENT
 from pacehpc.yamlio import load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "scaling.json"
 PAGE, FIGURE = ROOT / "docs" / "scaling.md", ROOT / "docs" / "figures" / "growth.png"
-PARTS = ("strong", "sums", "growth", "model")
+PARTS = ("strong", "sums", "wait", "growth", "model")
 STRONG = ("ethanol_4836", "hea_435")
 LARGEST = 112_745  # parameters of hea_55360
 RANKS, ATOMS = (16, 64, 256, 1024), (10**4, 10**5, 10**6, 10**7, 10**8)
 # Of a network, which is not measured here: seconds of a message, bytes per second.
 LATENCY, BANDWIDTH = 2e-6, 10e9
+# Of a GPU, of the order of an H200's and not measured: bytes and operations per second, seconds of the launches.
+GPU_BYTES, GPU_FLOPS, GPU_LAUNCHES = 4e12, 30e12, 2e-4
+REMEDIES = {
+    "imbalance": "more data, or smaller structures: ranks and threads own whole virtual shards",
+    "allreduce": "fewer ranks with more threads each",
+    "broadcast": "fewer ranks with more threads each",
+    "optimizer": "`backend.optimizer_threads`, L-BFGS-B for many parameters",
+    "root": "fewer parameters: a ladder, or `fit.trainable_parameters`",
+    "journal": "a faster file system for the folder of the fit",
+    "launches": "fewer devices, so that each has more atoms",
+}
 UPDATES = 100  # of the inverse Hessian that an iteration of the model works with
 
 
@@ -61,6 +75,7 @@ def main() -> None:
     measures = {
         "strong": lambda: strong(arguments.seconds, arguments.rounds),
         "sums": lambda: sums(arguments.seconds),
+        "wait": lambda: launch(2, "wait", arguments.seconds),
         "growth": lambda: growth(arguments.seconds, arguments.atoms),
         "model": lambda: model(arguments.seconds),
     }
@@ -100,8 +115,8 @@ def launch(n_ranks: int, what: str, seconds: float) -> dict:
 def on_ranks(what: str, path: Path, seconds: float) -> None:
     """Under mpirun: times of the objective of a benchmark input, or of messages."""
     comm = parallel.world()
-    if what == "messages":
-        found = messages(comm, seconds)
+    if what in ("messages", "wait"):
+        found = messages(comm, seconds) if what == "messages" else waits(comm, seconds)
         if parallel.is_root(comm):
             path.write_text(json.dumps(found))
         return
@@ -167,6 +182,34 @@ def messages(comm: object, seconds: float) -> list[dict]:
                 call()
                 times.append(time.perf_counter() - start)
             row[name] = float(np.median(times))
+        found.append(row)
+    return found
+
+
+def waits(comm: object, seconds: float) -> list[dict]:
+    """How late a rank hears of the root after the root was busy for a while, and the processor time that it waited."""
+    found = []
+    message, done = np.zeros(10_000), np.zeros(1)
+    for busy in (1e-4, 1e-3, 1e-2, 1e-1):
+        row = {"busy_s": busy}
+        for way in ("spin", "yield"):
+            late, used, passed = [], 0.0, 0.0
+            for _ in range(max(5, min(200, int(seconds / busy / 4)))):
+                comm.Barrier()
+                start, used_before = time.perf_counter(), time.process_time()
+                if comm.rank == 0:
+                    while time.perf_counter() < start + busy:
+                        pass
+                called = time.perf_counter()
+                if way == "yield":
+                    parallel.receive_patiently(comm, message)
+                else:
+                    comm.Bcast(message)
+                used += time.process_time() - used_before
+                passed += time.perf_counter() - start
+                comm.Reduce(done, None if comm.rank else np.zeros(1))
+                late.append(time.perf_counter() - called)
+            row[way] = {"late_s": float(np.median(late)), "processor": float(comm.bcast(used / passed, root=1))}
         found.append(row)
     return found
 
@@ -291,21 +334,40 @@ def model(seconds: float) -> dict:
     for name in ("ethanol_4836", "hea_55360"):
         potential, data, kappa = case(name)
         structures = data.structures(potential, np.arange(min(len(data), 100 if name.startswith("hea") else 400)))
-        evaluator = CpuEvaluator(potential, structures, LossWeights(kappa), threads=1)
-        x = potential.parameters
-        per_atom = min(repeat(lambda e=evaluator, x=x: e.evaluate(x), seconds)) / structures.n_atoms
+        objective = Objective(potential, structures, {"kappa": kappa}, backend="cpu", threads=1)
+        x = objective.x
+        whole = min(repeat(lambda o=objective, x=x: o(x), seconds))
+        root = min(repeat(finishing(objective, x), min(seconds, 0.3)))
         terms = {
             "parameters": len(x),
-            "per_atom_s": per_atom,
+            "per_atom_s": (whole - root) / structures.n_atoms,
             "atoms_of_structure": float(data.n_atoms / len(data)),
+            "root_s": root,
             "optimizer_s": optimizer_seconds(len(x)),
             "journal_s": journal_seconds(len(x)),
         }
-        rows = [
-            {"ranks": ranks, "atoms": atoms, **predicted(terms, atoms, ranks)} for atoms in ATOMS for ranks in RANKS
-        ]
-        found["cases"][name] = {"terms": terms, "rows": rows}
+        gpu = terms | {"per_atom_s": gpu_seconds(name, potential), "launches_s": GPU_LAUNCHES}
+        found["cases"][name] = {"terms": terms, "rows": predictions(terms), "gpu_terms": gpu, "gpu": predictions(gpu)}
     return found
+
+
+def predictions(terms: dict) -> list[dict]:
+    """`predicted` for all sizes."""
+    return [{"ranks": ranks, "atoms": atoms, **predicted(terms, atoms, ranks)} for atoms in ATOMS for ranks in RANKS]
+
+
+def finishing(objective: Objective, x: np.ndarray) -> Callable[[], object]:
+    """What the root does with the sums of all ranks: decoding, regularisation, metrics."""
+    total, own = objective._reduce(GRADIENT, x)
+    return lambda: objective._finish(GRADIENT, x, total, own)
+
+
+def gpu_seconds(name: str, potential: Potential) -> float:
+    """Estimate for an atom: every kernel by its operations or its bytes, whichever takes longer."""
+    from gpu_check import NEIGHBOURS, kernel_counts
+
+    counts = kernel_counts(potential, NEIGHBOURS[name])
+    return sum(max(operations / GPU_FLOPS, moved / GPU_BYTES) for operations, moved in counts.values())
 
 
 def optimizer_seconds(n: int) -> float:
@@ -344,12 +406,15 @@ def predicted(terms: dict, atoms: int, ranks: int) -> dict:
     evaluation = atoms * terms["per_atom_s"] / ranks
     n_shards = shards.number_of_shards(int(atoms / terms["atoms_of_structure"]), atoms)
     whole_shards = (-(-n_shards // ranks)) * ranks / n_shards - 1
-    of_shard = terms["atoms_of_structure"] / (atoms / n_shards)
+    # a rank is off by a structure in each of its shards, or by one shard, whichever is less
+    of_shard = min(terms["atoms_of_structure"] / (atoms / n_shards), ranks / n_shards)
     seconds = {
         "evaluation": evaluation,
         "imbalance": evaluation * (whole_shards + of_shard),
-        "allreduce": 2 * steps * LATENCY + 2 * 24 * n / BANDWIDTH,
-        "bcast": 2 * steps * LATENCY + 2 * 8 * n / BANDWIDTH,
+        "allreduce": 2 * steps * LATENCY + 2 * (24 * n + 48 * ranks) / BANDWIDTH,
+        "broadcast": 2 * steps * LATENCY + 2 * 8 * n / BANDWIDTH,
+        "root": terms["root_s"],
+        "launches": terms.get("launches_s", 0.0),
         "optimizer": terms["optimizer_s"],
         "journal": terms["journal_s"],
     }
@@ -364,7 +429,7 @@ def predicted(terms: dict, atoms: int, ranks: int) -> dict:
 def write_page(results: dict) -> None:
     """Tables between their marks in docs/scaling.md, and the figure."""
     page = PAGE.read_text()
-    for part, text in (("strong", strong_table), ("sums", sums_table), ("model", model_table)):
+    for part, text in (("strong", strong_table), ("sums", sums_table), ("wait", wait_table), ("model", model_table)):
         if part in results:
             begin, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
             page = f"{page.split(begin)[0]}{begin}\n{text(results[part])}\n{end}{page.split(end)[1]}"
@@ -400,23 +465,43 @@ def sums_table(found: dict) -> str:
     return "\n".join(lines)
 
 
+def wait_table(found: list[dict]) -> str:
+    lines = [
+        "| the root is busy for | `spin`: late by | core used | `yield`: late by | core used |",
+        "| --- |" + " --- |" * 4,
+    ]
+    for row in found:
+        cells = [f"{1e6 * row[w]['late_s']:.0f} µs | {100 * row[w]['processor']:.0f} %" for w in ("spin", "yield")]
+        lines.append(f"| {1e3 * row['busy_s']:g} ms | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def model_table(found: dict) -> str:
-    blocks = []
+    blocks, limits = [], set()
     for name, one in found["cases"].items():
-        terms = one["terms"]
-        lines = [
-            f"{name}, {terms['parameters']} parameters: evaluation {1e6 * terms['per_atom_s']:.1f} µs per atom, "
-            f"optimizer {1e3 * terms['optimizer_s']:.2f} ms, journal {1e3 * terms['journal_s']:.2f} ms. "
-            "Efficiency, and what costs most of the rest:",
-            "",
-            "| atoms | " + " | ".join(f"{ranks} ranks" for ranks in RANKS) + " |",
-            "| --- |" + " --- |" * len(RANKS),
+        terms, gpu = one["terms"], one["gpu_terms"]
+        blocks += [
+            f"**{name}**, {terms['parameters']} parameters: evaluation {1e6 * terms['per_atom_s']:.1f} µs per atom, "
+            f"root {1e3 * terms['root_s']:.2f} ms, optimizer {1e3 * terms['optimizer_s']:.2f} ms, journal "
+            f"{1e3 * terms['journal_s']:.2f} ms. Efficiency on CPU cores, and what costs most of the rest:",
+            efficiencies(one["rows"], "ranks"),
+            f"The same on GPUs, an estimate and not a measurement: {1e6 * gpu['per_atom_s']:.2f} µs per atom from the "
+            f"counts of its kernels at {GPU_BYTES / 1e12:g} TB/s and {GPU_FLOPS / 1e12:g} Tflop/s, "
+            f"{1e3 * GPU_LAUNCHES:g} ms for launches.",
+            efficiencies(one["gpu"], "GPUs"),
         ]
-        for atoms in ATOMS:
-            cells = [f"{100 * r['efficiency']:.0f} % {r['limit']}" for r in one["rows"] if r["atoms"] == atoms]
-            lines.append(f"| 10^{int(np.log10(atoms))} | " + " | ".join(cells) + " |")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
+        limits |= {row["limit"] for row in one["rows"] + one["gpu"]}
+    lines = ["| limit | what removes it |", "| --- | --- |"]
+    lines += [f"| {limit} | {remedy} |" for limit, remedy in REMEDIES.items() if limit in limits]
+    return "\n\n".join([*blocks, "\n".join(lines)])
+
+
+def efficiencies(rows: list[dict], unit: str) -> str:
+    lines = ["| atoms | " + " | ".join(f"{n} {unit}" for n in RANKS) + " |", "| --- |" + " --- |" * len(RANKS)]
+    for atoms in ATOMS:
+        cells = [f"{100 * row['efficiency']:.0f} % {row['limit']}" for row in rows if row["atoms"] == atoms]
+        lines.append(f"| 10^{int(np.log10(atoms))} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def draw(found: dict) -> None:
