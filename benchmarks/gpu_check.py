@@ -77,13 +77,15 @@ extern "C" __global__ void fma_rate(double* result, int steps) {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", nargs="*", type=Path, help="default: ../shared/bench, else a copper of 529 functions")
+    parser.add_argument("inputs", nargs="*", type=Path, help="default: all of benchmarks/inputs")
     parser.add_argument("--atoms", default="1000,10000,100000,1000000")
     parser.add_argument("--seconds", type=float, default=2.0, help="time spent on each measurement")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--dry", action="store_true", help="through tests/fake_cupy: measures nothing")
     parser.add_argument("--counts", action="store_true", help="only print operations and bytes per atom")
     parser.add_argument("--parity-only", action="store_true")
+    parser.add_argument("--few", action="store_true", help="compare two of the golden potentials only")
+    parser.add_argument("--minutes", type=float, default=8.0, help="no further case is begun after this time")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.dry:
@@ -97,31 +99,42 @@ def main() -> int:
     if arguments.dry and not arguments.inputs:
         potentials = {"small": Potential.build(small_section())}
 
+    started = time.monotonic()
     cupy = load_cupy()
     results: dict[str, object] = {"dry": arguments.dry, "device": str(describe(0))}
     results["cupy"] = getattr(cupy, "__version__", "")
     print(results["device"])
-    results["parity"] = parity(arguments.dry)
+    results["parity"] = parity(arguments.dry or arguments.few)
     if arguments.parity_only:
         return 0
     results["sanitizer"] = sanitizer()
     results["ceilings"] = ceilings(cupy, arguments.dry)
     results["cases"] = {}
-    for name, potential in potentials.items():
-        for n in map(int, arguments.atoms.split(",")):
+    sizes = [int(n) for n in arguments.atoms.split(",")]
+    for n in sizes:
+        for name, potential in potentials.items():
+            if time.monotonic() - started > 60 * arguments.minutes:
+                print(f"{name} {n}: left out, {arguments.minutes:g} minutes are over (--minutes)")
+                continue
             case = measure(potential, n, NEIGHBOURS.get(name, 57), arguments.seconds, results["ceilings"])
             results["cases"][f"{name} {n}"] = case
             print_case(name, case)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+            write(arguments.json, results)
+    print_summary(results["cases"])
+    write(arguments.json, results)
     return 0
+
+
+def write(path: Path | None, results: dict[str, object]) -> None:
+    """The results so far, so that an interrupted run leaves what it has."""
+    if path:
+        path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def load_inputs(paths: list[Path]) -> dict[str, Potential]:
     """Potentials with random coefficients (radial δ_nk + 0.05 N(0,1), functions 1e-3 N(0,1)) by the inputs' names."""
-    paths = paths or sorted((ROOT.parent / "shared" / "bench").glob("*.yaml"))
-    paths = [path for path in paths if path.stem != "hea_55360"] if len(paths) > 1 else paths
-    sections = {path.stem: load_yaml(path)["potential"] for path in paths} or {"cu_529": BUILT_IN}
+    paths = paths or sorted((ROOT / "benchmarks" / "inputs").glob("*.yaml"))
+    sections = {path.stem: load_yaml(path)["potential"] for path in paths}
     found = {}
     for name, section in sections.items():
         potential = found[name] = Potential.build(section)
@@ -192,7 +205,10 @@ def repeated(parts: list[Structures], times: int = 1, seed: int = 1) -> Structur
     bonds = np.cumsum([0, *(p.n_bonds for p in parts)])
     rng = np.random.default_rng(seed)
     n, n_atoms = len(parts), int(atoms[-1])
+    n_shards = min(n, max(1, n_atoms // 768, min(256, n_atoms // 192)))  # about as many as a fit makes
+    shards = np.unique(np.linspace(0, n, n_shards + 1).astype(np.int64))
     return Structures(
+        shards=shards,
         atom_offsets=atoms,
         species=np.concatenate([p.species for p in parts]),
         bond_offsets=np.concatenate([[0], *(p.bond_offsets[1:] + b for p, b in zip(parts, bonds, strict=False))]),
@@ -228,11 +244,11 @@ def _quoted(text: str) -> list[str]:
 # ---- checks ----
 
 
-def parity(dry: bool) -> dict[str, dict[str, float]]:
+def parity(few: bool) -> dict[str, dict[str, float]]:
     """Largest differences from golden values and the reference backend; stops the program where one is too large."""
     folder, results = ROOT / "tests" / "golden" / "potentials", {}
     loss = LossWeights(kappa=0.3, stress=0.1)
-    for path in sorted(folder.glob("*.extxyz"))[: 2 if dry else None]:
+    for path in sorted(folder.glob("*.extxyz"))[: 2 if few else None]:
         potential = Potential.load(path.with_suffix(".yaml"))
         parts = []
         for symbols, positions, cell, periodic in golden_frames(path):
@@ -272,9 +288,14 @@ def sanitizer() -> dict[str, str]:
         return {"compute-sanitizer": "not found"}
     results = {}
     for tool in ("memcheck", "racecheck"):
-        command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, "--parity-only"]
-        run = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-        results[tool] = "clean" if run.returncode == 0 else (run.stdout + run.stderr)[-2000:]
+        command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, "--parity-only", "--few"]
+        try:
+            run = subprocess.run(
+                command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=120
+            )
+            results[tool] = "clean" if run.returncode == 0 else (run.stdout + run.stderr)[-2000:]
+        except subprocess.TimeoutExpired:
+            results[tool] = "not finished within 120 s"
         print(f"compute-sanitizer {tool}: {results[tool]}")
     return results
 
@@ -366,6 +387,18 @@ def repeat(call: object, seconds: float) -> list[float]:
         call()
         times.append(time.perf_counter() - start)
     return times
+
+
+def print_summary(cases: dict[str, dict[str, object]]) -> None:
+    """One line a case; the last column: the kernel that is farthest from what its counts allow."""
+    print(f"\n{'case':24s} {'µs/atom':>9s} {'E+F':>9s} {'ms':>9s} {'GiB':>7s}  slowest kernel against its counts")
+    for name, case in cases.items():
+        times = {k: v["times_floor"] for k, v in case["kernels"].items() if v["times_floor"]}
+        worst = max(times, key=times.get)
+        print(
+            f"{name:24s} {case['us_per_atom']:9.3f} {case['us_per_atom_forces']:9.3f} {case['evaluation_ms']:9.2f} "
+            f"{case['peak_bytes'] / 2**30:7.2f}  {worst} {times[worst]:.1f}"
+        )
 
 
 def print_case(name: str, case: dict[str, object]) -> None:
