@@ -40,10 +40,13 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=pmi2
 KillWait=5
 MinJobAge=300
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=2 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs=2 State=UNKNOWN
+GresTypes=gpu
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=2 Gres=gpu:2 State=UNKNOWN
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs=2 Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=60 State=UP
 """
+# Two devices of each node that are none: they exist everywhere, and Slurm allocates and numbers them.
+GRES = "NodeName=n[1-2] Name=gpu File=/dev/null\nNodeName=n[1-2] Name=gpu File=/dev/zero\n"
 
 
 class Slurm:
@@ -97,6 +100,7 @@ def slurm(tmp_path_factory):
     conf = folder / "slurm.conf"
     ports = {"port": _free_port(), "port1": _free_port(), "port2": _free_port()}
     conf.write_text(CONF.format(host=socket.gethostname(), folder=folder, **ports))
+    (folder / "gres.conf").write_text(GRES)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "PMI", "OMPI"))}
     environment = {**kept, "SLURM_CONF": str(conf), "PYTHONPATH": str(ROOT)}
     environment["PATH"] = f"{Path(os.sys.executable).parent}:{kept['PATH']}"

@@ -122,6 +122,65 @@ def test_an_array(slurm, tmp_path):
     assert members[0] != members[1]
 
 
+DEVICES = """
+import os
+from pathlib import Path
+def some(**keywords):
+    names = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS", "OMP_NUM_THREADS")
+    Path("seen.txt").write_text(" ".join(os.environ.get(name, "?") for name in names))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "edits", "seen"),
+    [
+        ("gpu_node.sh", {"--gpus-per-node=1": "--gpus-per-node=2"}, "0,1 1 2 1"),
+        ("gpu_nodes.sh", {"--nodes=4": "--nodes=2", "--gpus-per-node=4": "--gpus-per-node=2"}, "0,1 2 4 1"),
+    ],
+)
+def test_nodes_with_gpus(slurm, tmp_path, name, edits, seen):
+    """The kernels run on the host (tests/fake_cupy); the devices are those that this Slurm believes in."""
+    folder = prepare(tmp_path / "fit", DEVICES)
+    (folder / "input.yaml").write_text(
+        INPUT.replace("maxiter: 30", "maxiter: 2").replace("fit_cycles: 2", "fit_cycles: 1")
+    )
+    threads = {"--cpus-per-task=8": "--cpus-per-task=1"}
+    path = script(folder, name, **edits, **threads)
+    stand_in = f"export PYTHONPATH={ROOT}:{ROOT}/tests/fake_cupy FAKE_CUPY_DEVICES=2\nlaunch="
+    path.write_text(path.read_text().replace("launch=", stand_in, 1))
+    job = slurm.run("sbatch", "--parsable", str(path), cwd=folder)
+    slurm.wait_all(200)
+    assert slurm.state(job) == "COMPLETED", (folder / f"slurm-{job}.out").read_text()
+    assert (folder / "seen.txt").read_text() == seen
+    log = (folder / "log.txt").read_text()
+    used = re.findall(r"Rank (\d+): \S+, .*?(\d)", log)
+    assert [int(rank) for rank, _ in used] == list(range(int(seen.split()[2]))), log
+    assert "Fitted potential" in log
+
+
+def test_preparation_and_then_the_fit(slurm, uninterrupted, tmp_path):
+    folder = prepare(tmp_path / "fit", "def some(**keywords):\n    pass\n")
+    script(folder, "cpu.sh")
+    path = folder / "prepare_and_fit.sh"
+    text = (ROOT / "jobscripts" / path.name).read_text()
+    edits = {
+        "prepare_time=2:00:00": "prepare_time=30:00",  # the test's partition allows an hour
+        "pacehpc compile": f"{sys.executable} -m pacehpc compile",
+        '"pacehpc $(': f'"{sys.executable} -m pacehpc $(',
+    }
+    for old, new in edits.items():
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    said = slurm.run("bash", str(path), cwd=folder)
+    fit = re.search(r"Submitted batch job (\d+)", said)[1]
+    slurm.wait_all(200)
+    assert slurm.state(fit) == "COMPLETED", (folder / f"slurm-{fit}.out").read_text()
+    log = (folder / "log.txt").read_text()
+    assert "Prepared: prepared_data.h5" in log and "data: prepared before" in log
+    assert results(folder) == results(uninterrupted)
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "jobscripts").glob("*.sh")))
 def test_every_template_parses_and_is_strict(name):
     text = (ROOT / "jobscripts" / name).read_text()
