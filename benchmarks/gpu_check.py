@@ -47,7 +47,6 @@ from pacehpc.backends.graph import real_coupling
 from pacehpc.backends.interface import LossWeights, Structures
 from pacehpc.backends.reference import ReferenceEvaluator
 from pacehpc.backends.shape import make_shape
-from pacehpc.backends.source import LANES
 from pacehpc.potential import Potential
 from pacehpc.yamlio import load_yaml
 
@@ -83,6 +82,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--dry", action="store_true", help="through tests/fake_cupy: measures nothing")
     parser.add_argument("--counts", action="store_true", help="only print operations and bytes per atom")
+    parser.add_argument("--page", action="store_true", help="with --counts: put them into docs/performance.md")
     parser.add_argument("--parity-only", action="store_true")
     parser.add_argument("--few", action="store_true", help="compare two of the golden potentials only")
     parser.add_argument("--minutes", type=float, default=8.0, help="no further case is begun after this time")
@@ -93,8 +93,12 @@ def main() -> int:
         arguments.atoms, arguments.seconds = "200", 0.0
     potentials = load_inputs(arguments.inputs)
     if arguments.counts:
-        for name, potential in potentials.items():
-            print_counts(name, potential)
+        texts = [counts_text(name, potential) for name, potential in potentials.items()]
+        print("\n\n".join(texts))
+        if arguments.page:
+            from compare import replace_between_marks
+
+            replace_between_marks("gpu counts", "\n\n".join(texts))
         return 0
     if arguments.dry and not arguments.inputs:
         potentials = {"small": Potential.build(small_section())}
@@ -466,13 +470,15 @@ def _types(shape: object, graph: object) -> list[int]:
     return [own[t] for t in graph.nodes[:, 0].tolist()]
 
 
-def print_counts(name: str, potential: Potential) -> None:
-    counts = kernel_counts(potential, NEIGHBOURS.get(name, 57))
-    print(f"{name}: {potential.n_functions} functions, {NEIGHBOURS.get(name, 57)} bonds per atom")
-    for kernel, (operations, moved) in counts.items():
-        print(f"| {kernel} | {operations / 1e3:.1f} | {moved / 1e3:.2f} |")
+def counts_text(name: str, potential: Potential) -> str:
+    """Markdown: counts of every kernel."""
+    bonds = NEIGHBOURS.get(name, 57)
+    counts = kernel_counts(potential, bonds)
+    lines = [f"**{name}**, {potential.n_functions} functions, {bonds} bonds per atom:", ""]
+    lines += ["| kernel | 10³ operations per atom | 10³ bytes per atom |", "| --- | --- | --- |"]
+    lines += [f"| {kernel} | {flop / 1e3:.1f} | {moved / 1e3:.1f} |" for kernel, (flop, moved) in counts.items()]
     total = np.sum(list(counts.values()), axis=0) - np.array(counts["make_batch_moments"])
-    print(f"| sum of an evaluation | {total[0] / 1e3:.1f} | {total[1] / 1e3:.2f} |  ({LANES} atoms a warp)")
+    return "\n".join([*lines, f"| sum, with stored moments | {total[0] / 1e3:.0f} | {total[1] / 1e3:.0f} |"])
 
 
 if __name__ == "__main__":
