@@ -79,7 +79,7 @@ class Objective:
         weights = LossWeights(kappa=self.kappa, stress=float(self.loss["stress"]))
 
         n_radial = sum(c.size for c in self.potential.radcoefficients.values())
-        if self.backend == "cpu" and not self.trainable[:n_radial].any():
+        if self.backend != "reference" and not self.trainable[:n_radial].any():
             options["radial_gradient"] = False  # saves up to half of an evaluation
         start = time.perf_counter()
         if parallel.node_rank(comm)[0] == 0:

@@ -186,6 +186,7 @@ class CudaEvaluator:
         batch_bytes: int | None = None,
         store_moments: bool | None = None,
         virials: bool | None = None,
+        radial_gradient: bool = True,
         profile: bool = False,
         block: int = BLOCK,
     ) -> None:
@@ -193,7 +194,8 @@ class CudaEvaluator:
 
         memory_limit: bytes of this evaluator, 0 for its share of what is free; batch_bytes: work arrays of a batch;
         store_moments: keep G instead of making it anew for each batch; virials: make them, by default where the loss
-        has a stress term or there is nothing to fit; profile: NVTX ranges; block: threads of a block.
+        has a stress term or there is nothing to fit; radial_gradient: of the radial coefficients, without it theirs
+        is 0; profile: NVTX ranges; block: threads of a block.
         Raises CudaUnavailable (a PacehpcError) if there is no device to use.
         """
         self._cupy = cupy = load_cupy()
@@ -207,7 +209,7 @@ class CudaEvaluator:
         self.with_virials = loss.stress > 0 or (structures.energy is None if virials is None else virials)
         self.shape = make_shape(potential, stress=self.with_virials)
         self.coefficients = Coefficients(potential, self.shape)
-        self._potential, self._profile = potential, profile
+        self._potential, self._profile, self._radial_gradient = potential, profile, radial_gradient
         self._block, self._moment_block = block, min(block, MOMENT_BLOCK) if block < BLOCK else MOMENT_BLOCK
         self._store_moments = store_moments
         with cupy.cuda.Device(index):
@@ -403,7 +405,8 @@ class CudaEvaluator:
         self._tiles(batch, "make_leaf_tangents", "couple_node_tangents", "make_density_tangent")
         rows = batch.work["n_items"].item() * LANES
         self._launch("make_density_gradient", rows, batch.problem, batch.work)
-        self._tiles(batch, "make_node_gradient")
+        if self._radial_gradient:
+            self._tiles(batch, "make_node_gradient")
         self._launch("make_radial_gradient", rows, batch.problem, batch.work)
 
     def _upload(self, parameters: np.ndarray) -> None:
@@ -484,6 +487,7 @@ class CudaEvaluator:
         problem["max_moments"] = max(t.n_moments for t in shape.elements)
         problem["max_y"] = elements["n_y"].max()
         problem["kappa"], problem["stress_weight"] = self.loss.kappa, self.loss.stress
+        problem["radial_fixed"] = not self._radial_gradient
 
         function_starts = np.cumsum([0, *(t.positions.size * nd for t in shape.elements)])
         radial_starts = np.cumsum([0, *(t.n_radial + t.n_first for t in shape.elements)])

@@ -227,6 +227,18 @@ def test_value_without_gradient(case, fake_cupy):
     np.testing.assert_array_equal(sums.encoded_terms, full.encoded_terms)
 
 
+def test_fixed_radial_coefficients_get_no_gradient(case, fake_cupy):
+    """The other components keep their bits, and the adjoint of the nodes has no tangent."""
+    potential, s = case("alni_mixed")
+    n_radial = sum(c.size for c in potential.radcoefficients.values())
+    full = CudaEvaluator(potential, s, LOSS).evaluate(potential.parameters)
+    fake_cupy.launches.clear()
+    fixed = CudaEvaluator(potential, s, LOSS, radial_gradient=False).evaluate(potential.parameters)
+    assert np.abs(full.gradient[:n_radial]).max() > 0 and not fixed.gradient[:n_radial].any()
+    np.testing.assert_array_equal(fixed.gradient[n_radial:], full.gradient[n_radial:])
+    assert "make_node_gradient" not in fake_cupy.launches
+
+
 def test_many_angular_functions(brute_force):
     """More (l, m) than fit into shared memory at once, and an odd number of densities."""
     section = {
