@@ -74,6 +74,7 @@ class CpuEvaluator:
             self.update(structures.bond_vector)
         else:
             self._place_once(structures.bond_vector)
+            self._prepare()  # its moments take memory that placing has given back
 
     def update(self, bond_vector: np.ndarray) -> None:
         """New vectors of the same bonds, (n_bonds, 3) in Å; those that are not shorter than their rcut are left out."""
@@ -85,7 +86,7 @@ class CpuEvaluator:
         self._prepare()
 
     def _place_once(self, bond_vector: np.ndarray) -> None:
-        """`update` of a fit, whose structures stay as they are: without a table, in runs that need little memory."""
+        """Bonds of a fit, whose structures stay as they are: without a table, in runs that need little memory."""
         s, n, width, place = self.structures, len(self.shape.elements), lanes(), self.layout.bond_place
         rcut = np.array([record.rcut for record in self._bond_types]).reshape(n, n)
         bonds = self._kept["bonds"]
@@ -101,7 +102,6 @@ class CpuEvaluator:
             for axis in range(3):
                 bonds.reshape(-1)[first_axis + axis * width] = vectors[:, axis]
         self.layout.bond_place = np.zeros(0, np.int64)  # not needed again
-        self._prepare()
 
     def _prepare(self) -> None:
         self._kept["core_forces"][:] = 0  # the kernels add to them
