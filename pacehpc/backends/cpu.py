@@ -13,6 +13,7 @@ from pacehpc import fixed_point, metrics
 from pacehpc.backends.compile import compile_library, kernel_folder, lanes, load_library
 from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
 from pacehpc.backends.layout import RUN, Layout, make_layout
+from pacehpc.backends.memory import keeps_moments
 from pacehpc.backends.shape import EMBEDDINGS, Coefficients, bond_type_record, make_shape
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
@@ -230,7 +231,7 @@ class CpuEvaluator:
         needed = np.ones((n, n), bool) if shape.core else shape.bond_class >= 0
         # per tile: nodes, their adjoints, y, embedding derivatives, and moments if they are not stored
         if store_moments is None:
-            store_moments = s.n_bonds >= 24 * s.n_atoms
+            store_moments = keeps_moments(s)
         tile_lanes = 2 * P.max_components + P.max_y + 2 * nd
         if batch_atoms is None:
             batch_atoms = default_batch_atoms((tile_lanes + P.max_moments) * 8, n)

@@ -19,6 +19,7 @@ import numpy as np
 from pacehpc import fixed_point, metrics
 from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
 from pacehpc.backends.layout import Layout, make_layout
+from pacehpc.backends.memory import keeps_moments
 from pacehpc.backends.shape import EMBEDDINGS, Coefficients, bond_type_record, make_shape
 from pacehpc.backends.source import LANES, cuda_source, record
 from pacehpc.errors import PacehpcError
@@ -505,8 +506,8 @@ class CudaEvaluator:
         self._batches, self._n_batches, self.moments_stored, self.batch_bytes = [], 0, False, 0
         if not s.n_structures:
             return
-        row_bytes = 8 * (self._function_columns + self._radial_columns * LANES)
-        self._most_rows = max(1, ROW_BYTES // max(1, row_bytes))
+        self._row_bytes = 8 * (self._function_columns + self._radial_columns * LANES)
+        self._most_rows = max(1, ROW_BYTES // max(1, self._row_bytes))
         self._starts = s.shard_starts if s.shards is not None else piece_starts(s)
         moment_bytes = 8 * int(P["max_moments"]) * s.n_atoms
         per_atom, per_bond = self._bytes_per_atom(), 32
@@ -514,7 +515,7 @@ class CudaEvaluator:
         whole = int(1.2 * (per_atom * s.n_atoms + per_bond * s.n_bonds)) + 2**16
         stored = self._store_moments
         if stored is None:  # where recomputing costs more than reading, and a fifth of the work fits beside
-            stored = s.n_bonds >= 24 * s.n_atoms and resident + moment_bytes + whole // 5 < self._limit
+            stored = keeps_moments(s) and resident + moment_bytes + whole // 5 < self._limit
         self.moments_stored = bool(stored)
         room = self._limit - resident - (moment_bytes if stored else 0)
         target = batch_bytes or max(min(whole, room), per_atom * int(s.atoms_per_structure.max()))
@@ -553,8 +554,7 @@ class CudaEvaluator:
     def _row_bytes_per_atom(self) -> int:
         atoms = np.diff(self.structures.atom_offsets[np.append(self._starts, self.structures.n_structures)])
         rows = np.minimum(-(-atoms // LANES), self._most_rows).sum()
-        row_bytes = 8 * (self._function_columns + self._radial_columns * LANES)
-        return int(rows * row_bytes // max(1, self.structures.n_atoms))
+        return int(rows * self._row_bytes // max(1, self.structures.n_atoms))
 
     def _release(self) -> None:
         for name in ("_function_rows", "_radial_rows", "_result", "_workspace"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pacehpc.backends.interface import Structures
 from pacehpc.backends.layout import RUN
 from pacehpc.backends.shape import Shape
 
@@ -19,6 +20,11 @@ CORE_ATOM, VIRIAL_ATOM = 48, 96
 STRUCTURE = 300
 FUNCTION = 700  # tables, and what is needed to make them
 SPREAD = 1.2  # slots of a tile above the mean number of neighbours, in √(neighbours of an element)
+
+
+def keeps_moments(structures: Structures) -> bool:
+    """Whether to keep G of every atom where memory allows: reading it costs less than making it of many bonds."""
+    return structures.n_bonds >= 24 * structures.n_atoms
 
 
 def structures_memory(n_atoms: int, n_bonds: int, n_structures: int) -> float:

@@ -26,8 +26,8 @@ _LINE_SEARCH = {
 }
 _BFGS = {**_LINE_SEARCH, "xrtol": kinds.NotNegative}
 
-# Largest component of the gradient at which a minimisation ends: pacemaker's default for every method, below scipy's,
-# which losses of good fits reach too early.
+# Largest component of the gradient at which a minimisation ends: what pacemaker's log shows for BFGS and L-BFGS-B,
+# below scipy's, which losses of good fits reach too early.
 GTOL = 1e-8
 
 # The options that mean something here. maxiter and disp are known to every method and handled apart.

@@ -200,7 +200,7 @@ def memory_and_time(settings: Settings, potential: Potential, path: Path, n_rank
     largest = shards[int(np.argmax(bonds))]
     options = backend_options(settings, potential, [largest], stress)
     if backend == "cpu":
-        keep = options.get("store_moments", largest.n_bonds >= 24 * largest.n_atoms)
+        keep = options.get("store_moments")
         log.info("memory: about %.3f GiB of data on a rank", cpu_memory(potential, [largest], stress, keep) / 2**30)
     n = int(trainable_mask(potential, settings.fit.trainable_parameters).sum())
     needed = optimizer_memory(settings.fit.optimizer, n, settings.fit.maxiter)

@@ -94,17 +94,12 @@ def backend_options(
             f"backend.memory_limit: {limit / 2**30:.3g} GiB per rank, but this rank needs {least / 2**30:.3g} GiB "
             f"({now / 2**30:.3g} GiB of them now). Use more ranks or raise the limit."
         )
-    keep = kept <= limit and any(keeps_moments(s) for s in structures)
+    keep = kept <= limit and any(memory.keeps_moments(s) for s in structures)
     if least > limit:
         log.warning("This rank needs about %.2f GiB, more than is free here: use more ranks.", least / 2**30)
     peak = max(least, now - held + cpu_memory(potential, structures, stress, None)) if keep else least
     log.info("Memory of a rank: about %.2f GiB, %.2f GiB of them now", peak / 2**30, now / 2**30)
     return {} if kept <= limit else {"store_moments": False}
-
-
-def keeps_moments(structures: Structures) -> bool:
-    """Whether the cpu backend keeps G where memory allows: reading it costs less than making it of many bonds."""
-    return structures.n_bonds >= 24 * structures.n_atoms
 
 
 def cpu_memory(
@@ -125,7 +120,7 @@ def cpu_memory(
             np.bincount(s.species, minlength=n),
             s.n_bonds,
             lanes(),
-            keeps_moments(s) if store_moments is None else store_moments,
+            memory.keeps_moments(s) if store_moments is None else store_moments,
             stress,
             default_threads(),
             batch_atoms,
