@@ -126,8 +126,11 @@ def describe(index: int) -> Device:
     runtime = cupy.cuda.runtime
     properties = runtime.getDeviceProperties(index)
     raw = bytes(properties.get("uuid") or b"")
-    text = raw.hex()
-    uuid = "GPU-" + "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:])) if raw else "(no UUID)"
+    if len(raw) >= 16:  # CuPy cuts it at a zero byte, which one UUID in 16 holds: then the bus names the device
+        text = raw[:16].hex()
+        uuid = "GPU-" + "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+    else:
+        uuid = "PCI " + runtime.deviceGetPCIBusId(index)
     name = properties["name"]
     with cupy.cuda.Device(index) as device:
         free, total = device.mem_info
@@ -205,6 +208,8 @@ class CudaEvaluator:
             raise PacehpcError(f"GPU {device} was asked for, but only {count} are visible (numbered from 0).")
         index = local_rank % count if device is None else device
         self.ranks_on_device = len(range(index, ranks_per_node, count)) if device is None else 1
+        # for good: to leave a device for the one before would give every rank a context on device 0, which takes memory
+        cupy.cuda.Device(index).use()
         self.device = describe(index)
         self.structures, self.loss = structures, loss
         self.with_virials = loss.stress > 0 or (structures.energy is None if virials is None else virials)
@@ -243,7 +248,8 @@ class CudaEvaluator:
     @property
     def peak_bytes(self) -> int:
         """Device memory that this evaluator holds; nothing more is taken during evaluations."""
-        return self._pool.total_bytes()
+        with self._cupy.cuda.Device(self.device.index):  # a pool counts device by device
+            return self._pool.total_bytes()
 
     def evaluate(self, parameters: np.ndarray, gradient: bool = True) -> Sums:
         """The data part of the loss, its gradient, and the sums behind the metrics."""
@@ -444,7 +450,10 @@ class CudaEvaluator:
         self._n_state = found[5]
 
     def _to_device(self, array: np.ndarray) -> Any:
-        return self._cupy.asarray(np.ascontiguousarray(array).reshape(-1))
+        values = np.ascontiguousarray(array).reshape(-1)
+        result = self._cupy.empty(values.size, values.dtype)
+        result.set(values)  # cupy.asarray would keep pinned host memory of the same size
+        return result
 
     def _build_tables(self) -> None:
         shape, potential, c = self.shape, self._potential, self.coefficients

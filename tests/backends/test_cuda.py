@@ -306,10 +306,23 @@ def test_gpu_config():
     assert device_options(None, 0, 0, 1)["device"] is None
 
 
-def test_device_in_words():
-    text = str(describe(0))
-    assert text.startswith("GPU 0 Emulated device GPU-00010203-0405-0607-0809-0a0b0c0d0e00, 2.0 of 2.0 GiB free")
+def test_device_in_words(monkeypatch):
+    monkeypatch.setenv("FAKE_CUPY_DEVICES", "2")
+    text = str(describe(1))
+    assert text.startswith("GPU 1 Emulated device GPU-01020304-0506-0708-090a-0b0c0d0e0f01, 2.0 of 2.0 GiB free")
     assert "driver CUDA 12.9, runtime 12.9" in text
+    assert "GPU 0 Emulated device PCI 0000:01:00.0, 2.0" in str(describe(0))  # a zero byte ends CuPy's UUID
+
+
+def test_a_rank_takes_nothing_of_other_devices(case, monkeypatch, fake_cupy):
+    """Neither memory nor a context; what it reports is of its own device."""
+    monkeypatch.setenv("FAKE_CUPY_DEVICES", "2")
+    potential, s = case("al_cheblinear")
+    fake_cupy.cuda._contexts.clear()
+    evaluator = CudaEvaluator(potential, s, LOSS, local_rank=1, ranks_per_node=2)
+    evaluator.evaluate(potential.parameters)
+    assert fake_cupy.cuda._contexts == {1} and set(evaluator._pool._devices) == {1}
+    assert evaluator.peak_bytes > 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A stand-in for CuPy on machines without a GPU: as much of it as pacehpc.backends.cuda uses, and no more.
 
+Parameters that can be named are CuPy's (test_cupy_names.py looks them up there); the others go by position.
+
 Arrays live in host memory but do not mix with NumPy's; pools have limits; RawModule compiles CUDA by the host's
 compiler (cuda_on_host.h). Environment: FAKE_CUPY_DEVICES (1), FAKE_CUPY_MEMORY (bytes of each device, 2 GiB).
 """
@@ -7,14 +9,11 @@ compiler (cuda_on_host.h). Environment: FAKE_CUPY_DEVICES (1), FAKE_CUPY_MEMORY 
 from __future__ import annotations
 
 import numpy
-from numpy import float64, int32, uint64
 
 from . import cuda
 from ._build import RawModule, launches, order
 
-__all__ = [
-    "RawModule", "asarray", "cuda", "empty", "float64", "int32", "launches", "ndarray", "order", "uint64", "zeros",
-]  # fmt: skip
+__all__ = ["RawModule", "cuda", "empty", "launches", "ndarray", "order", "zeros"]
 
 
 class ndarray:
@@ -22,7 +21,7 @@ class ndarray:
 
     __array_priority__ = 100
 
-    def __init__(self, memory: cuda.MemoryPointer, values: numpy.ndarray) -> None:
+    def __init__(self, memory: cuda.MemoryPointer, values: numpy.ndarray, /) -> None:
         self._memory, self._values = memory, values
         self.dtype, self.nbytes, self.size, self.shape = values.dtype, values.nbytes, values.size, values.shape
 
@@ -45,14 +44,15 @@ class ndarray:
             raise TypeError("only slices")
         return ndarray(self._memory, self._values[item])
 
-    def fill(self, value: float) -> None:
+    def fill(self, value: float, /) -> None:
+        assert value == 0, "anything else takes a kernel of CuPy's own"
         cuda.submit(lambda: self._values.fill(value))
 
     def get(self) -> numpy.ndarray:
         cuda.refuse_while_recording("a copy to the host")
         return self._values.copy()
 
-    def set(self, values: numpy.ndarray, stream: cuda.Stream | None = None) -> None:
+    def set(self, values: numpy.ndarray, /, stream: cuda.Stream | None = None) -> None:
         if not isinstance(values, numpy.ndarray) or values.dtype != self.dtype or values.shape != self.shape:
             raise ValueError(f"{self.shape} {self.dtype} cannot be set from {type(values)} {numpy.shape(values)}")
         cuda.refuse_while_recording("a copy from the host")
@@ -70,17 +70,9 @@ def _make(size: int, dtype: object, fill: object) -> ndarray:
     return ndarray(memory, values)
 
 
-def zeros(size: int, dtype: object) -> ndarray:
+def zeros(size: int, /, dtype: object) -> ndarray:
     return _make(size, dtype, 0)
 
 
-def empty(size: int, dtype: object) -> ndarray:
+def empty(size: int, /, dtype: object) -> ndarray:
     return _make(size, dtype, None)
-
-
-def asarray(values: numpy.ndarray) -> ndarray:
-    if not isinstance(values, numpy.ndarray) or values.ndim != 1:
-        raise TypeError("flat NumPy arrays only")
-    result = _make(values.size, values.dtype, None)
-    result.set(values)
-    return result

@@ -14,6 +14,13 @@ import numpy
 
 _current = SimpleNamespace(device=0, stream=None, allocator=None)
 _held: dict[int, int] = {}  # bytes by device
+_contexts: set[int] = set()  # devices on which this process has a context
+
+
+def _set_device(index: int) -> None:
+    """As cudaSetDevice from CUDA 12 on, which makes the device's context at once."""
+    _current.device = index
+    _contexts.add(index)
 
 
 class _Block:
@@ -25,47 +32,62 @@ class _Block:
 
 
 class MemoryPointer:
-    def __init__(self, block: _Block, ptr: int) -> None:
+    def __init__(self, block: _Block, ptr: int, /) -> None:
         self.block, self.ptr = block, ptr
 
 
-class OutOfMemoryError(MemoryError):
+class _OutOfMemoryError(MemoryError):
     pass
 
 
-memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
+memory = SimpleNamespace(OutOfMemoryError=_OutOfMemoryError)
+
+
+class _OneDevice:
+    """What a pool has of one device: limit, bytes in use, bytes that are free but kept."""
+
+    def __init__(self) -> None:
+        self.limit, self.used, self.free = 0, 0, 0
+
+    def release(self, size: int) -> None:
+        self.used -= size
+        self.free += size
 
 
 class MemoryPool:
-    """Keeps count of its bytes in units of 512; a block is free again when nothing refers to it."""
+    """Keeps count of its bytes device by device, in units of 512; a block is free again when nothing refers to it.
+
+    All methods are about the current device.
+    """
 
     def __init__(self) -> None:
-        self._limit, self._used, self._free = 0, 0, 0
+        self._devices: dict[int, _OneDevice] = {}
+
+    def _here(self) -> _OneDevice:
+        return self._devices.setdefault(_current.device, _OneDevice())
 
     def set_limit(self, size: int) -> None:
-        self._limit = size
+        self._here().limit = size
 
-    def malloc(self, size: int) -> MemoryPointer:
-        size, device = -(-max(size, 1) // 512) * 512, _current.device
+    def malloc(self, size: int, /) -> MemoryPointer:
+        size, device, here = -(-max(size, 1) // 512) * 512, _current.device, self._here()
         held = _held.get(device, 0)
-        if (self._limit and self._used + self._free + size > self._limit) or held + size > _total_memory():
-            raise OutOfMemoryError(f"Out of memory allocating {size} bytes")
+        if (here.limit and here.used + here.free + size > here.limit) or held + size > _total_memory():
+            raise _OutOfMemoryError(f"Out of memory allocating {size} bytes")
         block = _Block(size, device)
-        self._used += size
+        here.used += size
         _held[device] = held + size
-        weakref.finalize(block, self._release, size)
+        weakref.finalize(block, here.release, size)
         return MemoryPointer(block, block.bytes.ctypes.data)
 
-    def _release(self, size: int) -> None:
-        self._used -= size
-        self._free += size
-
     def free_all_blocks(self) -> None:
-        _held[_current.device] = _held.get(_current.device, 0) - self._free
-        self._free = 0
+        here = self._here()
+        _held[_current.device] = _held.get(_current.device, 0) - here.free
+        here.free = 0
 
     def total_bytes(self) -> int:
-        return self._used + self._free
+        here = self._here()
+        return here.used + here.free
 
 
 _default_pool = MemoryPool()
@@ -90,7 +112,7 @@ def using_allocator(allocator):
 
 
 class Device:
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, /) -> None:
         if not 0 <= index < runtime.getDeviceCount():
             raise runtime.CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
         self.id = index
@@ -98,11 +120,14 @@ class Device:
 
     def __enter__(self) -> Device:
         self._before.append(_current.device)
-        _current.device = self.id
+        _set_device(self.id)
         return self
 
     def __exit__(self, *error: object) -> None:
-        _current.device = self._before.pop()
+        _set_device(self._before.pop())
+
+    def use(self) -> None:
+        _set_device(self.id)
 
     @property
     def mem_info(self) -> tuple[int, int]:
@@ -142,7 +167,7 @@ class Graph:
 
     launches = 0
 
-    def __init__(self, calls: list[Callable[[], None]]) -> None:
+    def __init__(self, calls: list[Callable[[], None]], /) -> None:
         self.calls = calls
 
     def launch(self, stream: Stream | None = None) -> None:
@@ -174,8 +199,12 @@ class Event:
         pass
 
 
-def get_elapsed_time(begin: Event, end: Event) -> float:
+def get_elapsed_time(begin: Event, end: Event, /) -> float:
     return 1000 * (end.time - begin.time)
+
+
+def _uuid(index: int) -> bytes:
+    return bytes(range(1, 16)) + bytes([index])
 
 
 class _Runtime:
@@ -190,13 +219,17 @@ class _Runtime:
         return count
 
     @staticmethod
-    def getDeviceProperties(index: int) -> dict[str, object]:
+    def getDeviceProperties(index: int, /) -> dict[str, object]:
         return {
             "name": b"Emulated device",
-            "uuid": bytes(range(15)) + bytes([index]),
+            "uuid": _uuid(index).split(b"\0")[0],  # CuPy takes the array of 16 char for a string
             "multiProcessorCount": 4,
             "totalGlobalMem": _total_memory(),
         }
+
+    @staticmethod
+    def deviceGetPCIBusId(index: int, /) -> str:
+        return f"0000:{index + 1:02X}:00.0"
 
     @staticmethod
     def driverGetVersion() -> int:
@@ -219,7 +252,7 @@ class _Nvtx:
     ranges: ClassVar[list[str]] = []
 
     @staticmethod
-    def RangePush(name: str) -> None:
+    def RangePush(name: str, /) -> None:
         _Nvtx.ranges.append(name)
 
     @staticmethod
