@@ -2,11 +2,13 @@
 
     python benchmarks/scaling.py [--part strong …] [--seconds 5] [--rounds 3] [--atoms 100000] [--page]
 
-strong: one and two ranks in turns, the fastest of each. sums: what sums with the same bits on any number of ranks cost
-beside a plain allreduce. wait: how late the other ranks hear of the root, and what waiting takes. growth: time per atom
-against atoms, bonds and functions, one thread. model: calibrated terms of the time of an iteration, and the efficiency
-that they predict for ranks and atoms that are not here. Parts that are not asked for keep their results; --page writes
-docs/scaling.md and its figure, --part with nothing measures nothing.
+strong: one and two ranks in turns, the fastest of each. balance: the time of each rank's part of an alloy of molecules,
+surfaces and dense bulk on 2 to 7 ranks, one after the other in one process, against the prediction. sums: what sums
+with the same bits on any number of ranks cost beside a plain allreduce. wait: how late the other ranks hear of the
+root, and what waiting takes. growth: time per atom against atoms, bonds and functions, one thread. model: calibrated
+terms of the time of an iteration, and the efficiency that they predict for ranks and atoms that are not here. Parts
+that are not asked for keep their results; --page writes docs/scaling.md and its figure, --part with nothing measures
+nothing.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 
 import numpy as np
-from evaluation import SHARED, machine, randomise, repeat
+from evaluation import SHARED, check_parity, machine, randomise, repeat
 
 from pacehpc import Dataset, Objective, Potential, fixed_point, parallel
+from pacehpc.backends.costs import atom_costs
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import LossWeights, Structures
-from pacehpc.dataset import neighbours, shards
+from pacehpc.dataset import Store, neighbours, shards, write_store
 from pacehpc.fit.optimizers import InverseHessian
 from pacehpc.objective import GRADIENT
 from pacehpc.yamlio import load_yaml
@@ -38,7 +41,7 @@ from pacehpc.yamlio import load_yaml
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "scaling.json"
 PAGE, FIGURE = ROOT / "docs" / "scaling.md", ROOT / "docs" / "figures" / "growth.png"
-PARTS = ("strong", "sums", "wait", "growth", "model")
+PARTS = ("strong", "balance", "sums", "wait", "growth", "model")
 STRONG = ("ethanol_4836", "hea_435")
 LARGEST = 112_745  # parameters of hea_55360
 RANKS, ATOMS = (16, 64, 256, 1024), (10**4, 10**5, 10**6, 10**7, 10**8)
@@ -74,6 +77,7 @@ def main() -> None:
     results = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     measures = {
         "strong": lambda: strong(arguments.seconds, arguments.rounds),
+        "balance": lambda: balance(arguments.seconds, arguments.rounds),
         "sums": lambda: sums(arguments.seconds),
         "wait": lambda: launch(2, "wait", arguments.seconds),
         "growth": lambda: growth(arguments.seconds, arguments.atoms),
@@ -161,6 +165,86 @@ def strong(seconds: float, rounds: int) -> dict:
             "predicted_imbalance": max(runs[2][0]["bonds"]) / np.mean(runs[2][0]["bonds"]) - 1,
         }
     return found
+
+
+def alloy(elements: tuple[str, ...], n_structures: int) -> list:
+    """Molecules and clusters, surfaces, and bulk from thin to dense: very different numbers of neighbours."""
+    from ase import Atoms
+    from ase.build import bulk, fcc111
+
+    rng = np.random.default_rng(0)
+
+    def cluster() -> Atoms:
+        cell, n = bulk("Ni", a=3.5, cubic=True).repeat(2), int(rng.integers(2, 14))
+        return Atoms(cell.numbers[:n], cell.positions[:n])
+
+    def surface() -> Atoms:
+        slab = fcc111("Ni", (2, 2, int(rng.integers(3, 7))), a=3.55, vacuum=8.0)
+        slab.pbc = True
+        return slab
+
+    kinds = [cluster] * 7 + [surface] * 2
+    kinds += [lambda a=a: bulk("Ni", a=a, cubic=True).repeat((2, 2, 1)) for a in (3.0, 3.5, 3.7, 5.0)]
+    kinds += [lambda: bulk("Ni", a=3.55, cubic=True).repeat((3, 3, int(rng.integers(2, 4))))]
+    frames = []
+    for k in range(n_structures):
+        atoms = kinds[k % len(kinds)]()
+        atoms.symbols = rng.choice(elements, len(atoms))
+        atoms.positions += 0.05 * rng.standard_normal(atoms.positions.shape)
+        frames.append(atoms)
+    return frames
+
+
+def balance(seconds: float, rounds: int) -> list[dict]:
+    """Times of the parts of 2 to 7 ranks, each alone: of `rounds` evaluators, which lie elsewhere, the fastest."""
+    import pandas as pd
+
+    potential, _, kappa = case("hea_435")
+    frames = alloy(potential.elements, 2000)
+    rng, found = np.random.default_rng(1), []
+    with tempfile.TemporaryDirectory() as folder:
+        columns = {
+            "ase_atoms": frames,
+            "energy_corrected": rng.normal(size=len(frames)),
+            "forces": [rng.normal(size=(len(atoms), 3)) for atoms in frames],
+        }
+        pd.DataFrame(columns).to_pickle(Path(folder) / "alloy.pckl.gzip")
+        data = Dataset.load(Path(folder) / "alloy.pckl.gzip", elements=potential.elements)
+        path = Path(folder) / "alloy.h5"
+        write_store(path, data, potential, atom_costs=atom_costs(potential))
+        with Store(path, potential) as store:
+            check_parity(potential, store.read_shard(0, 1), LossWeights(kappa))
+            for size in range(2, 8):
+                parts = [store.read_shard(rank, size) for rank in range(size)]
+                times = [
+                    min(time_of_part(potential, part, kappa, seconds / 5) for _ in range(rounds)) for part in parts
+                ]
+                found.append(
+                    {
+                        "ranks": size,
+                        "atoms": store.n_atoms,
+                        "bonds": store.n_bonds,
+                        "shards": store.n_shards,
+                        "predicted": store.balance(size),
+                        "measured": max(times) / float(np.mean(times)) - 1,
+                        "seconds": times,
+                    }
+                )
+    return found
+
+
+def time_of_part(potential: Potential, structures: Structures, kappa: float, seconds: float) -> float:
+    """Processor time of the fastest evaluation of a rank's structures by one thread."""
+    evaluator = CpuEvaluator(potential, structures, LossWeights(kappa), threads=1)
+    x, times = potential.parameters, []
+
+    def call() -> None:
+        start = time.thread_time()
+        evaluator.evaluate(x)
+        times.append(time.thread_time() - start)
+
+    repeat(call, seconds)
+    return min(times)
 
 
 def messages(comm: object, seconds: float) -> list[dict]:
@@ -293,7 +377,7 @@ def repeated(potential: Potential, n_atoms: int, rcut: float) -> Structures:
         forces=rng.normal(size=(n, 3)),
         w_energy=np.full(n_structures, 1 / n_structures),
         w_forces=np.full(n, 1 / n),
-        shards=np.unique(np.linspace(0, n_structures, shards.number_of_shards(n_structures, n) + 1).astype(np.int64)),
+        shards=np.unique((shards.shard_ends(n_structures, n)[0] * n_structures).astype(np.int64)),
     )
 
 
@@ -404,8 +488,9 @@ def predicted(terms: dict, atoms: int, ranks: int) -> dict:
     """
     n, steps = terms["parameters"], np.ceil(np.log2(ranks))
     evaluation = atoms * terms["per_atom_s"] / ranks
-    n_shards = shards.number_of_shards(int(atoms / terms["atoms_of_structure"]), atoms)
-    whole_shards = (-(-n_shards // ranks)) * ranks / n_shards - 1
+    ends, _ = shards.shard_ends(int(atoms / terms["atoms_of_structure"]), atoms)
+    n_shards = len(ends) - 1
+    whole_shards = shards.imbalance(np.diff(ends), ranks)
     # a rank is off by a structure in each of its shards, or by one shard, whichever is less
     of_shard = min(terms["atoms_of_structure"] / (atoms / n_shards), ranks / n_shards)
     seconds = {
@@ -429,7 +514,14 @@ def predicted(terms: dict, atoms: int, ranks: int) -> dict:
 def write_page(results: dict) -> None:
     """Tables between their marks in docs/scaling.md, and the figure."""
     page = PAGE.read_text()
-    for part, text in (("strong", strong_table), ("sums", sums_table), ("wait", wait_table), ("model", model_table)):
+    tables = {
+        "strong": strong_table,
+        "balance": balance_table,
+        "sums": sums_table,
+        "wait": wait_table,
+        "model": model_table,
+    }
+    for part, text in tables.items():
         if part in results:
             begin, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
             page = f"{page.split(begin)[0]}{begin}\n{text(results[part])}\n{end}{page.split(end)[1]}"
@@ -449,6 +541,13 @@ def strong_table(found: dict) -> str:
             f"{100 * row['imbalance']:.1f} % | {100 * row['predicted_imbalance']:.1f} % |"
         )
     return "\n".join(lines)
+
+
+def balance_table(found: list[dict]) -> str:
+    first = found[0]
+    lines = ["| ranks | predicted | measured |", "| --- |" + " --- |" * 2]
+    lines += [f"| {r['ranks']} | {100 * r['predicted']:.2f} % | {100 * r['measured']:.1f} % |" for r in found]
+    return "\n".join([f"{first['atoms']} atoms, {first['bonds']} bonds, {first['shards']} shards:", "", *lines])
 
 
 def sums_table(found: dict) -> str:

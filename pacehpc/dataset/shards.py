@@ -1,7 +1,9 @@
-"""The cut of a data set into virtual shards of equal cost, and of the shards into contiguous runs, one a rank.
+"""The cut of a data set into virtual shards, and of the shards into contiguous runs of equal cost, one a rank.
 
-The shards do not depend on the number of ranks. Structures go to them from the dearest to the cheapest, each to the
-shard that costs least so far, so shards are equal to within one small structure and kinds of structures are spread.
+The shards do not depend on the number of ranks. A power of two of them cost the same; structures go to them from the
+dearest to the cheapest, each to the shard that costs least so far, so shards are equal to within one small structure
+and kinds of structures are spread. Some are then cut again, so that thirds, fifths, sixths … of the data, as other
+numbers of ranks need them, end with a shard as well.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import numpy as np
 
 MAX_SHARDS = 4096  # no more than fixed_point.MAX_TERMS
 MIN_ATOMS = 192  # of a shard, about: fewer do not fill the tiles of a kernel
+CUT_ATOMS = 144  # of a shard on average after further cuts: each has sums of its own, which cost time
 MANY_SHARDS, MANY_ATOMS = 256, 768  # more shards than that only where each fills the largest batches of the kernels
 FEW_SHARDS, FEW_ATOMS = 16, 32  # small data: so many shards all the same, that several ranks have work
 ATOM_COST = 30.0  # of an atom, in units of the cost of a bond
@@ -36,12 +39,20 @@ def estimated_bonds(n_atoms: np.ndarray, volumes: np.ndarray) -> np.ndarray:
     return n_atoms * neighbours
 
 
-def number_of_shards(n_structures: int, n_atoms: int) -> int:
-    """Virtual shards of a data set: a power of two, which divides evenly among the usual numbers of ranks."""
+def shard_ends(n_structures: int, n_atoms: int) -> tuple[np.ndarray, int]:
+    """Where virtual shards end as parts of the whole cost, from 0 to 1, (n_shards+1,); how many there are uncut."""
     few = min(FEW_SHARDS, n_atoms // FEW_ATOMS)
     some = min(MANY_SHARDS, n_atoms // MIN_ATOMS)
     most = max(1, min(MAX_SHARDS, n_structures, max(few, some, n_atoms // MANY_ATOMS)))
-    return 1 << (most.bit_length() - 1)
+    equal = 1 << (most.bit_length() - 1)
+    ends = np.arange(equal + 1) / equal
+    room = min(equal + equal // 2, MAX_SHARDS, n_structures // 2, n_atoms // CUT_ATOMS)
+    for ranks in range(3, equal // 2):
+        more = np.union1d(ends, np.arange(ranks + 1) / ranks)
+        if len(more) - 1 > room:
+            break
+        ends = more
+    return ends, equal
 
 
 def virtual_shards(cost: np.ndarray, n_atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,16 +64,44 @@ def virtual_shards(cost: np.ndarray, n_atoms: np.ndarray) -> tuple[np.ndarray, n
     Returns:
         order (n_structures,): rows, shard after shard, ascending within a shard; bounds (n_shards+1,).
     """
-    n_shards = number_of_shards(len(cost), int(n_atoms.sum()))
-    members: list[list[int]] = [[] for _ in range(n_shards)]
-    heap = [(0.0, shard) for shard in range(n_shards)]
+    ends, equal = shard_ends(len(cost), int(n_atoms.sum()))
+    # shards filled one after the other stand far apart: any run of shards has its part of the dearest structures
+    places = _bit_reversed(equal)
+    uncut: list[list[int]] = [[] for _ in range(equal)]
+    heap = [(0.0, turn) for turn in range(equal)]
     values = cost.tolist()
     for row in np.argsort(-cost, kind="stable").tolist():
-        load, shard = heap[0]
-        members[shard].append(row)
-        heapq.heapreplace(heap, (load + values[row], shard))
-    bounds = np.concatenate(([0], np.cumsum([len(m) for m in members]))).astype(np.int64)
+        load, turn = heap[0]
+        uncut[places[turn]].append(row)
+        heapq.heapreplace(heap, (load + values[row], turn))
+    first = np.searchsorted(ends, np.arange(equal + 1) / equal)
+    shares = np.diff(ends)
+    members = [
+        part for k, rows in enumerate(uncut) for part in _cut(rows, values, shares[first[k] : first[k + 1]].tolist())
+    ]
+    bounds = np.concatenate(([0], np.cumsum([len(m) for m in members if m] or [0]))).astype(np.int64)
     return np.array([row for m in members for row in sorted(m)], dtype=np.int64), bounds
+
+
+def _bit_reversed(n: int) -> list[int]:
+    """0 … n-1 with their bits in reverse order; n is a power of two."""
+    order = [0]
+    while len(order) < n:
+        order = [2 * k for k in order] + [2 * k + 1 for k in order]
+    return order
+
+
+def _cut(rows: list[int], values: list[float], shares: list[float]) -> list[list[int]]:
+    """Rows, from the dearest to the cheapest, dealt to parts of unequal shares, each to the one that it fills least."""
+    if len(shares) == 1:
+        return [rows]
+    parts: list[list[int]] = [[] for _ in shares]
+    loads = [0.0] * len(shares)
+    for row in rows:
+        part = min(range(len(shares)), key=lambda k: (loads[k] + values[row]) / shares[k])
+        parts[part].append(row)
+        loads[part] += values[row]
+    return parts
 
 
 def rank_bounds(shard_costs: np.ndarray, size: int) -> np.ndarray:
