@@ -281,7 +281,7 @@ class CpuEvaluator:
         P.n_threads, P.n_shards = threads, n_shards
         P.shard_batches = self._keep("shard_batches", layout.shard_batches)
         work = np.r_[0, np.cumsum(_cost(layout))][layout.shard_batches]
-        thread_shards = np.searchsorted(work, np.linspace(0, work[-1], threads + 1)).astype(np.int64)
+        thread_shards = np.abs(work[:, None] - np.linspace(0, work[-1], threads + 1)).argmin(axis=0)
         thread_shards[0], thread_shards[-1] = 0, n_shards
         P.thread_shards = self._keep("thread_shards", thread_shards)
         most_tiles = int(np.diff(layout.batches[:, :2], axis=1).max(initial=1)) if s.energy is not None else 1
