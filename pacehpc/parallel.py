@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pacehpc.errors import PacehpcError
+from pacehpc.shared_memory import remove_left_segments
 
 T = TypeVar("T")
 PATIENCE, LONGEST_SLEEP = 2e-4, 5e-3  # seconds
@@ -39,6 +40,7 @@ def world(environ: Mapping[str, str] | None = None) -> Any | None:
 
     Raises PacehpcError where a launcher started several processes that do not see each other (see `check_launcher`).
     """
+    remove_left_segments()
     from mpi4py import MPI
 
     check_launcher(MPI.COMM_WORLD.size, os.environ if environ is None else environ)
