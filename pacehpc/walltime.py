@@ -6,11 +6,11 @@ import logging
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
+from pacehpc.checkpoint.slurm import squeue
 from pacehpc.errors import PacehpcError
 
 log = logging.getLogger("pacehpc")
@@ -107,9 +107,6 @@ def find_deadline(
 
 
 def _squeue_end(job: str) -> str:
-    command = ["squeue", "-h", "-j", job, "-o", "%e"]
-    try:
-        lines = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout.split()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    done = squeue(job, "%e")
+    lines = done.stdout.split() if done is not None else []
     return lines[0] if lines else ""

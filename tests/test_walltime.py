@@ -76,6 +76,15 @@ def test_what_squeue_is_asked_and_says(tmp_path, monkeypatch):
     assert find_deadline(None, {"SLURM_JOB_ID": "42"}) is None
 
 
+def test_the_user_may_have_chosen_another_form_of_times(tmp_path, monkeypatch):
+    program = tmp_path / "squeue"
+    program.write_text('#!/bin/sh\n[ "$SLURM_TIME_FORMAT" = standard ] && echo 2026-11-21T18:00:00 || echo 18:00:00\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+    assert find_deadline(None, {"SLURM_JOB_ID": "42"}) == datetime(2026, 11, 21, 18).timestamp()
+
+
 def test_the_margin_grows_with_the_longest_evaluation():
     now = [0.0]
     stop = Stop(100.0, clock=lambda: now[0])

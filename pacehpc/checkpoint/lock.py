@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pacehpc.checkpoint.files import cannot_write
+from pacehpc.checkpoint.slurm import squeue
 from pacehpc.errors import PacehpcError
 
 NAME = "pacehpc.lock"
@@ -154,11 +154,8 @@ def dead(owner: dict[str, Any], job_ended: Callable[[str], bool]) -> str:
 
 def slurm_job_ended(job: str) -> bool:
     """Whether Slurm says so; without an answer, no."""
-    try:
-        done = subprocess.run(
-            ["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    done = squeue(job, "%T")
+    if done is None:
         return False
     if done.returncode != 0:
         return "Invalid job id" in done.stderr

@@ -126,6 +126,17 @@ def test_what_squeue_says(tmp_path, monkeypatch, answer, ended):
     assert module.slurm_job_ended("41") is ended
 
 
+def test_what_users_set_for_squeue_hides_no_job(tmp_path, monkeypatch):
+    """With these variables squeue says nothing of a running job, and its lock would be taken."""
+    program = tmp_path / "squeue"
+    program.write_text('#!/bin/sh\n[ -z "$SQUEUE_STATES$SQUEUE_USERS" ] && echo RUNNING\nexit 0\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SQUEUE_STATES", "PENDING")
+    monkeypatch.setenv("SQUEUE_USERS", "somebody")
+    assert module.slurm_job_ended("41") is False
+
+
 def test_no_squeue_is_no_word(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert module.slurm_job_ended("41") is False
