@@ -6,6 +6,7 @@ x. Coefficients go in, and gradients come out, through the constant matrices of 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -92,8 +93,23 @@ class Shape:
     bases: dict[tuple[int, int], np.ndarray] = field(repr=False)  # (nradbase, J) per ordered pair of species
 
 
+_recent: deque[tuple[list, Shape]] = deque(maxlen=2)  # with what they were made of: 50,000 functions take a second
+
+
 def make_shape(potential: Potential, stress: bool) -> Shape:
-    """Shape and tables of a potential; stress: with virials (and their gradient)."""
+    """Shape and tables of a potential; stress: with virials (and their gradient). Shared by whoever asks again."""
+    functions = [(block.elements, list(block.functions)) for block in potential.blocks]
+    sizes = {pair: c.shape for pair, c in potential.radcoefficients.items()}
+    source = [stress, potential.elements, dict(potential.embeddings), dict(potential.bonds), sizes, functions]
+    for known, shape in _recent:
+        if known == source:
+            return shape
+    shape = _make_shape(potential, stress)
+    _recent.append((source, shape))
+    return shape
+
+
+def _make_shape(potential: Potential, stress: bool) -> Shape:
     species = {element: mu for mu, element in enumerate(potential.elements)}
     n = len(species)
     n_densities = max(e.ndensity for e in potential.embeddings.values())
