@@ -9,11 +9,13 @@ compiler (cuda_on_host.h). Environment: FAKE_CUPY_DEVICES (1), FAKE_CUPY_MEMORY 
 from __future__ import annotations
 
 import numpy
+from numpy import float64, int32, uint64
 
 from . import cuda
 from ._build import RawModule, launches, order
 
 __all__ = ["RawModule", "cuda", "empty", "launches", "ndarray", "order", "zeros"]
+__all__ += ["float64", "int32", "uint64"]  # what vesin looks up as it is imported
 
 
 class ndarray:
