@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pacehpc")
 
+NOISE = ("noise_relative_sigma", "noise_absolute_sigma", "randomize_func_coeffs")  # as disturb takes them
+
 
 @dataclass
 class FitState:
@@ -95,8 +97,11 @@ def run_cycles(
         if state.start is None:
             x = objective.x
             if cycle > 0:
-                noise = (fit.noise_relative_sigma, fit.noise_absolute_sigma, fit.randomize_func_coeffs)
+                noise = [getattr(fit, name) for name in NOISE]
                 x = disturb(state.best.x, functions, state.rng, *noise)
+                given = [f"{name} {size:g}" for name, size in zip(NOISE, noise, strict=True) if size]
+                kind = ", disturbed: " + ", ".join(given) if given else ""
+                log.info("Cycle %d starts from the best so far (loss %.6e)%s", cycle, state.best.loss, kind)
             state.start = Start(x)
             record.sync()
             progress.save(state)

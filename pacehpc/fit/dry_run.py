@@ -16,6 +16,7 @@ from pacehpc.dataset import Store
 from pacehpc.fit.optimizers import optimizer_memory
 from pacehpc.fit.resources import backend_options, cpu_memory
 from pacehpc.potential import next_ladder_potential, trainable_mask
+from pacehpc.report.lines import counted, seconds_text, size_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,10 +181,10 @@ def ladder(settings: Settings, plan: Plan) -> None:
         log.info("ladder: %d steps, functions/parameters: %s", len(sizes), ", ".join(sizes) or "nothing to add")
     n_trainable = int(trainable_mask(plan.target, fit.trainable_parameters).sum())
     log.info(
-        "fit: %d trainable parameters; %d ladder step(s) x %d cycle(s) x at most %d iterations of %s",
+        "fit: %d trainable parameters; %s x %s x at most %d iterations of %s",
         n_trainable,
-        steps,
-        fit.fit_cycles,
+        counted(steps, "ladder step"),
+        counted(fit.fit_cycles, "cycle"),
         fit.maxiter,
         fit.optimizer,
     )
@@ -201,10 +202,11 @@ def memory_and_time(settings: Settings, potential: Potential, path: Path, n_rank
     options = backend_options(settings, potential, [largest], stress)
     if backend == "cpu":
         keep = options.get("store_moments")
-        log.info("memory: about %.3f GiB of data on a rank", cpu_memory(potential, [largest], stress, keep) / 2**30)
+        of_data = cpu_memory(potential, [largest], stress, keep)
+        log.info("memory: about %s of a rank for data and what is made of them", size_text(of_data))
     n = int(trainable_mask(potential, settings.fit.trainable_parameters).sum())
     needed = optimizer_memory(settings.fit.optimizer, n, settings.fit.maxiter)
-    log.info("memory: %.3f GiB for the optimizer on the first rank", needed / 2**30)
+    log.info("memory: %s of the first rank for the optimizer", size_text(needed))
 
     kappa = 0.5 if settings.fit.loss.kappa == "auto" else settings.fit.loss.kappa
     weights = LossWeights(kappa=kappa, stress=settings.fit.loss.stress)
@@ -222,9 +224,9 @@ def memory_and_time(settings: Settings, potential: Potential, path: Path, n_rank
     # the costs of the ranks are nearly equal: a rank's share of the bonds and of the atoms says how much larger it is
     scale = max(largest.n_bonds / max(sample.n_bonds, 1), largest.n_atoms / sample.n_atoms)
     log.info(
-        "time: about %.3g s an evaluation on %d rank(s) (sample of %d atoms: %.1f mcs/at on one rank; imbalance %.2f)",
-        measured * scale,
-        n_ranks,
+        "time: about %s an evaluation on %s (sample of %d atoms: %.1f mcs/at on one rank; imbalance %.2f)",
+        seconds_text(measured * scale),
+        counted(n_ranks, "rank"),
         sample.n_atoms,
         1e6 * measured / sample.n_atoms,
         balance,

@@ -127,7 +127,7 @@ class Record:
                 self._minimisation = (state.ladder_step, state.cycle, iteration, time.perf_counter())
             if shown:
                 log.info("%s", lines.errors_block(iteration, metrics, per_atom))
-                if iteration > self._minimisation[2]:
+                if self._minimisation[2] < iteration < self.settings.fit.maxiter:
                     each = (time.perf_counter() - self._minimisation[3]) / (iteration - self._minimisation[2])
                     left = timedelta(seconds=round(each * (self.settings.fit.maxiter - iteration)))
                     log.info("At most %s left of this minimisation (%.3g s per iteration)", left, each)
@@ -143,14 +143,19 @@ class Record:
         """Result of a finished cycle; `state.best` is the best so far; share of the optimizer in the cycle's time."""
         fit = self.settings.fit
         test = objective.evaluate_test(minimum.x) if "test" in objective.shards else None
+        compared = ""
+        if fit.fit_cycles > 1:
+            compared = ", the best so far" if minimum is state.best else f", the best so far is {state.best.loss:.6e}"
         with self.seconds.spent_on("output"):
             log.info(
-                "Cycle %d ended after %d iterations (%d evals): %s. Loss: %.6e. Time of the optimizer itself: %.1f %%",
+                "Cycle %d ended after %d iterations (%d evals): %s. Loss: %.6e%s. "
+                "Time of the optimizer itself: %.1f %%",
                 state.cycle,
                 minimum.n_iterations,
                 minimum.n_evaluations,
                 minimum.message,
                 minimum.loss,
+                compared,
                 100 * optimizer_share,
             )
             self._save_interim(objective, state, minimum.x)
@@ -209,7 +214,8 @@ def log_start(settings: Settings, hosts: Sequence[str]) -> None:
     libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
     log.info("pacehpc %s (%s)", pacehpc.__version__, libraries)
     counts = ", ".join(f"{host} ({hosts.count(host)})" for host in dict.fromkeys(hosts))
-    log.info("%d rank(s) on %s; %d CPU(s) each host, %s", len(hosts), counts, os.cpu_count(), processor())
+    ranks, cores = lines.counted(len(hosts), "rank"), lines.counted(os.cpu_count() or 1, "CPU")
+    log.info("%s on %s; %s of each host, %s", ranks, counts, cores, processor())
     for note in settings.notes:
         log.info("%s", note)
     log.info("Settings:\n%s", settings.resolved_yaml().rstrip())
@@ -220,7 +226,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
     for library in threadpool_info():
         if library["user_api"] == "blas":
-            found[library["internal_api"]] = f"{library['version']}, {library['num_threads']} thread(s)"
+            found[library["internal_api"]] = f"{library['version']}, {lines.counted(library['num_threads'], 'thread')}"
     if "mpi4py.MPI" in sys.modules:
         found["MPI"] = " ".join(sys.modules["mpi4py.MPI"].Get_library_version().splitlines()[0].split(",")[0].split())
     return found

@@ -21,6 +21,7 @@ from pacehpc.checkpoint.journal import BestPoint, Evaluation, Journal, Point, ha
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.optimizers import Minimum
 from pacehpc.objective import GRADIENT, TEST
+from pacehpc.report.lines import size_text
 
 if TYPE_CHECKING:
     from pacehpc.fit.cycles import FitState
@@ -212,15 +213,6 @@ class Evaluations:
                 raise cannot_write(self.journal.path, error) from error
             self.journal.close()
         self.best.close()
-
-
-def size_text(n: float) -> str:
-    """Bytes in words."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n < 1024 or unit == "GiB":
-            return f"{n:.3g} {unit}" if n < 1000 else f"{n:.0f} {unit}"
-        n /= 1024
-    raise AssertionError
 
 
 def state_body(state: FitState) -> dict[str, Any]:

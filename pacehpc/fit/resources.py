@@ -98,7 +98,7 @@ def backend_options(
     if least > limit:
         log.warning("This rank needs about %.2f GiB, more than is free here: use more ranks.", least / 2**30)
     peak = max(least, now - held + cpu_memory(potential, structures, stress, None)) if keep else least
-    log.info("Memory of a rank: about %.2f GiB, %.2f GiB of them now", peak / 2**30, now / 2**30)
+    log.info("Memory of a rank: about %.2f GiB at most, %.2f GiB now", peak / 2**30, now / 2**30)
     return {} if kept <= limit else {"store_moments": False}
 
 

@@ -64,6 +64,25 @@ def errors_block(iteration: int, metrics: Mapping[str, float], seconds_per_atom:
     return "\n".join(lines)
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 rank`, `2 ranks`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def size_text(n: float) -> str:
+    """Bytes in words."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024 or unit == "GiB":
+            return f"{n:.3g} {unit}" if n < 1000 else f"{n:.0f} {unit}"
+        n /= 1024
+    raise AssertionError
+
+
+def seconds_text(seconds: float) -> str:
+    """A short time in words."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
 def _contribution(label: str, value: float, total: float, width: int) -> str:
     share = 100.0 * value / total if total else 100.0 * (label == "Total")
     return f"{label + ':':>{width}} {value:.4e} ({share:3.0f}%)"

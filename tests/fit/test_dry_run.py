@@ -60,12 +60,13 @@ def test_everything_is_shown(fit):
     assert re.search(r"test: \d+ duplicates", text) and re.search(r"train: \d+ outliers in the shortest distance", text)
     assert re.search(r"lower tier \(below 0.5 eV/atom above the hull\): \d+ structures, energies 0\.\d+", text)
     assert re.search(r"block Al Ni +rank 2: \d+ functions", text)
-    assert re.search(r"memory: about 0\.\d+ GiB of data on a rank", text)
-    seconds = float(re.search(r"time: about (\S+) s an evaluation on 1 rank", text)[1])
+    assert re.search(r"memory: about \S+ MiB of a rank for data", text)
+    assert re.search(r"memory: \S+ KiB of the first rank for the optimizer", text)
+    seconds = float(re.search(r"time: about (\S+) ms an evaluation on 1 rank ", text)[1]) / 1000
     assert 1e-5 < seconds < 5
 
     # the ladder plan is what a fit does
     planned = [int(n) for n in re.findall(r"(\d+)/\d+", re.search(r"ladder: \d+ steps, (.*)", text)[1])]
-    assert f"{len(planned)} ladder step(s) x 2 cycle(s) x at most 8 iterations of BFGS" in text
+    assert f"{len(planned)} ladder steps x 2 cycles x at most 8 iterations of BFGS" in text
     _, folder = fit(fit__ladder_step=8, fit__maxiter=0)
     assert read_table(folder / "ladder_metrics.txt")["nfuncs"].tolist() == planned

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacehpc.report.lines import errors_block, iteration_line
+from pacehpc.report.lines import counted, errors_block, iteration_line, seconds_text, size_text
 
 METRICS = {
     "loss": 1.9159e-4,
@@ -68,3 +68,11 @@ def test_long_iteration_numbers_and_an_empty_loss():
     lines = errors_block(123456789, zero, 0.0).splitlines()
     assert lines[0] == "Iteration:  #123456789   Loss:  Total: 0.0000e+00 (100%)"
     assert lines[1].endswith("0.0000e+00 (  0%)")
+
+
+def test_numbers_in_words():
+    assert [counted(n, "rank") for n in (0, 1, 2)] == ["0 ranks", "1 rank", "2 ranks"]
+    assert [size_text(n) for n in (0, 512, 1010 * 1024, 6.2 * 2**20, 3 * 2**40)] == [
+        "0 B", "512 B", "1010 KiB", "6.2 MiB", "3072 GiB",
+    ]  # fmt: skip
+    assert [seconds_text(s) for s in (7.06e-4, 0.25, 12.34)] == ["0.706 ms", "250 ms", "12.3 s"]
