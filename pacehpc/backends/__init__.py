@@ -82,3 +82,17 @@ def prepare_kernels(name: str, potential: Potential, loss: LossWeights) -> None:
         from pacehpc.backends.cuda import prepare as prepare_cuda
 
         prepare_cuda(potential, loss)
+
+
+def made_with(name: str) -> str:
+    """What the bits of a backend's kernels depend on beside the potential, such as the compiler; "" for reference."""
+    name = resolve(name)
+    if name == "cpu":
+        from pacehpc.backends import compile as host
+
+        return host.made_with()
+    if name == "cuda":
+        from pacehpc.backends import cuda
+
+        return cuda.made_with()
+    return ""

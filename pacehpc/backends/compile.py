@@ -158,14 +158,34 @@ def cache_folder() -> Path:
     return folder
 
 
+def made_with() -> str:
+    """What the bits of kernels depend on beside the potential: instruction set, lanes, and a hash of these, sources,
+    flags and compiler.
+
+    Without a compiler: that of the libraries in the cache. Raises PacehpcError where there are none.
+    """
+    width, path = lanes(), _find_compiler()
+    if path is not None:
+        compilers = {_hash(path, _identity(path))[:8]}
+    else:
+        compilers = {
+            library.stem.rsplit("-", 1)[1] for library in cache_folder().glob(f"evaluate-*-{width}x{_target()}-*.so")
+        }
+    found = _hash(repr(_sources()), repr(FLAGS), f"{width}x{_target()}", *sorted(compilers))[:8]
+    return f"{architecture()}, {width} lanes, {found}"
+
+
+def _sources() -> list[tuple[str, bytes]]:
+    folder = kernel_folder()
+    return [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.h")) + sorted(folder.glob("*.cpp"))]
+
+
 def library_path(header: str) -> Path:
     """Where the library of a shape is kept, whether it exists or not.
 
     Without a compiler: a library that another compiler made of the same source; PacehpcError if there is none.
     """
-    folder = kernel_folder()
-    sources = [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.h")) + sorted(folder.glob("*.cpp"))]
-    stem = f"evaluate-{_hash(header, repr(sources), repr(FLAGS))[:40]}-{lanes()}x{_target()}"
+    stem = f"evaluate-{_hash(header, repr(_sources()), repr(FLAGS))[:40]}-{lanes()}x{_target()}"
     made_by = _find_compiler()
     if made_by is not None:
         return cache_folder() / f"{stem}-{_hash(made_by, _identity(made_by))[:8]}.so"

@@ -8,6 +8,7 @@ bits every time and on any number of ranks.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,8 +122,10 @@ def device_count() -> int:
 
 
 def describe(index: int) -> Device:
-    """Name, UUID, memory and versions of a visible device. Raises CudaUnavailable."""
+    """Name, UUID, memory and versions of a visible device, which is this process's from now on. Raises CudaUnavailable."""
     cupy = load_cupy()
+    device = cupy.cuda.Device(index)
+    device.use()  # to go back to device 0 would give every rank a context there, and a context takes memory
     runtime = cupy.cuda.runtime
     properties = runtime.getDeviceProperties(index)
     raw = bytes(properties.get("uuid") or b"")
@@ -132,8 +135,7 @@ def describe(index: int) -> Device:
     else:
         uuid = "PCI " + runtime.deviceGetPCIBusId(index)
     name = properties["name"]
-    with cupy.cuda.Device(index) as device:
-        free, total = device.mem_info
+    free, total = device.mem_info
     return Device(
         index=index,
         name=name.decode() if isinstance(name, bytes) else str(name),
@@ -143,6 +145,15 @@ def describe(index: int) -> Device:
         driver=runtime.driverGetVersion(),
         runtime=runtime.runtimeGetVersion(),
     )
+
+
+def made_with() -> str:
+    """What the bits of kernels depend on beside the potential: devices, NVRTC, and a hash of the sources."""
+    cupy = load_cupy()
+    names = {cupy.cuda.runtime.getDeviceProperties(k)["name"] for k in range(device_count())}
+    devices = sorted(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    nvrtc = ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
+    return f"{', '.join(devices)}, NVRTC {nvrtc}, {hashlib.sha256(cuda_source('').encode()).hexdigest()[:8]}"
 
 
 def device_options(
@@ -208,8 +219,6 @@ class CudaEvaluator:
             raise PacehpcError(f"GPU {device} was asked for, but only {count} are visible (numbered from 0).")
         index = local_rank % count if device is None else device
         self.ranks_on_device = len(range(index, ranks_per_node, count)) if device is None else 1
-        # for good: to leave a device for the one before would give every rank a context on device 0, which takes memory
-        cupy.cuda.Device(index).use()
         self.device = describe(index)
         self.structures, self.loss = structures, loss
         self.with_virials = loss.stress > 0 or (structures.energy is None if virials is None else virials)
@@ -309,8 +318,12 @@ class CudaEvaluator:
             pieces = batch.work["n_pieces"].item()
             self._launch("add_terms", pieces * (N_TERMS + N_MAXIMA) * LANES, batch.problem, batch.work)
             if gradient:
-                self._function_rows[: batch.n_rows * self._function_columns].fill(0)
-                self._radial_rows[: batch.n_rows * self._radial_columns * LANES].fill(0)
+                for rows, width in (
+                    (self._function_rows, self._function_columns),
+                    (self._radial_rows, self._radial_columns * LANES),
+                ):
+                    if batch.n_rows * width:
+                        rows[: batch.n_rows * width].fill(0)
                 self._second_pass(batch)
                 self._launch("add_function_rows", pieces * self._function_columns, batch.problem, batch.work)
                 self._launch("add_radial_rows", pieces * self._radial_columns * LANES, batch.problem, batch.work)
@@ -429,7 +442,8 @@ class CudaEvaluator:
         columns = self._element_columns
         for e, table in enumerate(tables):
             n = len(table.positions)
-            functions.append(flat[columns[e, 0] :][: n * nd].reshape(n, nd))
+            functions.append(np.empty((n, nd), flat.dtype))
+            functions[-1][self._entries[e]] = flat[columns[e, 0] :][: n * nd].reshape(n, nd)
             rest = flat[self._function_columns :]
             radial.append(rest[columns[e, 1] :][: table.n_radial])
             first.append(rest[columns[e, 2] :][: table.n_first])
@@ -439,15 +453,13 @@ class CudaEvaluator:
 
     def _check_sizes(self) -> None:
         """The compiler's structs are what the records here say."""
-        result = self._cupy.zeros(6, np.int64)
+        names = ("Problem", "Work", "ElementTable", "PairTable", "BondType", "RightTable")
+        result = self._cupy.zeros(len(names) + 1, np.int64)
         self._launch("sizes", 1, result)
-        expected = [record(name).itemsize for name in ("Problem", "Work", "ElementTable", "PairTable", "BondType")]
-        found = result.get().tolist()
-        if found[:5] != expected:
-            raise PacehpcError(
-                f"the kernels' structs have {found[:5]} bytes, {expected} expected: install pacehpc again."
-            )
-        self._n_state = found[5]
+        expected = [record(name).itemsize for name in names]
+        *found, self._n_state = result.get().tolist()
+        if found != expected:
+            raise PacehpcError(f"the kernels' structs have {found} bytes, {expected} expected: install pacehpc again.")
 
     def _to_device(self, array: np.ndarray) -> Any:
         values = np.ascontiguousarray(array).reshape(-1)
@@ -464,8 +476,9 @@ class CudaEvaluator:
         starts = np.r_[0, np.cumsum(np.ravel(sizes))][:-1].reshape(n, 3)
         addresses = self._coefficients.data.ptr + 8 * starts
         elements, pairs = np.zeros(n, record("ElementTable")), np.zeros(n * n, record("PairTable"))
-        bonds = np.zeros(n * n, record("BondType"))
+        bonds, rights = np.zeros(n * n, record("BondType")), np.zeros(n, record("RightTable"))
         self._kept: list[Any] = []
+        self._entries: list[np.ndarray] = []  # functions of an element in the order of the rows' columns
 
         def keep(array: np.ndarray) -> int:
             self._kept.append(self._to_device(array if array.size else np.zeros(1, array.dtype)))
@@ -473,7 +486,11 @@ class CudaEvaluator:
 
         for e, (element, table) in enumerate(zip(potential.elements, shape.elements, strict=True)):
             graph, row, embedding = table.graph, elements[e], potential.embeddings[element]
-            row["nodes"], row["groups"], row["right"] = keep(graph.nodes), keep(graph.groups), keep(graph.right)
+            groups = graph.groups[np.argsort(graph.groups[:, 1], kind="stable")]  # alike ones share right nodes
+            row["nodes"], row["groups"], row["right"] = keep(graph.nodes), keep(groups), keep(graph.right)
+            nodes, entries, others = right_nodes(groups, graph.right, graph.n_components)
+            self._entries.append(entries[:, 1])
+            rights[e] = keep(nodes), keep(entries), keep(others), len(nodes), len(others)
             row["c"], row["c_radial"], row["c_first"] = addresses[e]
             powers = np.tile([0.0, 1.0], (nd + 1, 1))
             powers[: embedding.ndensity] = np.reshape(embedding.fs_parameters, (-1, 2))[: embedding.ndensity]
@@ -505,7 +522,7 @@ class CudaEvaluator:
         first_starts = radial_starts[:-1] + [t.n_radial for t in shape.elements]
         self._element_columns = np.stack([function_starts[:-1], radial_starts[:-1], first_starts], axis=1)
         work = self._work = np.zeros(1, record("Work"))
-        work["element_columns"] = keep(self._element_columns)
+        work["element_columns"], work["rights"] = keep(self._element_columns), keep(rights.view(np.uint8))
         work["function_columns"], work["radial_columns"] = self._function_columns, self._radial_columns
 
     def _build_structures(self, batch_bytes: int | None) -> None:
@@ -705,6 +722,24 @@ class _Batch:
     problem: np.ndarray
     work: np.ndarray
     arrays: dict[str, Any]
+
+
+def right_nodes(groups: np.ndarray, right: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The groups of functions by left node (graph.groups, graph.right), turned round.
+
+    Returns int32 (n, 4), [offset of the right node, 2L+1, first entry, number of entries], entries (n_functions, 2),
+    [offset of the left node, function], and the components that belong to no right node.
+    """
+    functions = np.concatenate([np.arange(first, first + n) for _, _, first, n in groups] or [np.zeros(0, np.int64)])
+    left, size = np.repeat(groups[:, 0], groups[:, 3]), np.repeat(groups[:, 1], groups[:, 3])
+    order = np.argsort(right[functions], kind="stable")
+    entries = np.stack([left, functions], axis=1)[order]
+    offsets, first, count = np.unique(right[functions][order], return_index=True, return_counts=True)
+    nodes = np.stack([offsets, size[order][first], first, count], axis=1)
+    inside = np.zeros(n_components, bool)
+    for offset, components in nodes[:, :2]:
+        inside[offset : offset + components] = True
+    return nodes.astype(np.int32), entries.astype(np.int32), np.flatnonzero(~inside).astype(np.int32)
 
 
 def piece_starts(structures: Structures) -> np.ndarray:

@@ -37,6 +37,7 @@ _MEANING = {
     "ranks": ROUNDING,
     "backend": OTHER_KERNELS,
     "processors": ROUNDING,
+    "kernels": ROUNDING,
     "versions": ROUNDING,
 }
 # Sums of the cpu backend have the same bits on any number of ranks, and whether or not the data stay in memory.
@@ -62,6 +63,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
     """What differs between two nested mappings, by dotted name; `backend` in both says whether ranks matter."""
     old, new = flat(before), flat(now)
     names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if "backend" in names:
+        names = [name for name in names if name != "kernels"]  # of course
     cpu = old.get("backend") == new.get("backend") == "cpu"
     return [Difference(name, old.get(name, "–"), new.get(name, "–"), meaning(name, cpu)) for name in names]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import platform
 import uuid
@@ -25,17 +26,20 @@ from pacehpc.checkpoint.compatibility import (
     differences,
 )
 from pacehpc.checkpoint.threads import blas_libraries, kernel_threads
+from pacehpc.dataset import Store
 from pacehpc.dataset.files import find_file
 from pacehpc.errors import PacehpcError
 
 if TYPE_CHECKING:
     from pacehpc.config.models import Settings
+    from pacehpc.dataset import Dataset
 
 log = logging.getLogger("pacehpc")
 
 
-def origin(settings: Settings, processors: Sequence[str]) -> dict[str, Any]:
-    """What the numbers of a fit depend on; processors: the CPU model of each rank."""
+def origin(settings: Settings, ranks: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What the numbers of a fit depend on; ranks: the CPU model of each rank, and what its kernels are made with."""
+    processors, kernels = zip(*ranks, strict=True)
     given = settings.data
     names = [*(given.filename or []), *(given.test_filename or [])]
     if settings.fit.weighting is not None and hasattr(settings.fit.weighting, "filename"):
@@ -47,6 +51,7 @@ def origin(settings: Settings, processors: Sequence[str]) -> dict[str, Any]:
         "ranks": len(processors),
         "backend": backends.resolve(settings.backend.evaluator),
         "processors": sorted(set(processors)),
+        "kernels": "; ".join(sorted(set(kernels))),
         "versions": {
             "pacehpc": pacehpc.__version__,
             "python": platform.python_version(),
@@ -129,6 +134,50 @@ def old_header(
     if found:
         header["origin"] = dict(now)
     return header, bool(other or kernels)
+
+
+_COLUMNS = (
+    "numbers", "positions", "cells", "pbc", "atom_offsets", "energy_corrected", "flat_forces", "stress", "w_energy",
+    "flat_w_forces", "low",
+)  # fmt: skip
+
+
+def fingerprint(train: Dataset, test: Dataset | None, stores: Mapping[str, Path]) -> dict[str, str]:
+    """Hashes of the prepared data: of what the loss is made of, and of their cut into virtual shards."""
+    values, cut = hashlib.sha256(), hashlib.sha256()
+    for data in (train, test):
+        for name in _COLUMNS:
+            column = None if data is None else getattr(data, name)
+            values.update(b"-" if column is None else np.ascontiguousarray(column))
+    for name in sorted(stores):
+        with Store(stores[name]) as store:
+            cut.update(np.ascontiguousarray(store.rows(0, 1)))
+            cut.update(np.ascontiguousarray(store.shard_bounds(0, 1)))
+    return {"values": values.hexdigest(), "cut": cut.hexdigest()}
+
+
+def changed_data(before: Mapping[str, str] | None, now: Mapping[str, str], force: bool) -> bool:
+    """Whether the prepared data are others than those that the fit began with, by their fingerprints.
+
+    Raises PacehpcError if so, unless force. A checkpoint of before there were fingerprints knows nothing of it.
+    """
+    if before is None or before == now:
+        return False
+    if before["values"] == now["values"]:
+        log.warning(
+            "Changed since: the prepared data were made anew and cut in another way. The fit goes on from where it "
+            "was; its numbers agree to round-off, not bit for bit"
+        )
+        return False
+    if not force:
+        raise PacehpcError(
+            "This folder holds an unfinished fit, and the prepared data are not those that it began with, although "
+            "data and settings say the same (a database that gives other structures now, or another version of this "
+            "program). To go on: bring back the old data, or start anew with `--fresh`, which moves the old state "
+            "aside, or go on from the best point so far with what is there now: `--force-restart`."
+        )
+    log.warning("Changed since, accepted by --force-restart: the prepared data")
+    return True
 
 
 def describe(body: Mapping[str, Any], folder: Path) -> str:

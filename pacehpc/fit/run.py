@@ -24,7 +24,7 @@ from pacehpc.fit.dry_run import dry_run
 from pacehpc.fit.optimizers import check_memory
 from pacehpc.fit.progress import Interrupted, Progress, restore
 from pacehpc.fit.resources import backend_options, check_gpu
-from pacehpc.fit.resume import describe, new_header, old_header, origin
+from pacehpc.fit.resume import changed_data, describe, fingerprint, new_header, old_header, origin
 from pacehpc.fit.stopping import load_callbacks
 from pacehpc.objective import LOSS_KEYS, Objective, Shard
 from pacehpc.potential import Potential, ladder_start, next_ladder_potential, trainable_mask
@@ -88,7 +88,6 @@ def run(
     hosts = parallel.hosts(comm)
     blas_threads = parallel.share_cores(comm, settings.backend.optimizer_threads)
     kernel_threads = parallel.share_kernel_threads(comm, settings.backend.threads)
-    processors = parallel.gather(outputs.processor(), comm)
     if root:
         outputs.log_start(settings, hosts)
         log.info("Threads of a rank: %d of the kernels, %d of BLAS", kernel_threads, blas_threads)
@@ -100,9 +99,10 @@ def run(
         raise PacehpcError("--profile: the reference backend has no stages to time; use the backend cpu or cuda.")
     progress, forced = None, False
     if tasks.fit and not tasks.dry_run:
+        ranks = parallel.gather((outputs.processor(), backends.made_with(settings.backend.evaluator)), comm)
 
         def opened() -> tuple[dict[str, Any], bool]:
-            now = origin(settings, processors)
+            now = origin(settings, ranks)
             if resume is None:
                 return new_header(now, blas_threads), False
             log.info("%s", describe(resume, FOLDER))
@@ -117,6 +117,8 @@ def run(
             if root:
                 dry_run(settings, plan, len(hosts))
             return 0
+        if progress is not None:
+            forced = parallel.on_root(lambda: _same_data(plan, progress, resume, forced or tasks.force), comm) or forced
         target = parallel.broadcast(plan.target if root else None, comm)
         stores = parallel.broadcast(plan.stores if root else None, comm)
         shards = {name: read_shard(path, target, comm, settings.backend.memory_limit) for name, path in stores.items()}
@@ -159,6 +161,12 @@ def run(
             progress.done()
         outputs.log_times(seconds, rank_seconds, predicted)
     return code
+
+
+def _same_data(plan: Plan, progress: Progress, resume: Mapping[str, Any] | None, force: bool) -> bool:
+    """Keep what tells the prepared data from others; whether they are others than an unfinished fit began with."""
+    now = progress.header["prepared"] = fingerprint(plan.train, plan.test, plan.stores)
+    return resume is not None and changed_data(resume.get("prepared"), now, force)
 
 
 def _fitted(record: outputs.Record, progress: Progress, state: FitState) -> None:

@@ -40,11 +40,18 @@ def environment(**changes: str) -> dict[str, str]:
 class Zygote:
     """Starts the command; see zygote.py."""
 
-    def __init__(self) -> None:
+    def __init__(self, **changes: str) -> None:
+        """changes: of the environment."""
         command = [sys.executable, str(Path(__file__).parent / "zygote.py")]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(**changes)
         )
+
+    def __enter__(self) -> Zygote:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def start(self, folder: Path, *arguments: str, stderr: Path | None = None, **options) -> int:
         """Process id of the run; `wait` gives its exit code. fault, trace, silent: see zygote.py."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import INPUT, assert_same_fit
+from conftest import INPUT, Zygote, assert_same_fit
 
 from pacehpc.config.optimizers import OPTIONS
 from pacehpc.fit.optimizers import GRADIENT_FREE
@@ -108,3 +108,64 @@ def test_a_path_that_differs_from_the_journal_goes_on_from_the_best_point(zygote
     state.save(folder, body)
     assert zygote(unfinished) == 0
     assert "no longer takes the path of the journal" in (unfinished / "log.txt").read_text()
+
+
+def test_other_compilation_of_the_kernels_is_named(unfinished):
+    """Another instruction set gives other bits: what is recorded is replayed, and the log says what changed."""
+    with Zygote(PACEHPC_MARCH="x86-64-v3") as other:
+        assert other(unfinished) == 0, (unfinished / "stderr.txt").read_text()
+    log = (unfinished / "log.txt").read_text()
+    assert "Changed since: kernels: native" in log and "x86-64-v3, 4 lanes" in log and "not bit for bit" in log
+    assert "Replayed" in log
+
+
+def test_a_kernel_cache_that_was_lost_is_made_again(unfinished, uninterrupted, tmp_path_factory):
+    with Zygote(PACEHPC_CACHE=str(tmp_path_factory.mktemp("cache"))) as other:
+        assert other(unfinished) == 0, (unfinished / "stderr.txt").read_text()
+    assert "Changed since" not in (unfinished / "log.txt").read_text()
+    assert_same_fit(unfinished, uninterrupted)
+
+
+def test_another_blas_is_named(unfinished):
+    """OpenBLAS takes the kernels of an older processor."""
+    with Zygote(OPENBLAS_CORETYPE="Nehalem") as other:
+        assert other(unfinished) == 0, (unfinished / "stderr.txt").read_text()
+    log = (unfinished / "log.txt").read_text()
+    assert "versions.openblas of scipy" in log and "Nehalem now" in log and "not bit for bit" in log
+
+
+@pytest.mark.parametrize("command", [(), ("--force-restart",)])
+def test_other_prepared_data_behind_the_same_names(zygote, unfinished, command):
+    """As a database gives that has changed: refused, or accepted by the user's word."""
+    from pacehpc.checkpoint import state
+
+    body = state.load(unfinished / "checkpoint")
+    body["prepared"]["values"] = "0" * 64
+    state.save(unfinished / "checkpoint", body)
+    before = {path: path.read_bytes() for path in unfinished.glob("checkpoint/*")}
+    code = zygote(unfinished, *command)
+    said = (unfinished / "stderr.txt").read_text() + (unfinished / "log.txt").read_text()
+    if command:
+        assert code == 0 and "accepted by --force-restart: the prepared data" in said and "Replayed" not in said
+    else:
+        assert code == 1 and "prepared data are not those" in said
+        assert {path: path.read_bytes() for path in before} == before
+
+
+def test_data_that_are_prepared_again_are_the_same(zygote, unfinished, uninterrupted):
+    for path in unfinished.glob("prepared_*.h5"):
+        path.unlink()
+    assert zygote(unfinished) == 0, (unfinished / "stderr.txt").read_text()
+    assert "Changed since" not in (unfinished / "log.txt").read_text()
+    assert_same_fit(unfinished, uninterrupted)
+
+
+def test_data_prepared_with_another_cut_are_named(zygote, unfinished):
+    """Lists that reach further, made for other potentials, are used as they are: their virtual shards may be others."""
+    from pacehpc.checkpoint import state
+
+    body = state.load(unfinished / "checkpoint")
+    body["prepared"]["cut"] = "0" * 64
+    state.save(unfinished / "checkpoint", body)
+    assert zygote(unfinished) == 0
+    assert "cut in another way" in (unfinished / "log.txt").read_text()
