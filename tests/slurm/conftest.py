@@ -40,9 +40,10 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=pmi2
 KillWait=5
 MinJobAge=300
+SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=2 Gres=gpu:2 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs=2 Gres=gpu:2 State=UNKNOWN
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=4 Gres=gpu:2 State=UNKNOWN
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs=4 Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=60 State=UP
 """
 # Two devices of each node that are none: they exist everywhere, and Slurm allocates and numbers them.

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -181,8 +187,155 @@ def test_preparation_and_then_the_fit(slurm, uninterrupted, tmp_path):
     assert results(folder) == results(uninterrupted)
 
 
+SLOWLY = "import time\ndef some(**keywords):\n    time.sleep(1.0)\n"
+QUICKLY = "def some(**keywords):\n    pass\n"
+MPIRUN = f'({Path(sys.executable).parent}/mpirun -n "$SLURM_NTASKS")'
+# The shortest limit of Slurm is a minute: the allocation's end is moved instead, which Slurm allows its administrator.
+SOON = "$(date -d '+45 seconds' +%Y-%m-%dT%H:%M:%S)"
+END = f'scontrol update "JobId=$SLURM_JOB_ID" "EndTime={SOON}"\n'
+ASKED = f"{END}unset SLURM_JOB_END_TIME\n"
+GIVEN = f'{END}export SLURM_JOB_END_TIME="$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s)"\nexport PATH="$MPI"\n'
+
+
+def field(slurm, job: str, name: str) -> str:
+    """Of `scontrol show job`."""
+    return re.search(rf"\b{name}=(\S+)", slurm.run("scontrol", "show", "job", job))[1]
+
+
+def test_the_end_of_the_allocation_stops_in_order_with_75(slurm, uninterrupted, tmp_path):
+    """As Slurm is asked for it, as newer Slurm says it in a variable, and as the user says it; srun and mpirun."""
+    without_squeue = tmp_path / "bin"
+    without_squeue.mkdir()
+    for name in ("bash", "date", "srun"):  # mpirun starts its proxies with srun
+        (without_squeue / name).symlink_to(shutil.which(name))
+    given = GIVEN.replace("$MPI", f"{Path(sys.executable).parent}:{without_squeue}")
+    cases = {
+        "asked_srun": (ASKED, "(srun --mpi=pmi2 -K)", ""),
+        "asked_mpirun": (ASKED, MPIRUN, ""),
+        "given_mpirun": (given, MPIRUN, ""),
+        "said_srun": ("unset SLURM_JOB_END_TIME\n", "(srun --mpi=pmi2 -K)", " --max-time 0:00:45"),
+    }
+    jobs = {}
+    for name, (before, launch, option) in cases.items():
+        folder = prepare(tmp_path / name, SLOWLY)
+        edits = {"(srun --mpi=pmi2 -K)": launch, "launch=": f"{before}launch=", "--no-predict": f"--no-predict{option}"}
+        jobs[name] = slurm.run("sbatch", "--parsable", str(script(folder, "cpu.sh", **edits)), cwd=folder)
+    slurm.wait_all(150)
+    for name, job in jobs.items():
+        folder = tmp_path / name
+        log = (folder / "log.txt").read_text()
+        assert field(slurm, job, "ExitCode") == "75:0", (name, (folder / f"slurm-{job}.out").read_text())
+        assert "Stopped in order (the end of the time)" in log and "Iteration   #" in log
+        until = datetime.fromisoformat(re.search(r"Time until (\S+ \S+)", log)[1])
+        began, ended = (datetime.fromisoformat(field(slurm, job, name)) for name in ("StartTime", "EndTime"))
+        assert began < ended < until and (until - began).total_seconds() < 60
+        (folder / "stop_after.py").write_text(QUICKLY)
+        script(folder, "cpu.sh")
+        jobs[name] = slurm.run("sbatch", "--parsable", "cpu.sh", cwd=folder)
+    slurm.wait_all(150)
+    for name, job in jobs.items():
+        assert slurm.state(job) == "COMPLETED", (tmp_path / name / f"slurm-{job}.out").read_text()
+        assert results(tmp_path / name) == results(uninterrupted)
+
+
+def running(folder: Path, iterations: int) -> None:
+    """Wait until the fit has come that far."""
+    log, end = folder / "log.txt", time.time() + 60
+    while not log.exists() or log.read_text().count("Iteration   #") < iterations:
+        assert time.time() < end
+        time.sleep(0.1)
+
+
+def processes_of(slurm, job: str, daemons: bool) -> list[int]:
+    """What runs for a job: its script, srun and ranks, and with `daemons` those of Slurm that watch them."""
+    found, conf = [], f"SLURM_CONF={slurm.environment['SLURM_CONF']}".encode()
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            variables = (path / "environ").read_bytes().split(b"\0")
+            step = (path / "cmdline").read_bytes().startswith(f"slurmstepd: [{job}.".encode())
+            if (step and daemons) or {f"SLURM_JOB_ID={job}".encode(), conf} <= set(variables):
+                found.append(int(path.name))
+    return found
+
+
+def kill(processes: list[int]) -> None:
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_killed_job_goes_on_when_it_is_submitted_again(slurm, uninterrupted, tmp_path):
+    """kill -9 of everything that the job has, its script as well."""
+    folder = prepare(tmp_path / "fit", SLOWLY.replace("1.0", "0.05"))
+    path = script(folder, "cpu.sh")
+    for wanted in (7, 30):
+        job = slurm.run("sbatch", "--parsable", str(path), cwd=folder)
+        running(folder, wanted)
+        victims = processes_of(slurm, job, daemons=False)
+        assert len(victims) >= 4
+        kill(victims)
+        slurm.wait_all(60)
+        assert slurm.state(job) != "COMPLETED" and "Stopped in order" not in (folder / "log.txt").read_text()
+        assert (folder / "pacehpc.lock").exists()
+    job = slurm.run("sbatch", "--parsable", str(path), cwd=folder)
+    slurm.wait_all(120)
+    assert slurm.state(job) == "COMPLETED", (folder / f"slurm-{job}.out").read_text()
+    assert (folder / "log.txt").read_text().count("Replayed") == 2
+    assert results(folder) == results(uninterrupted)
+
+
+def test_the_loss_of_a_node_puts_the_job_on_another_one(slurm, uninterrupted, tmp_path):
+    """Its daemon and all processes die at once; the same job goes on elsewhere with the same bits.
+
+    Both nodes are this machine: what the killed ranks left in shared memory lies in the way of the next start.
+    """
+    folder = prepare(tmp_path / "fit", SLOWLY.replace("1.0", "0.1"))
+    job = slurm.run("sbatch", "--parsable", str(script(folder, "requeue.sh")), cwd=folder)
+    running(folder, 12)
+    node = field(slurm, job, "NodeList")
+    try:
+        daemon = Path(slurm.environment["SLURM_CONF"]).with_name(f"slurmd-{node}.pid")
+        kill([int(daemon.read_text()), *processes_of(slurm, job, daemons=True)])
+        slurm.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+        slurm.wait_all(120)
+        assert slurm.state(job) == "COMPLETED", (folder / f"slurm-{job}.out").read_text()
+        assert field(slurm, job, "Restarts") == "1" and field(slurm, job, "NodeList") != node
+    finally:
+        slurm.run("slurmd", "-N", node, "-f", slurm.environment["SLURM_CONF"])
+        end = time.time() + 60
+        while slurm.run("sinfo", "-h", "-n", node, "-o", "%T") != "idle":
+            assert time.time() < end
+            time.sleep(0.2)
+    log = (folder / "log.txt").read_text()
+    assert "The lock of this folder was left by" in log and "Replayed" in log
+    assert results(folder) == results(uninterrupted)
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "jobscripts").glob("*.sh")))
 def test_every_template_parses_and_is_strict(name):
     text = (ROOT / "jobscripts" / name).read_text()
     assert subprocess.run(["bash", "-n", str(ROOT / "jobscripts" / name)], check=False).returncode == 0
     assert "set -euo pipefail" in text and "EDIT" in text
+
+
+def test_what_is_asked_of_slurm_whatever_the_user_has_set(slurm, tmp_path):
+    """Of a real job: that it runs, and when it ends, for somebody who has chosen other states and times."""
+    job = slurm.run("sbatch", "--parsable", "--time=10", "--wrap", "sleep 60", cwd=tmp_path)
+    code = f"""
+from pacehpc.checkpoint.lock import slurm_job_ended
+from pacehpc.walltime import find_deadline
+print(slurm_job_ended("{job}"), find_deadline(None, {{"SLURM_JOB_ID": "{job}"}}))
+"""
+    end = time.time() + 60
+    while slurm.state(job) != "RUNNING":
+        assert time.time() < end
+        time.sleep(0.1)
+    chosen = {"SQUEUE_STATES": "PENDING", "SLURM_TIME_FORMAT": "relative"}
+    said = subprocess.check_output([sys.executable, "-c", code], env={**slurm.environment, **chosen}, text=True)
+    ended, deadline = said.split()
+    assert ended == "False"
+    assert datetime.fromtimestamp(float(deadline)) == datetime.fromisoformat(field(slurm, job, "EndTime"))
+    slurm.run("scancel", job)
+    slurm.wait_all(60)
+    said = subprocess.check_output([sys.executable, "-c", code], env={**slurm.environment, **chosen}, text=True)
+    assert said.startswith("True")
