@@ -243,7 +243,7 @@ class Coefficients:
         groups: dict[tuple, list] = {}
 
         def add(source: np.ndarray, basis: np.ndarray, start: int, mirror: bool) -> None:
-            place = start + np.arange(len(source) * basis.shape[1]).reshape(len(source), -1)
+            place = start + np.arange(len(source) * basis.shape[1]).reshape(len(source), basis.shape[1])
             groups.setdefault((source.shape, basis.shape, mirror), []).append((source, basis, place))
 
         for e, table in enumerate(tables):
