@@ -4,6 +4,7 @@
 // structures, which need nothing else. Second pass: the tangent of the adjoint of the first along the residuals, which
 // gives the whole gradient. Threads take whole batches and keep gradients of their own.
 #include "bonds.h"
+#include "bondwise.h"
 #include "embedding.h"
 #include "fixed_point.h"
 #include "forces.h"
@@ -49,24 +50,37 @@ struct TileState {
 
 // what one tile after the other uses
 struct Scratch {
-  Lanes w, dG, dPhi, dPhi_bar, dy;
+  Lanes w, dG, dPhi, dPhi_bar, dy, angular;
   Scratch(const Problem& P, double* memory) {
     w = lane_array(memory);
     dG = w + P.max_moments;
     dPhi = dG + P.max_moments;
     dPhi_bar = dPhi + P.max_components;
     dy = dPhi_bar + P.max_components;
+    angular = dy + P.max_y;
+  }
+  static index_t size(const Problem& P) {
+    return 2 * P.max_moments + 2 * P.max_components + P.max_y + P.most_angular * P.angular_size;
   }
 };
 
-static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, bool forces, double* stages) {
+static Lanes rows_of(const Problem& P, index_t tile, double* rows) {
+  return lane_array(rows + (P.tile_rows[tile] < 0 ? 0 : P.tile_rows[tile]) * P.row_size * LANES);
+}
+
+// rows: radial functions of the tile's bonds, of a tile that goes bond by bond
+static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, Lanes rows, bool forces, double* stages) {
   Clock clock(stages);
   const int e = P.tile_element[tile];
   const ElementTable& element = P.elements[e];
   const int* atoms = P.tile_atoms + tile * LANES;
   lanes rho[ND], dF[ND], ddF[ND], F;
-  if (!P.moments) make_moments(P, tile, false, t.G);
-  make_atomic_base(P, e, t.G, t.Phi, rho);
+  const bool bondwise = P.tile_rows[tile] >= 0;
+  if (bondwise) make_base_of_bonds(P, tile, rows, s.angular, t.Phi, rho);
+  else {
+    if (!P.moments) make_moments(P, tile, false, t.G);
+    make_atomic_base(P, e, t.G, t.Phi, rho);
+  }
   clock.finish(BASE);
   couple(element, t.Phi);
   clock.finish(NODES);
@@ -88,9 +102,10 @@ static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, b
   clock.finish(DENSITY_ADJOINT);
   couple_adjoint(element, t.Phi, t.Phi_bar);
   clock.finish(NODE_ADJOINT);
-  make_moment_adjoint(P, e, t.Phi_bar, dF, s.w);
+  if (!bondwise) make_moment_adjoint(P, e, t.Phi_bar, dF, s.w);
   clock.finish(MOMENT_ADJOINT);
-  make_forces(P, tile, s.w, F);
+  if (bondwise) make_forces_of_bonds(P, tile, rows, t.Phi_bar, dF, F);
+  else make_forces(P, tile, s.w, F);
   clock.finish(FORCES);
 }
 
@@ -124,7 +139,7 @@ static void make_residuals(const Problem& P, index_t first, index_t last, bool g
 }
 
 // moving: whether any residual moves a bond, so not for a loss of energies alone
-static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, bool moving, double* functions,
+static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, LanesIn rows, bool moving, double* functions,
                         Lanes radial, Lanes first, double* stages) {
   Clock clock(stages);
   const int e = P.tile_element[tile];
@@ -133,14 +148,16 @@ static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, 
   lanes drho[ND], dF[ND], dF_dot[ND], alpha[ND], beta[ND];
   lanes a = gather_from_atoms(P.residuals + 3, 4, atoms);
   lanes dcutoff = broadcast(0);
-  if (moving) dcutoff = make_moments(P, tile, true, s.dG);
+  const bool bondwise = P.tile_rows[tile] >= 0;
+  if (bondwise) dcutoff = make_base_tangent_of_bonds(P, tile, moving, rows, s.angular, s.dPhi, drho);
+  else if (moving) dcutoff = make_moments(P, tile, true, s.dG);
   else for (index_t k = 0; k < element.n_moments; k++) s.dG[k] = broadcast(0);
 #if CORE
   const lanes cutoff = gather_from_atoms(P.core_cutoff, 1, atoms), zero = broadcast(0), one = broadcast(1);
   a -= select(cutoff > zero, dcutoff / select(cutoff > zero, cutoff, one), zero);
 #endif
   clock.finish(TANGENT_MOMENTS);
-  make_atomic_base(P, e, s.dG, s.dPhi, drho);
+  if (!bondwise) make_atomic_base(P, e, s.dG, s.dPhi, drho);
   clock.finish(TANGENT_BASE);
   couple_tangent(element, t.Phi, s.dPhi);
   clock.finish(NODE_TANGENTS);
@@ -160,7 +177,8 @@ static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, 
     for (index_t k = 0; k < element.n_leaves; k++) s.dPhi_bar[k] = a * t.Phi_bar[k] - s.dPhi_bar[k];
   }
   clock.finish(NODE_GRADIENT);
-  add_radial_gradient(P, e, s.dPhi_bar, t.Phi_bar, t.G, s.dG, alpha, beta, radial, first);
+  if (bondwise) add_radial_gradient_of_tile(P, tile, s.angular, s.dPhi_bar, t.Phi_bar, alpha, beta, radial, first);
+  else add_radial_gradient(P, e, s.dPhi_bar, t.Phi_bar, t.G, s.dG, alpha, beta, radial, first);
   clock.finish(RADIAL_GRADIENT);
 }
 
@@ -212,7 +230,7 @@ void prepare(const Problem* problem) {
 #if CORE
       make_core(P, tile);
 #endif
-      if (P.moments) make_moments(P, tile, false, lane_array(P.moments + P.moment_start[tile] * LANES));
+      if (P.moments && P.tile_rows[tile] < 0) make_moments(P, tile, false, lane_array(P.moments + P.moment_start[tile] * LANES));
     }
   }
 }
@@ -229,7 +247,8 @@ void evaluate(const Problem* problem, int what) {
     double* memory = P.workspace + thread * P.workspace_size;
     double* stages = P.stage_seconds ? P.stage_seconds + thread * N_STAGES : 0;
     const Scratch scratch(P, memory);
-    double* tiles = memory + (2 * P.max_moments + 2 * P.max_components + P.max_y) * LANES;
+    double* rows = memory + Scratch::size(P) * LANES;
+    double* tiles = rows + P.most_rows * P.row_size * LANES;
     const index_t functions_size = P.max_functions * ND + LANES;
     double* functions = P.gradient_functions + thread * P.n_elements * functions_size;
     double* radial = P.gradient_radial + thread * P.n_elements * P.n_radial_gradient * LANES;
@@ -245,7 +264,7 @@ void evaluate(const Problem* problem, int what) {
         if (what > 0) start_forces(P, P.atom_offsets[b[2]], P.atom_offsets[b[3]]);
         for (index_t tile = b[0]; tile < b[1]; tile++) {
           const index_t place = what == 2 ? tile - b[0] : 0;
-          first_pass(P, tile, TileState(P, tiles + place * P.tile_workspace, tile), scratch, what > 0, stages);
+          first_pass(P, tile, TileState(P, tiles + place * P.tile_workspace, tile), scratch, rows_of(P, tile, rows), what > 0, stages);
         }
         Clock clock(stages);
         make_residuals(P, b[2], b[3], what == 2);
@@ -254,7 +273,7 @@ void evaluate(const Problem* problem, int what) {
           for (index_t tile = b[0]; tile < b[1]; tile++) {
             const index_t e = P.tile_element[tile];
             second_pass(P, tile, TileState(P, tiles + (tile - b[0]) * P.tile_workspace, tile), scratch,
-                        P.kappa > 0 || P.stress_weight > 0, functions + e * functions_size,
+                        rows_of(P, tile, rows), P.kappa > 0 || P.stress_weight > 0, functions + e * functions_size,
                         lane_array(radial + e * P.n_radial_gradient * LANES),
                         lane_array(first + e * P.n_first_gradient * LANES), stages);
           }

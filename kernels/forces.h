@@ -30,63 +30,81 @@ struct ForceSum {
   lanes virial[6];
 };
 
+FN ForceSum no_force() {
+  ForceSum sum;
+  sum.x = sum.y = sum.z = broadcast(0);
+  for (int q = 0; q < 6; q++) sum.virial[q] = broadcast(0);
+  return sum;
+}
+
+FN void add_force_to_centres(const Problem& P, index_t tile, const ForceSum& sum) {
+  const int* atoms = P.tile_atoms + tile * LANES;
+  subtract_from_rows(P.atom_forces, atoms, -sum.x, -sum.y, -sum.z);
+#if STRESS
+  for (int q = 0; q < 6; q++) add_to_atoms(P.atom_virials + q, 6, atoms, P.tile_count[tile], sum.virial[q]);
+#endif
+}
+
+// f_ij of one bond from S_lm = ∂E/∂(env Y_lm) and dS_lm, the same of its slope
+template <int L>
+FN void add_force_of_bond(const Problem& P, index_t slot, const lanes* S, const lanes* dS, lanes embedding_energy, ForceSum& sum) {
+  const LanesIn bond = lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES);
+  const lanes ux = bond[0], uy = bond[1], uz = bond[2], inverse = bond[3], slope = bond[5], env = bond[6], denv = bond[7];
+  Harmonics<L> y;
+  harmonics<L>(y, ux, uy, uz);
+  // value = Σ S Y, radial = Σ dS Y, (gx, gy, gz) = Σ S ∇Y before projection on the sphere
+  lanes value = broadcast(0), radial = value, gx = value, gy = value, gz = value;
+  UNROLL for (int l = 0; l <= L; l++) {
+    value += S[l * l] * y.Q[0][l];
+    radial += dS[l * l] * y.Q[0][l];
+    if (l) gz += S[l * l] * y.D[0][l];
+  }
+  UNROLL for (int m = 1; m <= L; m++) {
+    lanes re = broadcast(0), im = re, dre = re, dim = re, zre = re, zim = re;
+    UNROLL for (int l = m; l <= L; l++) {
+      const lanes Q = y.Q[m][l], S_re = S[l * l + 2 * m - 1], S_im = S[l * l + 2 * m];
+      re += S_re * Q;
+      im += S_im * Q;
+      dre += dS[l * l + 2 * m - 1] * Q;
+      dim += dS[l * l + 2 * m] * Q;
+      if (l > m) { zre += S_re * y.D[m][l]; zim += S_im * y.D[m][l]; }
+    }
+    value += re * y.re[m] + im * y.im[m];
+    radial += dre * y.re[m] + dim * y.im[m];
+    if (m < L) gz += zre * y.re[m] + zim * y.im[m];
+    const lanes mre = (double)m * re, mim = (double)m * im;
+    gx += mre * y.re[m - 1] + mim * y.im[m - 1];
+    gy += mim * y.re[m - 1] - mre * y.im[m - 1];
+  }
+  const lanes across = env * inverse;
+  lanes along = denv * value + env * slope * radial - across * (ux * gx + uy * gy + uz * gz);
+#if CORE
+  along += embedding_energy * lane_array((const double*)P.core_slope + slot * LANES)[0];
+#endif
+  const lanes fx = along * ux + across * gx, fy = along * uy + across * gy, fz = along * uz + across * gz;
+  sum.x += fx; sum.y += fy; sum.z += fz;
+#if STRESS
+  const lanes r = 1 / select(inverse > 0, inverse, broadcast(1));
+  sum.virial[0] += fx * ux * r; sum.virial[1] += fy * uy * r; sum.virial[2] += fz * uz * r;
+  sum.virial[3] += fy * uz * r; sum.virial[4] += fx * uz * r; sum.virial[5] += fx * uy * r;
+#endif
+  subtract_from_rows(P.atom_forces, P.bond_atoms + slot * LANES, fx, fy, fz);
+}
+
 template <int J, int L>
 STAGE void add_bond_forces(const Problem& P, index_t slot, index_t n_slots, LanesIn w, lanes embedding_energy, ForceSum& sum) {
   constexpr int N_LM = (L + 1) * (L + 1);
   for (index_t end = slot + n_slots; slot < end; slot++) {
-    const LanesIn bond = lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES);
-    const lanes ux = bond[0], uy = bond[1], uz = bond[2], inverse = bond[3], slope = bond[5], env = bond[6], denv = bond[7];
     lanes T[J], D[J], S[N_LM], dS[N_LM];
-    chebyshev<J>(T, D, bond[4]);
+    chebyshev<J>(T, D, lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES)[4]);
     contract_radial<J, N_LM, 0>(w, T, D, S, dS);
-    Harmonics<L> y;
-    harmonics<L>(y, ux, uy, uz);
-    // value = Σ S Y, radial = Σ dS Y, (gx, gy, gz) = Σ S ∇Y before projection on the sphere
-    lanes value = broadcast(0), radial = value, gx = value, gy = value, gz = value;
-    UNROLL for (int l = 0; l <= L; l++) {
-      value += S[l * l] * y.Q[0][l];
-      radial += dS[l * l] * y.Q[0][l];
-      if (l) gz += S[l * l] * y.D[0][l];
-    }
-    UNROLL for (int m = 1; m <= L; m++) {
-      lanes re = broadcast(0), im = re, dre = re, dim = re, zre = re, zim = re;
-      UNROLL for (int l = m; l <= L; l++) {
-        const lanes Q = y.Q[m][l], S_re = S[l * l + 2 * m - 1], S_im = S[l * l + 2 * m];
-        re += S_re * Q;
-        im += S_im * Q;
-        dre += dS[l * l + 2 * m - 1] * Q;
-        dim += dS[l * l + 2 * m] * Q;
-        if (l > m) { zre += S_re * y.D[m][l]; zim += S_im * y.D[m][l]; }
-      }
-      value += re * y.re[m] + im * y.im[m];
-      radial += dre * y.re[m] + dim * y.im[m];
-      if (m < L) gz += zre * y.re[m] + zim * y.im[m];
-      const lanes mre = (double)m * re, mim = (double)m * im;
-      gx += mre * y.re[m - 1] + mim * y.im[m - 1];
-      gy += mim * y.re[m - 1] - mre * y.im[m - 1];
-    }
-    const lanes across = env * inverse;
-    lanes along = denv * value + env * slope * radial - across * (ux * gx + uy * gy + uz * gz);
-#if CORE
-    along += embedding_energy * lane_array((const double*)P.core_slope + slot * LANES)[0];
-#endif
-    const lanes fx = along * ux + across * gx, fy = along * uy + across * gy, fz = along * uz + across * gz;
-    sum.x += fx; sum.y += fy; sum.z += fz;
-#if STRESS
-    const lanes r = 1 / select(inverse > 0, inverse, broadcast(1));
-    sum.virial[0] += fx * ux * r; sum.virial[1] += fy * uy * r; sum.virial[2] += fz * uz * r;
-    sum.virial[3] += fy * uz * r; sum.virial[4] += fx * uz * r; sum.virial[5] += fx * uy * r;
-#endif
-    subtract_from_rows(P.atom_forces, P.bond_atoms + slot * LANES, fx, fy, fz);
+    add_force_of_bond<L>(P, slot, S, dS, embedding_energy, sum);
   }
 }
 
 STAGE void make_forces(const Problem& P, index_t tile, LanesIn w, lanes embedding_energy) {
   const int e = P.tile_element[tile];
-  const int* atoms = P.tile_atoms + tile * LANES;
-  ForceSum sum;
-  sum.x = sum.y = sum.z = broadcast(0);
-  for (int q = 0; q < 6; q++) sum.virial[q] = broadcast(0);
+  ForceSum sum = no_force();
   for (index_t mu = 0; mu < P.n_elements; mu++) {
     const PairTable& pair = P.pairs[e * P.n_elements + mu];
     const index_t slot = P.tile_slot_offset[tile * P.n_elements + mu], n_slots = P.tile_slots[tile * P.n_elements + mu];
@@ -97,8 +115,5 @@ STAGE void make_forces(const Problem& P, index_t tile, LanesIn w, lanes embeddin
 #undef CASE
     }
   }
-  subtract_from_rows(P.atom_forces, atoms, -sum.x, -sum.y, -sum.z);
-#if STRESS
-  for (int q = 0; q < 6; q++) add_to_atoms(P.atom_virials + q, 6, atoms, P.tile_count[tile], sum.virial[q]);
-#endif
+  add_force_to_centres(P, tile, sum);
 }

@@ -56,14 +56,16 @@ template <int L> FN void harmonics(Harmonics<L>& y, lanes ux, lanes uy, lanes uz
     }
 }
 
-// Chebyshev polynomials T_j(x), j < J, and their derivatives
-template <int J> FN void chebyshev(lanes* T, lanes* D, lanes x) {
-  T[0] = broadcast(1);
+// Chebyshev polynomials start T_j(x), j < J, and slope times their derivatives
+template <int J> FN void chebyshev(lanes* T, lanes* D, lanes x, lanes start, lanes slope) {
+  T[0] = start;
   D[0] = broadcast(0);
-  if constexpr (J > 1) { T[1] = x; D[1] = broadcast(1); }
-  const lanes twice = x + x;
+  if constexpr (J > 1) { T[1] = start * x; D[1] = start * slope; }
+  const lanes twice = x + x, twice_slope = slope + slope;
   UNROLL for (int j = 2; j < J; j++) {
     T[j] = twice * T[j - 1] - T[j - 2];
-    D[j] = twice * D[j - 1] + (2.0 * T[j - 1] - D[j - 2]);
+    D[j] = twice * D[j - 1] + (twice_slope * T[j - 1] - D[j - 2]);
   }
 }
+
+template <int J> FN void chebyshev(lanes* T, lanes* D, lanes x) { chebyshev<J>(T, D, x, broadcast(1), broadcast(1)); }

@@ -23,105 +23,146 @@ template <int J, int N_LM> struct MomentBlock {
   static constexpr int LB = best(true), JB = best(false), CHUNK = N_LM <= 4 ? 2 : 8;
 };
 
-// sum[u][q] += radial[j0 + u] angular[q0 + q]; what lies beyond the ends is computed and not used
-template <int JB, int LB, int J, int N_LM>
-FN void add_outer_product(const lanes* radial, const lanes* angular, int j0, int q0, lanes (&sum)[JB][LB]) {
+// sum[u][q] += rows[j0 + u] columns[q0 + q]; what lies beyond the ends is computed and not used
+template <int JB, int LB, int ROWS, int COLUMNS>
+FN void add_outer_product(const lanes* rows, const lanes* columns, int j0, int q0, lanes (&sum)[JB][LB]) {
   lanes factor[JB];
-  UNROLL for (int u = 0; u < JB; u++) factor[u] = keep_in_register(radial[j0 + u < J ? j0 + u : J - 1]);
+  UNROLL for (int u = 0; u < JB; u++) factor[u] = keep_in_register(rows[j0 + u < ROWS ? j0 + u : ROWS - 1]);
   UNROLL for (int q = 0; q < LB; q++) {
-    const lanes x = keep_in_register(angular[q0 + q < N_LM ? q0 + q : N_LM - 1]);
+    const lanes x = keep_in_register(columns[q0 + q < COLUMNS ? q0 + q : COLUMNS - 1]);
     UNROLL for (int u = 0; u < JB; u++) sum[u][q] += factor[u] * x;
   }
 }
 
+// total[row][column] += Σ_c a[c][row] b[c][column], with `two` also + a2[c][row] b2[c][column]
+template <int ROWS, int COLUMNS>
+FN void add_outer_products(const lanes (*a)[ROWS], const lanes (*b)[COLUMNS], bool two, const lanes (*a2)[ROWS],
+                           const lanes (*b2)[COLUMNS], int n, Lanes total) {
+  constexpr int LB = MomentBlock<ROWS, COLUMNS>::LB, JB = MomentBlock<ROWS, COLUMNS>::JB;
+  for (int j0 = 0; j0 < ROWS; j0 += JB)
+    for (int q0 = 0; q0 < COLUMNS; q0 += LB) {
+      lanes sum[JB][LB];
+      UNROLL for (int u = 0; u < JB; u++)
+        UNROLL for (int q = 0; q < LB; q++)
+          sum[u][q] = j0 + u < ROWS && q0 + q < COLUMNS ? total[(j0 + u) * COLUMNS + q0 + q] : broadcast(0);
+#ifndef __CUDACC__
+#pragma GCC unroll 1
+#endif
+      for (int c = 0; c < n; c++) {
+        add_outer_product<JB, LB, ROWS, COLUMNS>(a[c], b[c], j0, q0, sum);
+        if (two) add_outer_product<JB, LB, ROWS, COLUMNS>(a2[c], b2[c], j0, q0, sum);
+      }
+      UNROLL for (int u = 0; u < JB; u++)
+        UNROLL for (int q = 0; q < LB; q++)
+          if (j0 + u < ROWS && q0 + q < COLUMNS) total[(j0 + u) * COLUMNS + q0 + q] = sum[u][q];
+    }
+}
+
+// how the centre of a bond moves, and all space with it (STRESS)
+struct Motion {
+  lanes x, y, z, strain[6];
+};
+
+// how a bond moves: d(env f(x) Y_lm)/dt = f (value Y_lm + across·∇Y_lm) + f' along Y_lm
+struct BondMotion {
+  lanes value, along, across_x, across_y, across_z;
+};
+
+// ṙ = b_j − b_i (+ strain · r), split along and across the bond; adds the change of f_c
+FN BondMotion bond_motion(const Problem& P, index_t slot, const Motion& centre, lanes& dcutoff) {
+  const LanesIn bond = lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES);
+  const lanes ux = bond[0], uy = bond[1], uz = bond[2], inverse = bond[3], env = bond[6];
+  lanes tx, ty, tz;
+  gather_rows(P.residuals, P.bond_atoms + slot * LANES, tx, ty, tz);
+  tx -= centre.x; ty -= centre.y; tz -= centre.z;
+#if STRESS
+  const lanes r = 1 / select(inverse > 0, inverse, broadcast(1));
+  tx += r * (centre.strain[0] * ux + centre.strain[5] * uy + centre.strain[4] * uz);
+  ty += r * (centre.strain[5] * ux + centre.strain[1] * uy + centre.strain[3] * uz);
+  tz += r * (centre.strain[4] * ux + centre.strain[3] * uy + centre.strain[2] * uz);
+#endif
+  const lanes speed = tx * ux + ty * uy + tz * uz, scale = env * inverse;
+#if CORE
+  dcutoff += lane_array((const double*)P.core_slope + slot * LANES)[0] * speed;
+#endif
+  return {bond[7] * speed, env * bond[5] * speed, scale * (tx - speed * ux), scale * (ty - speed * uy), scale * (tz - speed * uz)};
+}
+
+// Y_lm of a bond and, of one that moves, Ẏ_lm = value Y_lm + across·∇Y_lm
+template <int L, bool MOVING>
+FN void bond_harmonics(LanesIn bond, const BondMotion& motion, lanes* Y, lanes* Y_dot) {
+  Harmonics<L> y;
+  harmonics<L>(y, bond[0], bond[1], bond[2]);
+  const lanes value = motion.value, tx = motion.across_x, ty = motion.across_y, tz = motion.across_z;
+  UNROLL for (int l = 0; l <= L; l++) {
+    Y[l * l] = y.Q[0][l];
+    if constexpr (MOVING) Y_dot[l * l] = value * y.Q[0][l] + tz * y.D[0][l];
+  }
+  UNROLL for (int m = 1; m <= L; m++) {
+    lanes dre, dim;
+    if constexpr (MOVING) {
+      dre = (double)m * (y.re[m - 1] * tx - y.im[m - 1] * ty);
+      dim = (double)m * (y.re[m - 1] * ty + y.im[m - 1] * tx);
+    }
+    UNROLL for (int l = m; l <= L; l++) {
+      const lanes Q = y.Q[m][l];
+      Y[l * l + 2 * m - 1] = Q * y.re[m];
+      Y[l * l + 2 * m] = Q * y.im[m];
+      if constexpr (MOVING) {
+        const lanes radial = value * Q + tz * y.D[m][l];
+        Y_dot[l * l + 2 * m - 1] = radial * y.re[m] + Q * dre;
+        Y_dot[l * l + 2 * m] = radial * y.im[m] + Q * dim;
+      }
+    }
+  }
+}
+
 template <int J, int L, int CHUNK>
-FN void add_moments(const Problem& P, index_t slot, int n_bonds, bool tangent, lanes bx,
-                    lanes by, lanes bz, const lanes* strain, Lanes moments, lanes& dcutoff) {
+FN void add_moments(const Problem& P, index_t slot, int n_bonds, bool moving, const Motion& centre, Lanes moments,
+                    lanes& dcutoff) {
   constexpr int N_LM = (L + 1) * (L + 1);
-  constexpr int LB = MomentBlock<J, N_LM>::LB, JB = MomentBlock<J, N_LM>::JB;
-  lanes T[CHUNK][J], D[CHUNK][J];        // with T_j: value, with D_j = T_j': slope
-  lanes with_T[CHUNK][N_LM], with_D[CHUNK][N_LM];
+  lanes T[CHUNK][J], D[CHUNK][J], Y[CHUNK][N_LM], Y_dot[CHUNK][N_LM];
 #ifndef __CUDACC__
 #pragma GCC unroll 1
 #endif
   for (int c = 0; c < n_bonds; c++) {
     const LanesIn bond = lane_array((const double*)P.bonds + (slot + c) * BOND_RECORD * LANES);
-    const int* atoms = P.bond_atoms + (slot + c) * LANES;
-    const lanes ux = bond[0], uy = bond[1], uz = bond[2], inverse = bond[3], slope = bond[5], env = bond[6], denv = bond[7];
-    lanes value = env, along_x = broadcast(0), tx = along_x, ty = along_x, tz = along_x;
-    if (tangent) {  // ṙ = b_j − b_i (+ strain · r), split along and across the bond
-      gather_rows(P.residuals, atoms, tx, ty, tz);
-      tx -= bx; ty -= by; tz -= bz;
-#if STRESS
-      const lanes r = 1 / select(inverse > 0, inverse, broadcast(1));
-      tx += r * (strain[0] * ux + strain[5] * uy + strain[4] * uz);
-      ty += r * (strain[5] * ux + strain[1] * uy + strain[3] * uz);
-      tz += r * (strain[4] * ux + strain[3] * uy + strain[2] * uz);
-#endif
-      const lanes along = tx * ux + ty * uy + tz * uz, scale = env * inverse;
-#if CORE
-      dcutoff += lane_array((const double*)P.core_slope + (slot + c) * LANES)[0] * along;
-#endif
-      tx = scale * (tx - along * ux); ty = scale * (ty - along * uy); tz = scale * (tz - along * uz);
-      value = denv * along;
-      along_x = env * slope * along;
-    }
-    chebyshev<J>(T[c], D[c], bond[4]);
-    Harmonics<L> y;
-    harmonics<L>(y, ux, uy, uz);
-    UNROLL for (int l = 0; l <= L; l++) {
-      with_T[c][l * l] = value * y.Q[0][l] + tz * y.D[0][l];
-      with_D[c][l * l] = along_x * y.Q[0][l];
-    }
-    UNROLL for (int m = 1; m <= L; m++) {
-      const lanes dre = (double)m * (y.re[m - 1] * tx - y.im[m - 1] * ty), gre = along_x * y.re[m];
-      const lanes dim = (double)m * (y.re[m - 1] * ty + y.im[m - 1] * tx), gim = along_x * y.im[m];
-      UNROLL for (int l = m; l <= L; l++) {
-        const lanes Q = y.Q[m][l], radial = value * Q + tz * y.D[m][l];
-        with_T[c][l * l + 2 * m - 1] = radial * y.re[m] + Q * dre;
-        with_T[c][l * l + 2 * m] = radial * y.im[m] + Q * dim;
-        with_D[c][l * l + 2 * m - 1] = Q * gre;
-        with_D[c][l * l + 2 * m] = Q * gim;
-      }
+    if (moving) {
+      const BondMotion motion = bond_motion(P, slot + c, centre, dcutoff);
+      chebyshev<J>(T[c], D[c], bond[4], broadcast(1), motion.along);
+      bond_harmonics<L, true>(bond, motion, Y[c], Y_dot[c]);
+    } else {
+      chebyshev<J>(T[c], D[c], bond[4], bond[6], broadcast(0));
+      bond_harmonics<L, false>(bond, BondMotion(), Y[c], Y_dot[c]);
     }
   }
-  for (int j0 = 0; j0 < J; j0 += JB)
-    for (int q0 = 0; q0 < N_LM; q0 += LB) {
-      lanes sum[JB][LB];
-      UNROLL for (int u = 0; u < JB; u++)
-        UNROLL for (int q = 0; q < LB; q++)
-          sum[u][q] = j0 + u < J && q0 + q < N_LM ? moments[(j0 + u) * N_LM + q0 + q] : broadcast(0);
-#ifndef __CUDACC__
-#pragma GCC unroll 1
-#endif
-      for (int c = 0; c < n_bonds; c++) {
-        add_outer_product<JB, LB, J, N_LM>(T[c], with_T[c], j0, q0, sum);
-        if (tangent) add_outer_product<JB, LB, J, N_LM>(D[c], with_D[c], j0, q0, sum);
-      }
-      UNROLL for (int u = 0; u < JB; u++)
-        UNROLL for (int q = 0; q < LB; q++)
-          if (j0 + u < J && q0 + q < N_LM) moments[(j0 + u) * N_LM + q0 + q] = sum[u][q];
-    }
+  add_outer_products<J, N_LM>(T, moving ? Y_dot : Y, moving, D, Y, n_bonds, moments);
 }
 
 template <int J, int L>
-STAGE void add_moments_of_class(const Problem& P, index_t slot, index_t n_slots, bool tangent, lanes bx, lanes by,
-                                lanes bz, const lanes* strain, Lanes moments, lanes& dcutoff) {
+STAGE void add_moments_of_class(const Problem& P, index_t slot, index_t n_slots, bool moving, const Motion& centre,
+                                Lanes moments, lanes& dcutoff) {
   constexpr int CHUNK = MomentBlock<J, (L + 1) * (L + 1)>::CHUNK;
   for (const index_t end = slot + n_slots; slot < end; slot += CHUNK)
-    add_moments<J, L, CHUNK>(P, slot, end - slot < CHUNK ? end - slot : CHUNK, tangent, bx, by, bz, strain, moments, dcutoff);
+    add_moments<J, L, CHUNK>(P, slot, end - slot < CHUNK ? end - slot : CHUNK, moving, centre, moments, dcutoff);
 }
 
-// G of a tile, or with `tangent` its change Ġ along the residuals; returns the change of f_c
-STAGE lanes make_moments(const Problem& P, index_t tile, bool tangent, Lanes moments) {
-  const int e = P.tile_element[tile];
-  const int* atoms = P.tile_atoms + tile * LANES;
-  lanes bx = broadcast(0), by = bx, bz = bx, dcutoff = bx, strain[6];
-  if (tangent) gather_rows(P.residuals, atoms, bx, by, bz);
+// how the atoms of a tile move: along the residuals
+FN Motion motion_of_centre(const Problem& P, const int* atoms) {
+  Motion centre;
+  gather_rows(P.residuals, atoms, centre.x, centre.y, centre.z);
 #if STRESS
-  if (tangent)
-    for (int q = 0; q < 6; q++) strain[q] = gather_from_atoms(P.strain_residuals + q, 6, atoms);
+  for (int q = 0; q < 6; q++) centre.strain[q] = gather_from_atoms(P.strain_residuals + q, 6, atoms);
 #endif
+  return centre;
+}
+
+// G of a tile, or with `moving` its change Ġ along the residuals; returns the change of f_c
+STAGE lanes make_moments(const Problem& P, index_t tile, bool moving, Lanes moments) {
+  const int e = P.tile_element[tile];
+  lanes dcutoff = broadcast(0);
+  Motion centre;
+  if (moving) centre = motion_of_centre(P, P.tile_atoms + tile * LANES);
   for (index_t k = 0; k < P.elements[e].n_moments; k++) moments[k] = broadcast(0);
   for (index_t mu = 0; mu < P.n_elements; mu++) {
     const PairTable& pair = P.pairs[e * P.n_elements + mu];
@@ -129,8 +170,7 @@ STAGE lanes make_moments(const Problem& P, index_t tile, bool tangent, Lanes mom
     switch (pair.bond_class) {
 #define CASE(id, J, L, N)                                                                                   \
   case id:                                                                                                  \
-    add_moments_of_class<J, L>(P, slot, n_slots, tangent, bx, by, bz, strain, moments + pair.moment_offset, \
-                               dcutoff);                                                                    \
+    add_moments_of_class<J, L>(P, slot, n_slots, moving, centre, moments + pair.moment_offset, dcutoff);    \
     break;
       BOND_CLASSES(CASE)
 #undef CASE

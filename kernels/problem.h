@@ -69,6 +69,11 @@ struct Problem {
   // moments
   double* moments;             // [tile][n_moments][lane] at moment_start, or null: made anew for each batch
   const index_t* moment_start; // [n_tiles]
+  // tiles whose radial functions are made bond by bond, see bondwise.h
+  const index_t* tile_rows;    // [n_tiles]: the first of the tile's bonds among its batch's bonds in such tiles, or −1: moments
+  index_t row_size;            // lanes of one bond: values and slopes of its radial functions, the most of any class
+  index_t angular_size;        // lanes kept of one bond for the gradient, the most of any class
+  index_t most_rows, most_angular;  // bonds in a batch's, and in one tile's, slots
   // constants of the core repulsion (CORE): E_i = F f_c + E0_i
   double* core_cutoff;         // [n_atoms] f_c
   double* core_energy;         // [n_atoms] E0

@@ -10,6 +10,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from pacehpc import fixed_point, metrics
+from pacehpc.backends.bondwise import angular_size, row_size, tile_rows
 from pacehpc.backends.compile import compile_library, kernel_folder, lanes, load_library
 from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
 from pacehpc.backends.layout import RUN, Layout, make_layout
@@ -52,10 +53,11 @@ class CpuEvaluator:
         store_moments: bool | None = None,
         virials: bool | None = None,
         radial_gradient: bool = True,
+        bondwise: bool | None = None,
     ) -> None:
         """threads: of this rank; batch_atoms: atoms that go through both passes together; store_moments: keep G.
 
-        virials: make them; by default where the loss has a stress term or there is nothing to fit. radial_gradient:
+        bondwise: radial functions bond by bond instead of moments, by default where that costs less. virials: make them; by default where the loss has a stress term or there is nothing to fit. radial_gradient:
         of the radial coefficients; without it they count as fixed, and their gradient is 0.
         """
         self.structures = structures
@@ -70,7 +72,7 @@ class CpuEvaluator:
         self._problem.radial_fixed = not radial_gradient
         self._kept: dict[str, np.ndarray] = {}  # arrays that the kernels point to
         self._build_tables(potential)
-        self._build_structures(potential, batch_atoms, store_moments)
+        self._build_structures(potential, batch_atoms, store_moments, bondwise)
         if structures.energy is None:
             self.update(structures.bond_vector)
         else:
@@ -225,7 +227,9 @@ class CpuEvaluator:
         P.n_first_gradient = max(t.n_first for t in shape.elements)
         P.max_functions = max(len(t.positions) for t in shape.elements)
 
-    def _build_structures(self, potential: Potential, batch_atoms: int | None, store_moments: bool | None) -> None:
+    def _build_structures(
+        self, potential: Potential, batch_atoms: int | None, store_moments: bool | None, bondwise: bool | None
+    ) -> None:
         P, s, shape, width = self._problem, self.structures, self.shape, lanes()
         n, nd = len(potential.elements), shape.n_densities
         needed = np.ones((n, n), bool) if shape.core else shape.bond_class >= 0
@@ -256,8 +260,13 @@ class CpuEvaluator:
             self._build_targets(P, s)
         P.kappa, P.stress_weight = self.loss.kappa, self.loss.stress
 
+        rows = tile_rows(shape, layout, bondwise)
+        P.tile_rows = self._keep("tile_rows", rows)
+        P.row_size, P.angular_size = row_size(shape), angular_size(shape)
+        slots = layout.tile_slots.sum(axis=1, dtype=np.int64)[rows >= 0]
+        P.most_angular, P.most_rows = int(slots.max(initial=0)), int((rows[rows >= 0] + slots).max(initial=0))
         if store_moments:
-            sizes = np.array([t.n_moments for t in shape.elements], np.int64)[layout.tile_element]
+            sizes = np.array([t.n_moments for t in shape.elements], np.int64)[layout.tile_element] * (rows < 0)
             starts = np.r_[0, np.cumsum(sizes)]
             P.moment_start = self._keep("moment_start", starts[:-1].copy())
             P.moments = self._keep("moments", aligned(int(starts[-1]), width))
@@ -286,6 +295,7 @@ class CpuEvaluator:
         P.thread_shards = self._keep("thread_shards", thread_shards)
         most_tiles = int(np.diff(layout.batches[:, :2], axis=1).max(initial=1)) if s.energy is not None else 1
         scratch = 2 * P.max_moments + 2 * P.max_components + P.max_y
+        scratch += P.most_angular * P.angular_size + P.most_rows * P.row_size
         P.tile_workspace = tile_lanes * width
         P.workspace_size = (scratch + most_tiles * tile_lanes) * width
         P.workspace = self._keep("workspace", aligned(threads, P.workspace_size))
