@@ -14,8 +14,8 @@ from pacehpc.backends.shape import Shape
 def prefers_bonds(shape: Shape, elements: np.ndarray, slots: np.ndarray) -> np.ndarray:
     """Whether tiles of these elements, (n,), with these numbers of slots, (n, n_elements), cost less bond by bond.
 
-    Multiplications of an evaluation with its gradient, moments at hand: for a bond those with T_j, and for an atom those
-    with c_nlj; against R_nl and their gradient for a bond. Bool (n,).
+    Counts multiplications of an evaluation with its gradient: moments, if stored, with T_j for a bond and with c_nlj
+    for an atom; bond by bond, with T_j, Y_lm and c_nlj for a bond. Bool (n,).
     """
     moments, bonds = np.zeros(len(slots)), np.zeros(len(slots))
     for e in range(len(shape.elements)):

@@ -57,8 +57,9 @@ class CpuEvaluator:
     ) -> None:
         """threads: of this rank; batch_atoms: atoms that go through both passes together; store_moments: keep G.
 
-        bondwise: radial functions bond by bond instead of moments, by default where that costs less. virials: make them; by default where the loss has a stress term or there is nothing to fit. radial_gradient:
-        of the radial coefficients; without it they count as fixed, and their gradient is 0.
+        virials: make them; by default where the loss has a stress term or there is nothing to fit. radial_gradient:
+        of the radial coefficients; without it they count as fixed, and their gradient is 0. bondwise: radial functions
+        bond by bond instead of moments; by default where that costs less.
         """
         self.structures = structures
         self.loss = loss

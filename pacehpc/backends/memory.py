@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pacehpc.backends.bondwise import angular_size, prefers_bonds, row_size
 from pacehpc.backends.interface import Structures
 from pacehpc.backends.layout import RUN
 from pacehpc.backends.shape import Shape
@@ -55,9 +56,11 @@ def evaluator_memory(
     slots = padded * (n_bonds + SPREAD * n_atoms * present * np.sqrt(per_pair * (1 - 1 / present)))
     bonds = slots * (SLOT + 8 * shape.core)
     atoms = n_atoms * (KERNEL_ATOM + CORE_ATOM * shape.core + VIRIAL_ATOM * stress)
+    average = np.outer(np.ones(n), np.asarray(atoms_of_element) > 0) * (slots / max(lanes_of_atoms * present, 1))
+    bondwise = prefers_bonds(shape, np.arange(n), average)
     moments = 0.0
     if store_moments:
-        sizes = np.array([table.n_moments for table in shape.elements])
+        sizes = np.array([table.n_moments for table in shape.elements]) * ~bondwise
         moments = 8.0 * padded * float(sizes @ np.asarray(atoms_of_element, float))
 
     nd = shape.n_densities
@@ -68,7 +71,11 @@ def evaluator_memory(
     sums = 8.0 * (threads * (n * (functions + lanes * radial) + 3 * gradient) + 14 * gradient)
     components = max(t.graph.n_components for t in shape.elements)
     tile = 8.0 * lanes * (3 * components + max(t.n_moments for t in shape.elements))
-    workspace = threads * tile * (batch_atoms / lanes + present + 2)
+    tiles = batch_atoms / lanes + present
+    workspace = threads * tile * (tiles + 2)
+    if bondwise.any():
+        rows = tiles * row_size(shape) + angular_size(shape)
+        workspace += threads * 8.0 * lanes * rows * present * float(average.max())
     tables = FUNCTION * sum(len(t.positions) for t in shape.elements)
     run = min(n_bonds, RUN)
     laying_out = 24 * n_bonds + LAYING_OUT * run

@@ -63,7 +63,13 @@ print(predicted / 2**20, (peak() - before) / 2**20)
 
 @pytest.mark.parametrize(
     ("elements", "keep", "n_atoms", "neighbours"),
-    [("Cu", 0, 10000, 120), ("Cu", 1, 10000, 60), ("Al,Ni", 1, 10000, 60), ("Co,Cr,Fe,Mn,Ni", 0, 10000, 120)],
+    [
+        ("Cu", 0, 10000, 120),
+        ("Cu", 1, 10000, 60),
+        ("Al,Ni", 1, 10000, 60),
+        ("Co,Cr,Fe,Mn,Ni", 0, 10000, 120),
+        ("C,H,O", 1, 80000, 8),
+    ],
 )
 def test_predicted_memory_is_what_the_process_takes(elements, keep, n_atoms, neighbours):
     done = subprocess.run(

@@ -83,7 +83,7 @@ def by_stage(listing: str) -> dict[str, int]:
 
 
 def make_evaluator() -> CpuEvaluator:
-    """Random coefficients on two rattled crystals; one evaluation has been made."""
+    """Random coefficients on two rattled crystals and a gas of dimers; one evaluation has been made."""
     potential = Potential.build(POTENTIAL)
     rng = np.random.default_rng(0)
     for block in potential.blocks:
@@ -94,6 +94,9 @@ def make_evaluator() -> CpuEvaluator:
     for seed in range(2):
         crystal.rattle(0.02, seed=seed)
         frames.append(crystal.copy())
+    # tiles of few neighbours, whose radial functions are made bond by bond
+    places = [[20.0 * (k // 2) + 2.4 * (k % 2), 0.1 * k, 0] for k in range(32)]
+    frames.append(Atoms(["Al", "Ni"] * 16, places, cell=[320, 20, 20]))
     evaluator = CpuEvaluator(potential, structures_of(potential, frames), LossWeights(kappa=0.3), threads=1)
     evaluator.evaluate(potential.parameters)
     return evaluator
