@@ -22,29 +22,39 @@ _HALF = 1 << (BITS - 1)
 
 
 def encode(values: np.ndarray) -> np.ndarray:
-    """int64 (3, *values.shape) of float64 values; what is not finite or too large becomes 0: see `fits`."""
-    inside = fits(values)
-    rest = values if inside.all() else np.where(inside, values, 0.0)
+    """int64 (3, *values.shape) of float64 values; what is not finite or too large becomes 0."""
+    return encode_checked(values)[0]
+
+
+def encode_checked(values: np.ndarray) -> tuple[np.ndarray, bool]:
+    """`encode`, and whether a value is not finite or too large."""
+    sizes = np.abs(values)
+    too_large = not sizes.max(initial=0.0) < LIMIT
+    rest = np.where(sizes < LIMIT, values, 0.0) if too_large else values
     limbs = np.empty((LIMBS, *rest.shape), np.int64)
     for limb, weight in zip(limbs, WEIGHTS, strict=True):
-        whole = np.rint(rest * (1.0 / weight))
-        limb[...] = whole
-        rest = rest - whole * weight
-    return limbs
+        whole = rest * (1.0 / weight)
+        limb[...] = np.rint(whole, out=whole)
+        if weight != WEIGHTS[-1]:
+            whole *= weight
+            rest = np.subtract(rest, whole, out=whole)
+    return limbs, too_large
 
 
 def decode(limbs: np.ndarray) -> np.ndarray:
     """float64 values of sums of encoded numbers, (3, …) → (…)."""
     high, middle, low = limbs
     # carry, so that limbs of opposite sign do not cancel after rounding
-    carry = (low + _HALF) >> BITS
-    low = low - (carry << BITS)
+    carry = low + _HALF
+    carry >>= BITS
     middle = middle + carry
-    carry = (middle + _HALF) >> BITS
-    middle -= carry << BITS
-    return (high + carry) * WEIGHTS[0] + (middle * WEIGHTS[1] + low * WEIGHTS[2])
-
-
-def fits(values: np.ndarray) -> np.ndarray:
-    """Which values `encode` can represent."""
-    return np.abs(values) < LIMIT
+    carry <<= BITS
+    values = (low - carry) * WEIGHTS[2]
+    carry = middle + _HALF
+    carry >>= BITS
+    high = high + carry
+    carry <<= BITS
+    middle -= carry
+    values += middle * WEIGHTS[1]
+    values += high * WEIGHTS[0]
+    return values

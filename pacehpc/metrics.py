@@ -74,7 +74,10 @@ class Errors:
         self._differences, self._largest = np.empty((3, s.n_atoms)), np.empty(s.n_atoms)
         self._sums = np.empty((2 * n_rows, len(self._shards)))
         rows = np.array([0, 1, 2, 1, 2] if every else [0, 1, 2, 3, 4])
-        self._rows = np.concatenate((rows, n_rows + rows))
+        row_of = dict(zip(_CHANGING, np.concatenate((rows, n_rows + rows)).tolist(), strict=True))
+        # of each term its row of sums; those that stay have a row of zeros behind them
+        self._rows = np.array([row_of.get(k, 2 * n_rows) for k in range(len(TERMS))])
+        self._limbs = np.zeros((fixed_point.LIMBS, 2 * n_rows + 1), np.int64)
 
     def sums(
         self, energies: np.ndarray, forces: np.ndarray, virials: np.ndarray | None = None
@@ -84,9 +87,9 @@ class Errors:
         energies (n_structures,), eV; forces (n_atoms, 3), eV/Å; virials (n_structures, 3, 3), eV: None leaves the
         stress terms 0.
         """
-        s, terms = self.structures, self._constant.copy()
+        s = self.structures
         if len(energies) == 0:
-            return terms, np.zeros(len(MAXIMA))
+            return self._constant.copy(), np.zeros(len(MAXIMA))
         weighted, squares, absolute = self._by_structure[:3]
         np.subtract(energies, s.energy, out=weighted)
         weighted /= self._counts
@@ -109,12 +112,15 @@ class Errors:
         n = len(self._by_structure)
         np.add.reduceat(self._by_structure, self._shards, axis=1, out=self._sums[:n])
         np.add.reduceat(self._by_atom, self._atom_shards, axis=1, out=self._sums[n:])
-        too_large = not fixed_point.fits(self._sums).all()
-        terms[:, _CHANGING] = np.add.reduce(fixed_point.encode(self._sums), axis=2)[:, self._rows]
+        limbs, too_large = fixed_point.encode_checked(self._sums)
+        np.add.reduce(limbs, axis=2, out=self._limbs[:, :-1])
+        terms = self._limbs[:, self._rows]
+        terms += self._constant
         if virials is not None and s.stress is not None:
             stress = self._stress_sums(virials)
-            too_large |= not fixed_point.fits(stress).all()
-            terms[:, _STRESS] = fixed_point.encode(stress).sum(axis=2)
+            limbs, stress_too_large = fixed_point.encode_checked(stress)
+            too_large |= stress_too_large
+            terms[:, _STRESS] = limbs.sum(axis=2)
         e_max, largest = absolute.max(), f_max.max()
         if self._low is None:
             return terms, np.array((e_max, e_max, largest, largest, too_large), np.float64)
@@ -142,7 +148,7 @@ def local_sums(
 
 def finish(terms: np.ndarray, maxima: np.ndarray) -> dict[str, float]:
     """RMSE, MAE and maxima of sums over all ranks, named as the columns of metrics.txt; NaN for averages of nothing."""
-    sums = dict(zip(TERMS, terms.tolist(), strict=True))
+    sums, largest = dict(zip(TERMS, terms.tolist(), strict=True)), maxima.tolist()
 
     def mean(total: str, count: str, per: int = 1) -> float:
         return sums[total] / (per * sums[count]) if sums[count] else float("nan")
@@ -156,9 +162,9 @@ def finish(terms: np.ndarray, maxima: np.ndarray) -> dict[str, float]:
         "low_mae_f_comp": mean("low_f_absolute", "n_low_atoms", 3),
         "mae_epa": mean("e_absolute", "n_structures"),
         "low_mae_epa": mean("low_e_absolute", "n_low_structures"),
-        "max_ae_epa": float(maxima[0]),
-        "low_max_ae_epa": float(maxima[1]),
-        "max_ae_f": float(maxima[2]),
-        "low_max_ae_f": float(maxima[3]),
+        "max_ae_epa": largest[0],
+        "low_max_ae_epa": largest[1],
+        "max_ae_f": largest[2],
+        "low_max_ae_f": largest[3],
         "rmse_stress": mean("s_squares", "n_stress", 6) ** 0.5 * GPA,
     }

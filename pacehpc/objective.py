@@ -300,25 +300,25 @@ def regularisation(
     """
     slope = np.zeros(len(parameters))
     n_radial = sum(c.size for c in potential.radcoefficients.values())
-    functions = parameters[n_radial:]
+    functions, of_functions = parameters[n_radial:], slope[n_radial:]
     l1, l2 = float(loss["L1_coeffs"]), float(loss["L2_coeffs"])
     found = {"l1_reg_contrib": 0.0, "l2_reg_contrib": 0.0, "smooth_orth": 0.0}
     found |= {"smooth_w1": 0.0, "smooth_w2": 0.0, "smooth_w3": 0.0}
     if l1:
         found["l1_reg_contrib"] = l1 * float(np.abs(functions).sum())
-        slope[n_radial:] += l1 * np.sign(functions)
+        np.multiply(l1, np.sign(functions), out=of_functions)
     if l2:
         found["l2_reg_contrib"] = l2 * float(functions @ functions)
-        slope[n_radial:] += 2.0 * l2 * functions
-    factors = np.array([loss["w0_rad"], loss["w1_rad"], loss["w2_rad"]], dtype=np.float64)
-    if factors.any() or loss["w_orth"]:
+        of_functions += 2.0 * l2 * functions
+    factors = [loss["w0_rad"], loss["w1_rad"], loss["w2_rad"]]
+    if any(factors) or loss["w_orth"]:
         for pair, where in potential.radial_slices.items():
             potential.radcoefficients[pair] = parameters[where].reshape(potential.radcoefficients[pair].shape)
-    if factors.any():
+    if any(factors):
         values, slopes = radial.smoothness(potential)
-        for k, value in enumerate((factors * values).tolist()):
+        for k, value in enumerate((np.array(factors, float) * values).tolist()):
             found[f"smooth_w{k + 1}"] = value
-        slope[:n_radial] += factors @ slopes
+        slope[:n_radial] += np.array(factors, float) @ slopes
     if loss["w_orth"]:
         value, slope_orth = radial.orthogonality(potential)
         found["smooth_orth"] = float(loss["w_orth"] * value)

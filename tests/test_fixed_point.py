@@ -38,5 +38,7 @@ def test_the_largest_sums_do_not_overflow():
 
 def test_what_does_not_fit_is_known():
     values = np.array([0.0, -1e20, 1e22, np.nan, np.inf, -np.inf])
-    np.testing.assert_array_equal(fixed_point.fits(values), [True, True, False, False, False, False])
+    limbs, too_large = fixed_point.encode_checked(values)
+    assert too_large and (limbs[:, 2:] == 0).all() and not fixed_point.encode_checked(values[:2])[1]
+    np.testing.assert_array_equal(limbs[:, :2], fixed_point.encode(values[:2]))
     np.testing.assert_array_equal(fixed_point.decode(fixed_point.encode(values))[2:], 0)

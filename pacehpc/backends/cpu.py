@@ -66,7 +66,6 @@ class CpuEvaluator:
         self.with_virials = loss.stress > 0 or (structures.energy is None if virials is None else virials)
         self.shape = make_shape(potential, stress=self.with_virials)
         self.coefficients = Coefficients(potential, self.shape)
-        self._parameters: np.ndarray | None = None  # what the coefficients were set to
         self._library = load_library(self.shape.header)
         self._threads = threads or default_threads()
         self._problem = _Records.problem()
@@ -156,9 +155,7 @@ class CpuEvaluator:
         parameters = np.asarray(parameters, float)
         if parameters.shape != (self.coefficients.n_parameters,):
             raise ValueError(f"{parameters.shape} parameters given, {self.coefficients.n_parameters} expected")
-        if not np.array_equal(parameters, self._parameters):
-            self.coefficients.set(parameters)
-            self._parameters = parameters.copy()
+        self.coefficients.set(parameters)
         if what == 2:
             self._gradient_sums[:] = 0
             self._too_large[:] = 0
@@ -167,15 +164,7 @@ class CpuEvaluator:
 
     def _in_parameters(self, gradient: np.ndarray) -> np.ndarray:
         """From the order of the kernels' tables to that of the parameter vector."""
-        P, nd, tables = self._problem, self.shape.n_densities, self.shape.elements
-        rows = gradient.reshape(len(tables), -1)
-        end, radial_end = P.max_functions * nd, P.max_functions * nd + P.n_radial_gradient
-        functions, radial, first = rows[:, :end], rows[:, end:radial_end], rows[:, radial_end:]
-        return self.coefficients.gradient(
-            [f[: len(t.positions) * nd].reshape(-1, nd) for f, t in zip(functions, tables, strict=True)],
-            [r[: t.n_radial] for r, t in zip(radial, tables, strict=True)],
-            [f[: t.n_first] for f, t in zip(first, tables, strict=True)],
-        )
+        return self.coefficients.gradient_of(gradient[self._in_order])
 
     def _structure_virials(self) -> np.ndarray:
         s = self.structures
@@ -227,6 +216,14 @@ class CpuEvaluator:
         P.n_radial_gradient = max(t.n_radial for t in shape.elements)
         P.n_first_gradient = max(t.n_first for t in shape.elements)
         P.max_functions = max(len(t.positions) for t in shape.elements)
+        P.n_gradient = n * (P.max_functions * shape.n_densities + P.n_radial_gradient + P.n_first_gradient)
+        # where the sums of each element, padded to those of the largest, stand: functions, radial, first
+        rows = np.arange(P.n_gradient).reshape(n, -1)
+        parts = np.split(rows, np.cumsum([P.max_functions * shape.n_densities, P.n_radial_gradient]), axis=1)
+        sizes = [(len(t.positions) * shape.n_densities, t.n_radial, t.n_first) for t in shape.elements]
+        self._in_order = np.concatenate(
+            [row[: size[k]] for k, part in enumerate(parts) for row, size in zip(part, sizes, strict=True)]
+        )
 
     def _build_structures(
         self, potential: Potential, batch_atoms: int | None, store_moments: bool | None, bondwise: bool | None
@@ -304,7 +301,6 @@ class CpuEvaluator:
         P.gradient_functions = self._keep("gradient_functions", aligned(threads, n, function_size))
         P.gradient_radial = self._keep("gradient_radial", aligned(threads, n, P.n_radial_gradient, width))
         P.gradient_first = self._keep("gradient_first", aligned(threads, n, P.n_first_gradient, width))
-        P.n_gradient = n * (P.max_functions * nd + P.n_radial_gradient + P.n_first_gradient)
         self._gradient_sums = np.zeros((threads, fixed_point.LIMBS, P.n_gradient), np.int64)
         P.gradient_sums = self._gradient_sums.ctypes.data
         self._too_large = np.zeros(threads, np.int64)

@@ -139,9 +139,9 @@ class Sums:
         """Sums of a gradient given in the order of the parameters, (n_parameters,)."""
         encoded = None
         if gradient is not None:
-            encoded = fixed_point.encode(gradient)
+            encoded, too_large = fixed_point.encode_checked(gradient)
             maxima = maxima.copy()
-            maxima[-1] = max(maxima[-1], float(not fixed_point.fits(gradient).all()))
+            maxima[-1] = max(maxima[-1], float(too_large))
         return cls(encoded_terms, maxima, encoded)
 
     @property

@@ -259,6 +259,7 @@ class Coefficients:
                         source[: table.ndensity, k] = np.arange(position, position + table.ndensity)
                 add(source, basis, starts[2 * n + e] + table.first_offsets[mu], mu < e)
         self._groups = [tuple(map(np.array, zip(*group, strict=True))) for group in groups.values()]
+        self._slopes = [(source, basis.swapaxes(1, 2), place) for source, basis, place in self._groups]
 
     def set(self, parameters: np.ndarray) -> None:
         """Fill functions (n, ND), radial and first of each element from the parameter vector."""
@@ -269,11 +270,14 @@ class Coefficients:
 
     def gradient(self, functions: list[np.ndarray], radial: list[np.ndarray], first: list[np.ndarray]) -> np.ndarray:
         """Gradient by the parameter vector from the kernels' sums, shaped like the coefficients."""
-        slopes = np.concatenate([part.ravel() for part in (*functions, *radial, *first)])
+        return self.gradient_of(np.concatenate([part.ravel() for part in (*functions, *radial, *first)]))
+
+    def gradient_of(self, slopes: np.ndarray) -> np.ndarray:
+        """The same from all sums in one vector: functions of every element, then radial, then first."""
         result = np.zeros(self.n_parameters + 1)
         result[self._functions] = slopes[: len(self._functions)] * self._factors
-        for source, basis, place in self._groups:
-            result[source] += slopes[place] @ basis.swapaxes(1, 2)
+        for source, basis, place in self._slopes:
+            result[source] += slopes[place] @ basis
         return result[:-1]
 
 
