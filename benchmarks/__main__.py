@@ -2,20 +2,47 @@
 
     python benchmarks [--quick] [--million]
 
-Scripts whose needs are not met (comparators that cannot be installed) say so and the others go on; the exit code is
-then 1. --quick: a second for each measurement, to try the scripts. --million: also a fit to a million atoms.
+Every script compares numbers before it times them, and leaves JSON in benchmarks/results. Scripts whose needs are not
+met (comparators that cannot be installed) say so and the others go on; the exit code is then 1. --quick: moments for
+each measurement, to try the scripts, on a copy of benchmarks/ and docs/ that is thrown away. --million: also a fit to a
+million atoms and the preparation of a million structures. Fits that run for hours are left to validation.py alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+LARGE = str(SHARED / "bench" / "ethanol_4836.yaml")
+SCRIPTS = [
+    ["evaluation.py", "--json", "results/evaluation.json"],
+    ["ceilings.py", "--page"],
+    ["accounting.py", "--page"],
+    ["optimizer.py", "--json", "results/optimizer.json", "--input", LARGE, "--page"],
+    ["journal.py"],
+    ["scaling.py", "--page"],
+    ["runs.py", "--page"],
+    ["gpu_check.py", "--counts", "--page"],
+    ["compare.py"],
+]
+MILLION = [["million.py"], ["prepare_data.py", "--size", "1000000", "--output", "results/prepare_data_1e6.json"]]
+QUICK = {
+    "evaluation.py": ["--seconds", "0.3"],
+    "accounting.py": ["--seconds", "0.3"],
+    "optimizer.py": ["--sizes", "500", "--threads", "1"],
+    "scaling.py": ["--seconds", "0.3", "--rounds", "1", "--atoms", "1000"],
+    "runs.py": ["--inputs", "ethanol_4836"],
+    "compare.py": [str(SHARED / "bench" / "cu_82.yaml"), "--seconds", "0.3", "--rounds", "1", "--iterations", "1"],
+    "million.py": ["--atoms", "10000"],
+    "prepare_data.py": ["--size", "1000"],
+}
 
 
 def main() -> int:
@@ -23,27 +50,29 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--million", action="store_true")
     arguments = parser.parse_args()
-    seconds = ["--seconds", "0.5"] if arguments.quick else []
-    scripts = [
-        ["evaluation.py", "--json", str(RESULTS / "evaluation.json"), *seconds],
-        ["ceilings.py", "--page"],
-        ["accounting.py", "--page", *seconds],
-        ["optimizer.py", "--json", str(RESULTS / "optimizer.json"), "--page"],
-        ["scaling.py", "--page", *seconds, *(["--rounds", "1", "--atoms", "10000"] if arguments.quick else [])],
-        ["compare.py", *seconds],
-    ]
-    if arguments.million:
-        scripts.append(["million.py"])
-    RESULTS.mkdir(exist_ok=True)
-    failed = []
+    scripts = SCRIPTS + (MILLION if arguments.million else [])
+    if not arguments.quick:
+        return run(scripts, ROOT)
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "copy"
+        shutil.copytree(ROOT / "benchmarks", copy / "benchmarks")
+        shutil.copytree(ROOT / "docs", copy / "docs")
+        (Path(scratch) / "shared").symlink_to(SHARED)
+        return run([[*script, *QUICK.get(script[0], [])] for script in scripts], copy)
+
+
+def run(scripts: list[list[str]], root: Path) -> int:
+    """1 if a script failed, after all have run in root/benchmarks."""
+    folder, failed = root / "benchmarks", []
+    (folder / "results").mkdir(exist_ok=True)
+    begin = time.perf_counter()
     for script, *options in scripts:
         start = time.perf_counter()
         print(f"\n==== {script} {' '.join(options)}", flush=True)
-        if subprocess.run([sys.executable, str(HERE / script), *options], cwd=HERE, check=False).returncode:
+        if subprocess.run([sys.executable, script, *options], cwd=folder, check=False).returncode:
             failed.append(script)
         print(f"==== {script}: {time.perf_counter() - start:.0f} s", flush=True)
-    if failed:
-        print(f"failed: {', '.join(failed)}")
+    print(f"\n{(time.perf_counter() - begin) / 60:.0f} minutes" + f"; failed: {', '.join(failed)}" * bool(failed))
     return 1 if failed else 0
 
 

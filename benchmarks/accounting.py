@@ -25,7 +25,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 from ceilings import matrix_product
 from compare import replace_between_marks
-from evaluation import SHARED, machine, randomise, repeat
+from evaluation import SHARED, check_parity, machine, randomise, repeat
 
 from pacehpc import Dataset, Potential
 from pacehpc.backends.compile import compile_library, lanes
@@ -69,6 +69,7 @@ def account(path: Path, data_folder: Path, seconds: float) -> dict[str, object]:
     data = Dataset.load(str(data_folder / settings["data"]["filename"]), elements=potential.elements)
     structures = data.structures(potential)
     loss = LossWeights(kappa=settings["fit"]["loss"]["kappa"])
+    parity = check_parity(potential, structures, loss)
     evaluator = CpuEvaluator(potential, structures, loss, threads=1)
     stored = bool(evaluator._problem.moments)
     counts = per_atom(evaluator.shape, structures, stored)
@@ -86,6 +87,7 @@ def account(path: Path, data_folder: Path, seconds: float) -> dict[str, object]:
         for name in best
     }
     return {
+        "parity": parity,
         "stages": stages,
         "us_per_atom": min(total) * scale,
         "compile_cpu_s": compile_seconds(evaluator.shape.header),

@@ -1,16 +1,22 @@
-"""What the journal costs per evaluation: python benchmarks/journal.py [folder on the file system to be measured]"""
+"""What the journal costs per evaluation: python benchmarks/journal.py [folder on the file system to be measured]
+
+Leaves benchmarks/results/journal.json.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from evaluation import machine
 
 from pacehpc.checkpoint.journal import BestPoint, Evaluation, Journal, hash_of
 
+RESULTS = Path(__file__).parent / "results" / "journal.json"
 PARAMETERS = 10_000
 EVALUATIONS = 300
 PAUSE = 0.01  # s between two appends, in place of the evaluation
@@ -34,4 +40,6 @@ if __name__ == "__main__":
         opened = time.perf_counter() - start
     mean, median = 1e3 * np.mean(spent), 1e3 * np.median(spent)
     print(f"{PARAMETERS} parameters, {again.size / 1024:.0f} KiB a record: mean {mean:.3f} ms, median {median:.3f} ms")
+    found = {"parameters": PARAMETERS, "mean_ms": mean, "median_ms": median, "read_s": opened, "machine": machine()}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(f"below 1 % of evaluations above {100 * mean:.0f} ms; {again.count} records read in {opened:.3f} s")

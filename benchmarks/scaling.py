@@ -150,6 +150,8 @@ def strong(seconds: float, rounds: int) -> dict:
     """Speed-up from one to two ranks."""
     found = {}
     for name in STRONG:
+        potential, data, kappa = case(name)
+        check_parity(potential, data.structures(potential), LossWeights(kappa))
         runs = {1: [], 2: []}
         for _ in range(rounds):
             for n in runs:
@@ -308,6 +310,7 @@ def sums(seconds: float) -> dict:
         potential, data, kappa = case(name)
         structures = data.structures(potential, data.shard_rows(0, 1))
         structures.shards = data.shard_bounds(0, 1)
+        check_parity(potential, structures, LossWeights(kappa))
         evaluator = CpuEvaluator(potential, structures, LossWeights(kappa), threads=1)
         x = potential.parameters
         whole = min(repeat(lambda e=evaluator, x=x: e.evaluate(x), seconds))
@@ -386,6 +389,7 @@ def growth(seconds: float, most_atoms: int) -> dict:
     found: dict[str, list] = {"atoms": [], "bonds": [], "functions": []}
 
     def measure(kind: str, potential: Potential, structures: Structures) -> None:
+        check_parity(potential, structures, LossWeights(0.3))
         evaluator = CpuEvaluator(potential, structures, LossWeights(0.3), threads=1, store_moments=False)
         x = potential.parameters
         best = min(repeat(lambda: evaluator.evaluate(x), min(seconds, 2.0)))
@@ -418,6 +422,7 @@ def model(seconds: float) -> dict:
     for name in ("ethanol_4836", "hea_55360"):
         potential, data, kappa = case(name)
         structures = data.structures(potential, np.arange(min(len(data), 100 if name.startswith("hea") else 400)))
+        check_parity(potential, structures, LossWeights(kappa))
         objective = Objective(potential, structures, {"kappa": kappa}, backend="cpu", threads=1)
         x = objective.x
         whole = min(repeat(lambda o=objective, x=x: o(x), seconds))
@@ -513,7 +518,6 @@ def predicted(terms: dict, atoms: int, ranks: int) -> dict:
 
 def write_page(results: dict) -> None:
     """Tables between their marks in docs/scaling.md, and the figure."""
-    page = PAGE.read_text()
     tables = {
         "strong": strong_table,
         "balance": balance_table,
@@ -521,13 +525,18 @@ def write_page(results: dict) -> None:
         "wait": wait_table,
         "model": model_table,
     }
-    for part, text in tables.items():
+    for part, table in tables.items():
         if part in results:
-            begin, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
-            page = f"{page.split(begin)[0]}{begin}\n{text(results[part])}\n{end}{page.split(end)[1]}"
-    PAGE.write_text(page)
+            replace_between_marks(part, table(results[part]))
     if "growth" in results:
         draw(results["growth"])
+
+
+def replace_between_marks(name: str, text: str) -> None:
+    """Put text between <!-- name --> and <!-- end of name --> of docs/scaling.md."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    page = PAGE.read_text()
+    PAGE.write_text(f"{page.split(begin)[0]}{begin}\n{text}\n{end}{page.split(end)[1]}")
 
 
 def strong_table(found: dict) -> str:
