@@ -19,7 +19,7 @@ import numpy as np
 
 from pacehpc import backends, fixed_point, metrics, parallel
 from pacehpc.backends.interface import Evaluator, LossWeights, Prediction, Structures, Sums
-from pacehpc.backends.streaming import Stream, StreamingEvaluator
+from pacehpc.backends.streaming import BYTES_OF_A_BOND, Stream, StreamingEvaluator
 from pacehpc.errors import PacehpcError
 from pacehpc.physics import radial
 
@@ -340,6 +340,11 @@ class Shard:
     def n_bonds(self) -> int:
         """Bonds of the rank, in memory or not."""
         return self.streamed_bonds if self.stream is not None else self.structures.n_bonds
+
+    @property
+    def piece_memory(self) -> float:
+        """Bytes while a piece of the streamed bonds is read and evaluated; 0 where bonds are in memory."""
+        return 0.0 if self.stream is None else BYTES_OF_A_BOND * min(self.stream.max_bonds, self.streamed_bonds)
 
     def pieces(self, potential: Potential) -> Iterator[Structures]:
         """All structures with their bonds, in order, as much at once as fits into memory."""

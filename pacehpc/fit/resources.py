@@ -71,11 +71,14 @@ def backend_options(
     structures: Sequence[Structures],
     stress: bool = False,
     node: tuple[int, int] = (0, 1),
+    piece: float = 0.0,
+    refuse: bool = True,
 ) -> dict[str, Any]:
     """Options of the backend that keep this rank within backend.memory_limit, else within what is free.
 
     structures: what the rank evaluates, in memory; stress: virials are needed; node: the rank on its node, and the
-    ranks that share the machine's memory. Raises PacehpcError where the limit is too small.
+    ranks that share the machine's memory; piece: bytes of what is read from the file in turn. Raises PacehpcError where
+    the limit is too small; refuse False: a warning, because what has been fitted would be lost.
     """
     backend = backends.resolve(settings.backend.evaluator)
     if backend == "cuda":
@@ -84,20 +87,24 @@ def backend_options(
         return {}
     now = memory.resident()
     held = sum(memory.structures_memory(s.n_atoms, s.n_bonds, s.n_structures) for s in structures)
-    kept, least = (now - held + cpu_memory(potential, structures, stress, keep) for keep in (True, False))
+    fixed = now - held + piece
+    kept, least = (fixed + cpu_memory(potential, structures, stress, keep) for keep in (True, False))
     limit = settings.backend.memory_limit
     if limit is None:
         free = memory.available()
         limit = np.inf if free is None else now + free / node[1]
-    elif least > limit:
+    elif least > limit and refuse:
         raise PacehpcError(
             f"backend.memory_limit: {limit / 2**30:.3g} GiB per rank, but this rank needs {least / 2**30:.3g} GiB "
             f"({now / 2**30:.3g} GiB of them now). Use more ranks or raise the limit."
         )
     keep = kept <= limit and any(memory.keeps_moments(s) for s in structures)
     if least > limit:
-        log.warning("This rank needs about %.2f GiB, more than is free here: use more ranks.", least / 2**30)
-    peak = max(least, now - held + cpu_memory(potential, structures, stress, None)) if keep else least
+        log.warning(
+            "This rank needs about %.2f GiB, more than the %.2f GiB that it may use: use more ranks.",
+            least / 2**30, limit / 2**30,
+        )  # fmt: skip
+    peak = max(least, fixed + cpu_memory(potential, structures, stress, None)) if keep else least
     log.info("Memory of a rank: about %.2f GiB at most, %.2f GiB now", peak / 2**30, now / 2**30)
     return {} if kept <= limit else {"store_moments": False}
 

@@ -297,11 +297,16 @@ def make_objective(
     virials: bool = False,
     stop: Stop | None = None,
     profile: bool = False,
+    refuse: bool = True,
 ) -> Objective:
-    """The objective of these settings on all ranks; virials: predict them, too, where the loss does not need them."""
+    """The objective of these settings on all ranks; virials: predict them, too, where the loss does not need them.
+
+    refuse: raise PacehpcError where backend.memory_limit is too small.
+    """
     loss = settings.fit.loss
-    structures = [s.structures for s in shards.values()]
-    options = backend_options(settings, potential, structures, virials or loss.stress > 0, parallel.node_rank(comm))
+    structures, node = [s.structures for s in shards.values()], parallel.node_rank(comm)
+    piece = max(s.piece_memory for s in shards.values())
+    options = backend_options(settings, potential, structures, virials or loss.stress > 0, node, piece, refuse)
     if virials and backends.resolve(settings.backend.evaluator) in ("cpu", "cuda"):
         options["virials"] = True
     if profile and backends.resolve(settings.backend.evaluator) == "cuda":
@@ -364,7 +369,9 @@ def _finish(
     with seconds.spent_on("compile"):
         with_stress = tasks.predict and any(shard.structures.stress is not None for shard in shards.values())
         with_stress = parallel.broadcast(with_stress, comm)
-        objective = make_objective(settings, comm, potential, shards, with_stress, profile=tasks.profile)
+        objective = make_objective(
+            settings, comm, potential, shards, with_stress, profile=tasks.profile, refuse=not tasks.fit
+        )
     predictions = {}
     if root:
         _, _, metrics = objective.evaluate(objective.x)

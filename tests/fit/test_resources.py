@@ -56,6 +56,22 @@ def test_memory_limit_gives_up_the_moments_and_then_refuses(case, monkeypatch):
     np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-14 * np.abs(one).max())
 
 
+def test_the_end_of_a_fit_is_not_refused(case, caplog):
+    potential, structures = case
+    given = settings(evaluator="cpu", memory_limit=1000)
+    assert backend_options(given, potential, [structures], refuse=False) == {"store_moments": False}
+    assert "more than the 0.00 GiB that it may use" in caplog.text
+
+
+def test_the_piece_at_hand_counts(case, monkeypatch):
+    potential, structures = case
+    monkeypatch.setattr(memory, "resident", lambda: 10**9)
+    limit = 10**9 + 10**8
+    assert backend_options(settings(evaluator="cpu", memory_limit=limit), potential, [structures], piece=1e7) == {}
+    with pytest.raises(PacehpcError, match=r"backend\.memory_limit"):
+        backend_options(settings(evaluator="cpu", memory_limit=limit), potential, [structures], piece=1e8)
+
+
 def test_a_fit_heeds_the_limit(fit):
     with pytest.raises(PacehpcError, match="memory_limit"):
         fit(backend__memory_limit="10 KiB")
