@@ -16,6 +16,7 @@ import numpy as np
 from pacehpc import parallel
 from pacehpc.backends import memory
 from pacehpc.backends.costs import atom_costs
+from pacehpc.backends.shape import make_shape
 from pacehpc.backends.streaming import BYTES_OF_A_BOND, Stream
 from pacehpc.dataset import Dataset, Store, database, input_hash, weights, write_frame, write_store
 from pacehpc.dataset.dataset import read_raw, referenced, weighted
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pacehpc")
 
 SMALLEST_ROOM = 2**26  # bytes for bonds; with less there is no room for anything, which is said elsewhere
+LANES = 8  # of the kernels, about
 STORES = {"train": Path("prepared_data.h5"), "test": Path("prepared_test_data.h5")}
 
 
@@ -204,8 +206,8 @@ def predicted_imbalance(stores: Mapping[str, Path], size: int) -> float:
 def read_shard(path: Path, potential: Potential, comm: Any | None, memory_limit: float | None = None) -> Shard:
     """This rank's part of a prepared file; it reads nothing else of it.
 
-    Bonds that need more than memory_limit (bytes of the process; None: what is free) stay in the file and are read
-    piece by piece in each evaluation. By all ranks together.
+    Bonds that need more than memory_limit (bytes of the process; None: what is free) leaves beside tables and sums stay
+    in the file and are read piece by piece in each evaluation. By all ranks together.
     """
     rank, size = parallel.rank_of(comm), parallel.size_of(comm)
     _, ranks_here = parallel.node_rank(comm)
@@ -215,6 +217,8 @@ def read_shard(path: Path, potential: Potential, comm: Any | None, memory_limit:
         room = np.inf if free is None else free / ranks_here
         if memory_limit is not None:
             room = min(room, memory_limit - memory.resident())
+        shape = make_shape(potential, stress=False)
+        room -= memory.evaluator_memory(shape, np.zeros(len(shape.elements)), 0, LANES, store_moments=False)
         if room < SMALLEST_ROOM or BYTES_OF_A_BOND * n_bonds <= room:
             return Shard(store.read_shard(rank, size), store.rows(rank, size))
         max_bonds = int(room / 2 / BYTES_OF_A_BOND)
