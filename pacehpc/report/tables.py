@@ -58,6 +58,11 @@ class MetricsTable:
         self.path = Path(path)
         self.columns = tuple(columns)
         old = self.path.read_bytes() if self.path.exists() else b""
+        if _numbers(old.partition(b"\n")[0], len(self.columns)) is not None:  # the user has cut the header off
+            old = (" ".join(self.columns) + "\n").encode() + old
+            beside = self.path.with_name(f".{self.path.name}.tmp")
+            beside.write_bytes(old)
+            os.replace(beside, self.path)
         whole = old[: old.rfind(b"\n") + 1]
         self._last: tuple[float, ...] | None = None
         if whole:
@@ -68,7 +73,7 @@ class MetricsTable:
             whole = b"".join(row + b"\n" for row in rows)
             if len(rows) > 1 and set(KEY) <= set(self.columns):
                 self._last = tuple(cells[self.columns.index(name)] for name in KEY)
-        self._file = self.path.open("r+b" if old else "wb")
+        self._file = self.path.open("r+b" if old else "wb", buffering=0)  # a failed row must not be written again later
         self._file.truncate(len(whole))
         self._file.seek(len(whole))
         if not whole:
@@ -97,22 +102,23 @@ class MetricsTable:
         self.close()
 
     def _write(self, cells: Sequence[str]) -> None:
-        self._file.write((" ".join(cells) + "\n").encode())
-        self._file.flush()
+        row = memoryview((" ".join(cells) + "\n").encode())
+        while row:
+            row = row[self._file.write(row) :]
 
 
 def read_table(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The columns of a table, each (n_rows,) float64; {} where there is none."""
+    """The columns of a table, each (n_rows,) float64; {} where there is none. Lines that are no rows are left out."""
     path = Path(path)
     lines = path.read_text().split("\n")[:-1] if path.exists() else []  # what follows the last newline was cut
     if not lines:
         return {}
     names = lines[0].split()
-    rows = [[float(cell) for cell in line.split()] for line in lines[1:]]
+    rows = [row for row in (_numbers(line, len(names)) for line in lines[1:]) if row is not None]
     return dict(zip(names, np.array(rows, dtype=np.float64).reshape(-1, len(names)).T, strict=True))
 
 
-def _numbers(line: bytes, n: int) -> list[float] | None:
+def _numbers(line: bytes | str, n: int) -> list[float] | None:
     """The n numbers of a row, None if it is no such row."""
     try:
         cells = [float(cell) for cell in line.split()]

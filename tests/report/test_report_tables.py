@@ -85,3 +85,24 @@ def test_an_older_table_keeps_its_columns(tmp_path):
 
 def test_no_table(tmp_path):
     assert read_table(tmp_path / "absent.txt") == {}
+
+
+def test_a_header_that_the_user_cut_off_comes_back(tmp_path):
+    path = tmp_path / "metrics.txt"
+    with MetricsTable(path) as table:
+        for k in range(4):
+            table.append({"ladder_step": 0, "cycle_step": 0, "iter_num": k, "loss": 1.0 / (k + 1)})
+    whole = path.read_text()
+    path.write_text("\n".join(whole.split("\n")[3:]))
+    with MetricsTable(path) as table:
+        table.append({"ladder_step": 0, "cycle_step": 0, "iter_num": 3, "loss": 9.0})  # is there
+        table.append({"ladder_step": 0, "cycle_step": 0, "iter_num": 4, "loss": 0.2})
+    found = read_table(path)
+    assert found["iter_num"].tolist() == [2, 3, 4] and np.allclose(found["loss"], [1 / 3, 0.25, 0.2])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_remark_of_the_user_between_rows_is_no_row(tmp_path):
+    path = tmp_path / "metrics.txt"
+    path.write_text("iter_num loss\n0 2.0\n# restarted by hand\n1 1.0\n")
+    assert read_table(path)["loss"].tolist() == [2.0, 1.0]
