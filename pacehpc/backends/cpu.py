@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 
@@ -162,10 +162,6 @@ class CpuEvaluator:
         if self.structures.n_atoms:
             self._library.evaluate(ctypes.byref(self._problem), what)
 
-    def _in_parameters(self, gradient: np.ndarray) -> np.ndarray:
-        """From the order of the kernels' tables to that of the parameter vector."""
-        return self.coefficients.gradient_of(gradient[self._in_order])
-
     def _structure_virials(self) -> np.ndarray:
         s = self.structures
         sums = np.add.reduceat(self._virials, s.atom_offsets[:-1], axis=0) if s.n_atoms else np.zeros((0, 6))
@@ -221,9 +217,11 @@ class CpuEvaluator:
         rows = np.arange(P.n_gradient).reshape(n, -1)
         parts = np.split(rows, np.cumsum([P.max_functions * shape.n_densities, P.n_radial_gradient]), axis=1)
         sizes = [(len(t.positions) * shape.n_densities, t.n_radial, t.n_first) for t in shape.elements]
-        self._in_order = np.concatenate(
+        places = np.concatenate(
             [row[: size[k]] for k, part in enumerate(parts) for row, size in zip(part, sizes, strict=True)]
         )
+        # without this evaluator, which would live on with its sums
+        self._in_parameters = partial(_in_order_of_parameters, self.coefficients, places)
 
     def _build_structures(
         self, potential: Potential, batch_atoms: int | None, store_moments: bool | None, bondwise: bool | None
@@ -317,6 +315,11 @@ class CpuEvaluator:
         stress = np.full((s.n_structures, 6), np.nan) if s.stress is None else np.array(s.stress, float)
         stress[s.volumes <= 0] = np.nan
         P.stress = self._keep("stress", np.ascontiguousarray(stress))
+
+
+def _in_order_of_parameters(coefficients: Coefficients, places: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    """From the order of the kernels' tables to that of the parameter vector."""
+    return coefficients.gradient_of(gradient[places])
 
 
 def default_batch_atoms(bytes_per_atom: int, n_elements: int) -> int:

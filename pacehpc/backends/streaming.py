@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,9 +18,11 @@ from pacehpc import backends
 from pacehpc.backends.interface import Evaluator, LossWeights, Prediction, Structures, Sums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pacehpc.potential import Potential
+
+T = TypeVar("T")
 
 BYTES_OF_A_BOND = 280  # while a piece is read, laid out and evaluated
 
@@ -52,15 +54,18 @@ class StreamingEvaluator:
         self.name = backend
         self._potential, self._stream, self._loss, self._options = potential, stream, loss, options
 
-    def _evaluators(self) -> Iterator[Evaluator]:
+    def _each(self, function: Callable[[Evaluator], T]) -> Iterator[T]:
+        """What function(evaluator) gives for every piece; one evaluator lives at a time."""
         for piece in self._stream.pieces(self._potential):
-            yield backends.create_evaluator(self.name, self._potential, piece, self._loss, **self._options)
+            evaluator = backends.create_evaluator(self.name, self._potential, piece, self._loss, **self._options)
+            found = function(evaluator)
+            del piece, evaluator  # before the next piece is read
+            yield found
 
     def evaluate(self, parameters: np.ndarray, gradient: bool = True) -> Sums:
         """The data part of the loss at `parameters`."""
         total: Sums | None = None
-        for evaluator in self._evaluators():
-            sums = evaluator.evaluate(parameters, gradient)
+        for sums in self._each(lambda evaluator: evaluator.evaluate(parameters, gradient)):
             if total is None:
                 total = Sums(sums.encoded_terms.copy(), sums.maxima.copy(), None, sums.in_parameters)
                 total.encoded_gradient = None if sums.encoded_gradient is None else sums.encoded_gradient.copy()
@@ -74,11 +79,11 @@ class StreamingEvaluator:
     def stage_seconds(self, parameters: np.ndarray) -> dict[str, float]:
         """Seconds of each stage of one evaluation, summed over pieces; reading them is left out."""
         total: Counter[str] = Counter()
-        for evaluator in self._evaluators():
-            total.update(evaluator.stage_seconds(parameters))
+        for seconds in self._each(lambda evaluator: evaluator.stage_seconds(parameters)):
+            total.update(seconds)
         return dict(total)
 
     def predict(self, parameters: np.ndarray) -> Prediction:
         """Energies, forces and virials at `parameters`."""
-        parts = [evaluator.predict(parameters) for evaluator in self._evaluators()]
+        parts = list(self._each(lambda evaluator: evaluator.predict(parameters)))
         return Prediction(*(np.concatenate([getattr(p, k) for p in parts]) for k in ("energies", "forces", "virials")))

@@ -373,6 +373,7 @@ class Store:
                 piece = self._read(int(bounds[first]), int(bounds[last]))
                 piece.shards = bounds[first : last + 1] - bounds[first]
                 yield piece
+                del piece
                 first = max(last, first + 1)
         except _DAMAGE as problem:
             raise PacehpcError(f"{self.path}: damaged ({problem}).") from None

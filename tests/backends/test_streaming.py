@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -110,6 +112,24 @@ def test_stages_are_those_of_all_pieces(case, monkeypatch):
     monkeypatch.setattr(CpuEvaluator, "stage_seconds", one_second_each)
     assert evaluator.stage_seconds(potential.parameters) == {"forces": float(len(calls))}
     assert len(calls) > 1 and sum(calls) == n_bonds
+
+
+def test_one_evaluator_lives_at_a_time(case, monkeypatch):
+    path, potential = case
+    with Store(path, potential) as store:
+        n_bonds = store.n_bonds
+    alive, most, made = weakref.WeakSet(), [], CpuEvaluator.__init__
+
+    def counting(self, *args, **options):
+        gc.collect()
+        most.append(len(alive))
+        alive.add(self)
+        made(self, *args, **options)
+
+    monkeypatch.setattr(CpuEvaluator, "__init__", counting)
+    evaluator = StreamingEvaluator("cpu", potential, Stream(path, 0, 1, n_bonds // 4), LossWeights(kappa=0.3))
+    kept = [evaluator.evaluate(potential.parameters), evaluator.predict(potential.parameters)]
+    assert len(most) >= 8 and max(most) == 0 and np.isfinite(kept[0].gradient).all()
 
 
 def test_memory_is_that_of_a_piece(case):
