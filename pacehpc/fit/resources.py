@@ -85,6 +85,7 @@ def backend_options(
         return gpu_options(settings, node)
     if backend != "cpu":
         return {}
+    memory.give_back()
     now = memory.resident()
     held = sum(memory.structures_memory(s.n_atoms, s.n_bonds, s.n_structures) for s in structures)
     fixed = now - held + piece
