@@ -43,7 +43,7 @@ peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
 Path(f"peak_{parallel.launcher_rank()}").write_text(peak)
 sys.exit(code)
 """
-ROOM = 0.12  # GiB that the limit leaves above what the program takes before it reads bonds
+ROOM = 0.17  # GiB that the limit leaves above what the program takes before it makes tables and reads bonds
 
 
 def main() -> None:
