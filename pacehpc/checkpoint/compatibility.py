@@ -40,8 +40,8 @@ _MEANING = {
     "kernels": ROUNDING,
     "versions": ROUNDING,
 }
-# Sums of the cpu backend have the same bits on any number of ranks, and whether or not the data stay in memory.
-_NOTHING_TO_CPU = ("ranks", "settings.backend.memory_limit")
+# Sums of these backends have the same bits on any number of ranks; the cpu's, whether or not the data stay in memory.
+_NOTHING_TO = {"cpu": ("ranks", "settings.backend.memory_limit"), "cuda": ("ranks",)}
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
     names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if "backend" in names:
         names = [name for name in names if name != "kernels"]  # of course
-    cpu = old.get("backend") == new.get("backend") == "cpu"
-    return [Difference(name, old.get(name, "–"), new.get(name, "–"), meaning(name, cpu)) for name in names]
+    backend = new.get("backend") if old.get("backend") == new.get("backend") else None
+    return [Difference(name, old.get(name, "–"), new.get(name, "–"), meaning(name, backend)) for name in names]
 
 
-def meaning(name: str, cpu: bool = False) -> str:
-    """What a difference in `name` means; cpu: the kernels were and are those of the cpu backend."""
-    if cpu and name in _NOTHING_TO_CPU:
+def meaning(name: str, backend: str | None = None) -> str:
+    """What a difference in `name` means; backend: whose the kernels were and are, None if they are others now."""
+    if name in _NOTHING_TO.get(backend, ()):
         return HARMLESS
     fitting = [key for key in _MEANING if key == "" or name == key or name.startswith(key + ".")]
     return _MEANING[max(fitting, key=len)]

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import INPUT, ROOT, environment
 
+from pacehpc import Potential
 from pacehpc.report.tables import read_table
 
 # few iterations: the stand-in is slow
@@ -22,10 +24,11 @@ def here(current_fit_iteration, current_fit_cycle, **keywords):
 """
 
 
-def run(folder: Path, backend: str) -> int:
+def run(folder: Path, backend: str, ranks: int = 1) -> int:
     (folder / "input.yaml").write_text(TEXT.replace("evaluator: cpu", f"evaluator: {backend}"))
     paths = f"{ROOT}:{ROOT / 'tests' / 'fake_cupy'}"
-    command = [sys.executable, "-m", "pacehpc", "--no-predict"]
+    launcher = [str(Path(sys.executable).parent / "mpirun"), "-n", str(ranks)] if ranks > 1 else []
+    command = [*launcher, sys.executable, "-m", "pacehpc", "--no-predict"]
     with (folder / "terminal.txt").open("a") as out:
         return subprocess.run(
             command, cwd=folder, env=environment(PYTHONPATH=paths), stdout=out, stderr=out, check=False
@@ -50,3 +53,19 @@ def test_it_goes_on_from_the_best_point_and_says_so(tmp_path, first, second):
     shown = [float(line.split("Loss:")[1].split()[0]) for line in text.splitlines() if "Iteration   #" in line]
     best = before["loss"][before["cycle_step"] == 1].min()
     assert shown[0] <= best * (1 + 1e-6)
+
+
+def test_on_another_number_of_gpus_it_goes_on_with_the_same_bits(tmp_path):
+    """Begun on one rank, finished on two that share the device: as if one had done it all."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+        (folder / "stop_once.py").write_text(CALLBACK)
+    (whole / "stopped").touch()
+    assert run(whole, "cuda") == 0, (whole / "terminal.txt").read_text()
+    assert run(parts, "cuda") == 75, (parts / "terminal.txt").read_text()
+    assert run(parts, "cuda", ranks=2) == 0, (parts / "terminal.txt").read_text()
+    text = (parts / "log.txt").read_text()
+    assert "ranks: 1 before, 2 now" in text and "Replayed" in text and "2 ranks share this device" in text
+    potentials = [Potential.load(folder / "output_potential.yaml").parameters for folder in (whole, parts)]
+    np.testing.assert_array_equal(*potentials)
