@@ -20,7 +20,7 @@ template <int J, int N_LM> struct MomentBlock {
       }
     return angular ? best_lb : best_jb;
   }
-  static constexpr int LB = best(true), JB = best(false), CHUNK = N_LM <= 4 ? 2 : 8;
+  static constexpr int LB = best(true), JB = best(false), CHUNK = N_LM <= 4 ? 2 : 16;
 };
 
 // sum[u][q] += rows[j0 + u] columns[q0 + q]; what lies beyond the ends is computed and not used
