@@ -72,7 +72,11 @@ def account(path: Path, data_folder: Path, seconds: float) -> dict[str, object]:
     parity = check_parity(potential, structures, loss)
     evaluator = CpuEvaluator(potential, structures, loss, threads=1)
     stored = bool(evaluator._problem.moments)
-    counts = per_atom(evaluator.shape, structures, stored)
+    rows, elements = evaluator._kept["tile_rows"] >= 0, evaluator.layout.tile_element
+    bondwise = [
+        float(rows[elements == e].mean()) if (elements == e).any() else 0.0 for e in range(len(potential.elements))
+    ]
+    counts = per_atom(evaluator.shape, structures, stored, bondwise)
     x, runs = potential.parameters, []
     total = repeat(lambda: evaluator.evaluate(x), seconds)
     repeat(lambda: runs.append(evaluator.stage_seconds(x)), seconds)
@@ -92,6 +96,7 @@ def account(path: Path, data_folder: Path, seconds: float) -> dict[str, object]:
         "us_per_atom": min(total) * scale,
         "compile_cpu_s": compile_seconds(evaluator.shape.header),
         "moments_stored": stored,
+        "bondwise": float(rows.mean()),
         "fill": structures.n_bonds / evaluator.layout.bond_atoms.size,
     }
 
@@ -110,8 +115,11 @@ def compile_seconds(header: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def per_atom(shape: Shape, structures: Structures, stored: bool) -> Counts:
-    """(floating-point operations, bytes) of each stage per atom, averaged over elements."""
+def per_atom(shape: Shape, structures: Structures, stored: bool, bondwise: list[float]) -> Counts:
+    """(floating-point operations, bytes) of each stage per atom, averaged over elements.
+
+    bondwise: the share of each element's tiles whose radial functions are made bond by bond.
+    """
     n = len(shape.elements)
     centre = np.repeat(structures.species, np.diff(structures.bond_offsets))
     pairs = np.bincount(centre * n + structures.species[structures.bond_atom], minlength=n * n).reshape(n, n)
@@ -121,23 +129,38 @@ def per_atom(shape: Shape, structures: Structures, stored: bool) -> Counts:
     for e, table in enumerate(shape.elements):
         if atoms[e]:
             bonds = [(pairs[e, mu] / atoms[e], shape.bond_class[e, mu]) for mu in range(n)]
-            for name, (flop, size) in of_element(shape, table, bonds, stored).items():
-                total[name] += flop * atoms[e] / structures.n_atoms
-                traffic[name] += size * atoms[e] / structures.n_atoms
+            for way, share in ((True, bondwise[e]), (False, 1 - bondwise[e])):
+                for name, (flop, size) in of_element(shape, table, bonds, stored, way).items():
+                    total[name] += share * flop * atoms[e] / structures.n_atoms
+                    traffic[name] += share * size * atoms[e] / structures.n_atoms
     return {name: (total[name], traffic[name]) for name in total}
 
 
-def of_element(shape: Shape, table: ElementTables, bonds: list[tuple[float, int]], stored: bool) -> Counts:
+def of_element(
+    shape: Shape, table: ElementTables, bonds: list[tuple[float, int]], stored: bool, bondwise: bool
+) -> Counts:
     """Counts of one atom; bonds: (number, class) of each neighbour element."""
     nd, graph = shape.n_densities, table.graph
     flop: Counter[str] = Counter()
     n_bonds = sum(count for count, _ in bonds)
-    making = 0.0
+    making = rows = angular = 0.0
     for count, kind in bonds:
         if kind < 0:
             continue
         J, L, N = shape.classes[kind]
         n_lm = (L + 1) ** 2
+        if bondwise:
+            radial = N * (L + 1)
+            rows += count * 2 * (radial + nd)
+            angular += count * n_lm
+            flop["atomic base"] += count * (4 * J * (radial + nd) + radial + 2 * N * n_lm + 2 * nd)
+            flop["atomic base"] += count * (chebyshev(J) + harmonics(L) + n_lm)
+            flop["forces"] += count * (4 * nd + 4 * N * n_lm + harmonics(L) + bond_force(L))
+            flop["tangent moments"] += count * (radial + 4 * N * n_lm + 4 * nd + harmonics(L) + bond_tangent(L))
+            flop["radial gradient"] += count * (
+                chebyshev(J) + 6 * N * n_lm + 4 * radial + 4 * J * (radial + nd) + 4 * nd
+            )
+            continue
         flop["atomic base"] += 2 * N * J * n_lm + 2 * nd * J
         flop["moment adjoint"] += 2 * N * J * n_lm + 2 * nd * J
         flop["tangent base"] += 2 * N * J * n_lm + 2 * nd * J
@@ -161,7 +184,7 @@ def of_element(shape: Shape, table: ElementTables, bonds: list[tuple[float, int]
         product = 4 * nd * size if size <= 3 else 6 * size + 3 * nd
         flop["density gradient"] += (2 * nd * size + product + nd) * number + 11 * nd * size
     flop["radial gradient"] += 2 * graph.n_leaves
-    if not stored:
+    if not stored and not bondwise:
         flop["atomic base"] += making
 
     # numbers of 8 bytes
@@ -188,6 +211,15 @@ def of_element(shape: Shape, table: ElementTables, bonds: list[tuple[float, int]
         "node gradient": 5 * Phi,
         "radial gradient": 2 * leaves + 2 * moments + 2 * table.n_radial,
     }
+    if bondwise:
+        numbers |= {
+            "atomic base": leaves + record * n_bonds + rows + angular,
+            "moment adjoint": 0,
+            "forces": leaves + (record + 2 * row) * n_bonds + rows,
+            "tangent moments": leaves + (record + row) * n_bonds + rows + 2 * angular,
+            "tangent base": 0,
+            "radial gradient": 2 * leaves + record * n_bonds + 2 * angular + 2 * table.n_radial,
+        }
     return {name: (float(flop[name]), 8.0 * number) for name, number in numbers.items()}
 
 
@@ -224,9 +256,13 @@ def bond_tangent(L: int) -> int:
 
 def table(name: str, case: dict[str, object], dgemm: float) -> str:
     """Markdown."""
+    way = "moments stored" if case["moments_stored"] else "moments made anew"
+    if case["bondwise"]:
+        share = f"in {100 * case['bondwise']:.0f} % of the tiles " if case["bondwise"] < 1 else ""
+        way = f"radial functions {share}bond by bond" + (f", else {way}" if share else "")
     lines = [
         f"**{name}**: {case['us_per_atom']:.2f} µs per atom, {100 * case['fill']:.0f} % of the slots hold a bond, "
-        f"moments {'stored' if case['moments_stored'] else 'made anew'}, kernels compiled in "
+        f"{way}, kernels compiled in "
         f"{case['compile_cpu_s']:.1f} s of processor time.",
         "",
         "| stage | kflop/atom | kB/atom | µs/atom | GFlop/s | of DGEMM | GB/s |",
@@ -234,7 +270,8 @@ def table(name: str, case: dict[str, object], dgemm: float) -> str:
     ]
     stages = case["stages"]
     flop, size, us = (sum(stage[key] for stage in stages.values()) for key in ("flop", "bytes", "us"))
-    for label, stage in (*stages.items(), ("**sum**", {"flop": flop, "bytes": size, "us": us})):
+    counted = [(label, stage) for label, stage in stages.items() if stage["bytes"] or label == "shard sums"]
+    for label, stage in (*counted, ("**sum**", {"flop": flop, "bytes": size, "us": us})):
         rate = stage["flop"] / stage["us"] / 1e3 if stage["us"] else 0.0
         cells = [f"{stage['flop'] / 1e3:.2f}", f"{stage['bytes'] / 1e3:.2f}", f"{stage['us']:.3f}"]
         cells += [f"{rate:.1f}", f"{100 * rate / dgemm:.0f} %"] if stage["flop"] else ["", ""]
