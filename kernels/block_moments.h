@@ -2,27 +2,62 @@
 //
 // Every warp holds a block of JB radial × QB angular moments of its tile's 32 atoms while the block walks through the
 // bonds, CHUNK slots at a time. For each chunk the warps first share out the work of making the radial and angular
-// factors, then all of them add the products. A sum runs over the slots in order, whatever the number of warps.
+// factors, then all of them add the products, while what the next factors are made from is on its way from memory. A sum
+// runs over the slots in order, whatever the number of warps.
 #pragma once
 #include "harmonics.h"
 #include "problem.h"
 
 #define SHARED_LANE_ARRAYS 184  // 47104 bytes: within the 48 kB that every device gives
 
-CONSTEXPR_FN int even_parts(int n, int most) { return (n + (n + most - 1) / most - 1) / ((n + most - 1) / most); }
+#define MOMENT_WARPS 8          // of a block
+#define MOMENT_SUMS 56          // most in the registers of a thread, beside JB factors twice and the next bond
+#define FACTOR_PARTS 4          // pieces in which the factors of one slot are made: radial, and every third m
+#define CHUNK_SLOTS (MOMENT_WARPS / FACTOR_PARTS)  // so that a warp makes one piece
+
+// Cuts J × Q sums into blocks JB × QB, the cheapest for the warps that share them.
+template <int J, int Q> struct SumBlock {
+  CONSTEXPR_FN int best(bool angular) {
+    int best_jb = 1, best_qb = 1;
+    double best_price = 1e9;
+    for (int jb = 1; jb <= J; jb++)
+      for (int qb = 1; qb <= Q && jb * qb <= MOMENT_SUMS; qb++) {
+        const int blocks = (J + jb - 1) / jb * ((Q + qb - 1) / qb), rounds = (blocks + MOMENT_WARPS - 1) / MOMENT_WARPS;
+        // clocks of a multiprocessor: products, loads from shared memory, and the factors, made anew in each round
+        const double price = (blocks + 3) / 4 * 4.0 * jb * qb + blocks * 4.0 * (jb + qb) + 400.0 * rounds;
+        if (price < best_price) { best_price = price; best_jb = jb; best_qb = qb; }
+      }
+    return angular ? best_qb : best_jb;
+  }
+};
 
 template <int J, int L> struct BlockTiling {
   static constexpr int N_LM = (L + 1) * (L + 1);
   static constexpr int FIT = SHARED_LANE_ARRAYS / 2 - J;
   static constexpr int Q = N_LM < FIT ? N_LM : FIT;         // angular factors in shared memory at once
-  static constexpr int JB = even_parts(J, 8), QB = even_parts(Q, 6);
+  static constexpr int JB = SumBlock<J, Q>::best(false), QB = SumBlock<J, Q>::best(true);
   static constexpr int NJ = (J + JB - 1) / JB, NQ = (Q + QB - 1) / QB;
   static constexpr int SLOT = 2 * (J + Q);
-  static constexpr int CHUNK = SHARED_LANE_ARRAYS / SLOT < 4 ? SHARED_LANE_ARRAYS / SLOT : 4;
+  static constexpr int CHUNK = SHARED_LANE_ARRAYS / SLOT < CHUNK_SLOTS ? SHARED_LANE_ARRAYS / SLOT : CHUNK_SLOTS;
   static_assert(FIT > 0, "too many radial functions for the shared memory of a block");
 };
 
-#define FACTOR_PARTS 4  // pieces in which the factors of one slot are made: radial, and every third m
+// what the factors of a slot's bonds are made from: their records and, with TANGENT, b_j of their other ends
+struct BondInput {
+  lanes ux, uy, uz, inverse, x, slope, env, denv;
+  lanes bx, by, bz;
+};
+template <bool TANGENT> FN BondInput load_bond(const Problem& P, index_t slot, int atom) {
+  const LanesIn bond = lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES);
+  BondInput b;
+  b.ux = bond[0]; b.uy = bond[1]; b.uz = bond[2]; b.inverse = bond[3];
+  b.x = bond[4]; b.slope = bond[5]; b.env = bond[6]; b.denv = bond[7];
+  if (TANGENT) {
+    const double* row = P.residuals + 4 * (index_t)atom;
+    b.bx = row[0]; b.by = row[1]; b.bz = row[2];
+  }
+  return b;
+}
 
 // (x + i y)^m for rising m, and for one m the Legendre functions (−1)^m d^m P_l/dz^m and the next derivative, rising l
 struct Legendre {
@@ -48,14 +83,13 @@ FN void next_legendre(Legendre& p, int l, int m, lanes z) {
 
 // one piece of the factors of a slot's bonds: T_j, T_j' or the angular parts that go with them
 template <int J, int L, bool TANGENT>
-FN void make_factors(const Problem& P, index_t slot, int part, int q_start, const int* atoms, const lanes* strain,
+FN void make_factors(const Problem& P, const BondInput& bond, int part, int q_start, const int* atoms, const lanes* strain,
                      Lanes factors) {
   constexpr int Q = BlockTiling<J, L>::Q;
   constexpr HarmonicNorms<L> norm;
-  const LanesIn bond = lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES);
   const Lanes with_T = factors + 2 * J, with_D = with_T + Q;
   if (part == 0) {
-    const lanes x = bond[4], twice = x + x;
+    const lanes x = bond.x, twice = x + x;
     lanes T = 1, T_next = x, D = 0, D_next = 1;
     for (int j = 0; j < J; j++) {
       factors[j] = T;
@@ -65,14 +99,13 @@ FN void make_factors(const Problem& P, index_t slot, int part, int q_start, cons
     }
     return;
   }
-  const lanes ux = bond[0], uy = bond[1], uz = bond[2], env = bond[6];
+  const lanes ux = bond.ux, uy = bond.uy, uz = bond.uz, env = bond.env;
   lanes value = env, along_x = 0, tx = 0, ty = 0, tz = 0;
   if (TANGENT) {  // ṙ = b_j − b_i (+ strain · r), split along and across the bond
-    const lanes inverse = bond[3];
+    const lanes inverse = bond.inverse;
     lanes bx, by, bz;
-    gather_rows(P.residuals, P.bond_atoms + slot * LANES, tx, ty, tz);
     gather_rows(P.residuals, atoms, bx, by, bz);
-    tx -= bx; ty -= by; tz -= bz;
+    tx = bond.bx - bx; ty = bond.by - by; tz = bond.bz - bz;
 #if STRESS
     const lanes r = 1 / select(inverse > 0, inverse, broadcast(1));
     tx += r * (strain[0] * ux + strain[5] * uy + strain[4] * uz);
@@ -81,8 +114,8 @@ FN void make_factors(const Problem& P, index_t slot, int part, int q_start, cons
 #endif
     const lanes along = tx * ux + ty * uy + tz * uz, scale = env * inverse;
     tx = scale * (tx - along * ux); ty = scale * (ty - along * uy); tz = scale * (tz - along * uz);
-    value = bond[7] * along;
-    along_x = env * bond[5] * along;
+    value = bond.denv * along;
+    along_x = env * bond.slope * along;
   }
   lanes re = 1, im = 0, re_before = 0, im_before = 0;
   UNROLL for (int m = 0; m <= L; m++) {
@@ -121,13 +154,28 @@ FN void block_moments_of_class(const Problem& P, index_t slot, index_t n_slots, 
       const int j0 = (round + warp) % B::NJ * B::JB, q0 = (round + warp) / B::NJ * B::QB;
       lanes sum[B::JB][B::QB];
       UNROLL for (int u = 0; u < B::JB; u++) UNROLL for (int q = 0; q < B::QB; q++) sum[u][q] = 0;
+      // of the warp's own slot of each chunk: the bonds of the next chunk, the other ends of those of the one after
+      const int own = warp / FACTOR_PARTS;
+      BondInput ahead;
+      int far_end = 0;
+      auto look_ahead = [&](index_t s) {
+        const int end_of_bond = far_end;
+        if (own < B::CHUNK && s + B::CHUNK < end) far_end = P.bond_atoms[(s + B::CHUNK) * LANES + lane()];
+        if (own < B::CHUNK && s >= slot && s < end) ahead = load_bond<TANGENT>(P, s, end_of_bond);
+      };
+      look_ahead(slot + own - B::CHUNK);
+      look_ahead(slot + own);
       for (index_t s = slot; s < end; s += B::CHUNK) {
         const int n = end - s < B::CHUNK ? end - s : B::CHUNK;
         __syncthreads();
-        for (int job = warp; job < n * FACTOR_PARTS; job += n_warps)
-          make_factors<J, L, TANGENT>(P, s + job / FACTOR_PARTS, job % FACTOR_PARTS, q_start, atoms, strain,
+        for (int job = warp; job < n * FACTOR_PARTS; job += n_warps) {
+          const index_t t = s + job / FACTOR_PARTS;
+          if (job != warp) ahead = load_bond<TANGENT>(P, t, P.bond_atoms[t * LANES + lane()]);
+          make_factors<J, L, TANGENT>(P, ahead, job % FACTOR_PARTS, q_start, atoms, strain,
                                       lane_array(shared + job / FACTOR_PARTS * B::SLOT * LANES));
+        }
         __syncthreads();
+        look_ahead(s + own + B::CHUNK);
         if (mine)
           for (int c = 0; c < n; c++) {
             const LanesIn T = lane_array((const double*)shared + c * B::SLOT * LANES), D = T + J;

@@ -86,8 +86,8 @@ FN double max_over_lanes(lanes x) {
   return x;
 }
 
-// totals[q] += sum over lanes of v[q], q < COUNT: 8 sums share their steps, each in 4 of the lanes at the end
-template <int COUNT> FN void add_sums_over_lanes(double* totals, lanes* v) {
+// totals[q] += sum over lanes of v[q], q < count ≤ 8: 8 sums share their steps, each in 4 of the lanes at the end
+FN void add_sums_over_lanes(double* totals, lanes* v, int count) {
   UNROLL for (int half = 4, step = LANES / 2; half; half /= 2, step /= 2) {
     const bool upper = lane() & step;
     UNROLL for (int i = 0; i < half; i++) {
@@ -97,8 +97,9 @@ template <int COUNT> FN void add_sums_over_lanes(double* totals, lanes* v) {
   }
   UNROLL for (int step = LANES / 16; step; step /= 2) v[0] += from_lane_across(v[0], step);
   const int q = lane() / (LANES / 8);
-  if (lane() % (LANES / 8) == 0 && q < COUNT) totals[q] += v[0];
+  if (lane() % (LANES / 8) == 0 && q < count) totals[q] += v[0];
 }
+template <int COUNT> FN void add_sums_over_lanes(double* totals, lanes* v) { add_sums_over_lanes(totals, v, COUNT); }
 
 #else  // host compiler
 

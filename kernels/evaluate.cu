@@ -11,6 +11,8 @@
 #include "fixed_point.h"
 #include "products.h"
 #include "radial.h"
+#include "radial_rows.h"
+#include "right_nodes.h"
 
 #define N_TERMS 17   // metrics.TERMS, then metrics.MAXIMA
 #define N_MAXIMA 4
@@ -33,6 +35,7 @@ struct Work {
   const index_t* incoming_offset;  // [n_atoms + 1]
   const double* low;    // [n_structures]: 1 where the structure counts as low
   double* terms;        // [n_structures][N_TERMS + N_MAXIMA]
+  const RightTable* rights;        // [n_elements]
   // pieces: the virtual shards of the batch
   index_t n_pieces;
   const index_t* piece_structures;  // [n_pieces + 1]
@@ -41,11 +44,10 @@ struct Work {
   index_t n_items;
   const index_t* row_items;         // [n_items][5]
   const index_t* element_columns;   // [n_elements][3]: where its functions, radial coefficients, rank 1 start in a row
-  double* function_rows;            // [row][function_columns]
-  double* radial_rows;              // [row][radial_columns][lane]: radial coefficients and rank 1
-  index_t function_columns, radial_columns;
+  double* rows;                     // [row][columns]
+  index_t columns;
   // sums over all pieces: encoded terms [3][N_TERMS], bits of the maxima, how many sums were too large, and the encoded
-  // gradient [3][function_columns + radial_columns]
+  // gradient [3][columns]
   index_t* result;
 };
 
@@ -64,7 +66,8 @@ FN Lanes tile_state(const Work& W, index_t tile) { return of_tile(W.state, N_STA
 
 extern "C" __global__ void sizes(long long* result) {
   result[0] = sizeof(Problem); result[1] = sizeof(Work); result[2] = sizeof(ElementTable);
-  result[3] = sizeof(PairTable); result[4] = sizeof(BondType); result[5] = N_STATE;
+  result[3] = sizeof(PairTable); result[4] = sizeof(BondType); result[5] = sizeof(RightTable);
+  result[6] = N_STATE;
 }
 
 // ---- once per set of positions ----
@@ -123,11 +126,11 @@ KERNEL(128, 3) make_energies(const Problem P, const Work W) {
 KERNEL(128, 3) adjoint_of_densities(const Problem P, const Work W) {
   FOR_TILES {
     const ElementTable& element = P.elements[P.tile_element[tile]];
-    const Lanes state = tile_state(W, tile), Phi_bar = of_tile(W.Phi_bar, P.max_components, tile);
+    const Lanes state = tile_state(W, tile);
     lanes dF[ND];
     UNROLL for (int p = 0; p < ND; p++) dF[p] = state[DF + p];
-    for (index_t k = 0; k < element.n_components; k++) Phi_bar[k] = 0;
-    density_adjoint(element, of_tile(W.Phi, P.max_components, tile), Phi_bar, dF, of_tile(W.y, P.max_y, tile));
+    adjoint_by_right_nodes(W.rights[P.tile_element[tile]], element, of_tile(W.Phi, P.max_components, tile),
+                           of_tile(W.Phi_bar, P.max_components, tile), dF, of_tile(W.y, P.max_y, tile));
   }
 }
 
@@ -136,7 +139,7 @@ KERNEL(128, 3) adjoint_of_nodes(const Problem P, const Work W) {
                            of_tile(W.Phi_bar, P.max_components, tile));
 }
 
-KERNEL(128, 2) adjoint_of_moments(const Problem P, const Work W) {
+KERNEL(128, 3) adjoint_of_moments(const Problem P, const Work W) {
   FOR_TILES {
     const Lanes state = tile_state(W, tile);
     lanes dF[ND];
@@ -385,10 +388,10 @@ KERNEL(128, 3) make_density_tangent(const Problem P, const Work W) {
                  end = W.row_items[5 * item + 3], step = W.row_items[5 * item + 4];                               \
          tile < end; tile += step)
 
-KERNEL(128, 2) make_density_gradient(const Problem P, const Work W) {
+KERNEL(128, 3) make_density_gradient(const Problem P, const Work W) {
   FOR_ROWS {
     const ElementTable& element = P.elements[e];
-    const Lanes state = tile_state(W, tile), dPhi_bar = of_tile(W.dPhi_bar, P.max_components, tile);
+    const Lanes state = tile_state(W, tile);
     lanes dF[ND], dF_dot[ND], alpha[ND], beta[ND];
     UNROLL for (int p = 0; p < ND; p++) {
       dF[p] = state[DF + p];
@@ -396,10 +399,10 @@ KERNEL(128, 2) make_density_gradient(const Problem P, const Work W) {
       alpha[p] = state[ALPHA + p];
       beta[p] = -dF[p];
     }
-    for (index_t k = 0; k < element.n_components; k++) dPhi_bar[k] = 0;
-    density_adjoint_tangent(element, of_tile(W.Phi, P.max_components, tile), of_tile(W.dPhi, P.max_components, tile),
-                            dPhi_bar, dF, dF_dot, alpha, beta, of_tile(W.y, P.max_y, tile), of_tile(W.dy, P.max_y, tile),
-                            W.function_rows + row * W.function_columns + W.element_columns[3 * e]);
+    gradient_by_right_nodes(W.rights[e], element, of_tile(W.Phi, P.max_components, tile),
+                            of_tile(W.dPhi, P.max_components, tile), of_tile(W.dPhi_bar, P.max_components, tile), dF,
+                            dF_dot, alpha, beta, of_tile(W.y, P.max_y, tile), of_tile(W.dy, P.max_y, tile),
+                            W.rows + row * W.columns + W.element_columns[3 * e]);
   }
 }
 
@@ -422,10 +425,10 @@ KERNEL(128, 3) make_radial_gradient(const Problem P, const Work W) {
       alpha[p] = state[ALPHA + p];
       beta[p] = -state[DF + p];
     }
-    const Lanes sums = lane_array(W.radial_rows + row * W.radial_columns * LANES);
-    add_radial_gradient(P, e, of_tile(W.dPhi_bar, P.max_components, tile), of_tile(W.Phi_bar, P.max_components, tile),
-                        of_tile(W.G, P.max_moments, tile), of_tile(W.w, P.max_moments, tile), alpha, beta,
-                        sums + W.element_columns[3 * e + 1], sums + W.element_columns[3 * e + 2]);
+    double* sums = W.rows + row * W.columns;
+    radial_gradient_of_tile(P, e, of_tile(W.dPhi_bar, P.max_components, tile), of_tile(W.Phi_bar, P.max_components, tile),
+                            of_tile(W.G, P.max_moments, tile), of_tile(W.w, P.max_moments, tile), alpha, beta,
+                            sums + W.element_columns[3 * e + 1], sums + W.element_columns[3 * e + 2]);
   }
 }
 
@@ -456,26 +459,12 @@ KERNEL(128, 3) add_terms(const Problem P, const Work W) {
   }
 }
 
-KERNEL(128, 3) add_function_rows(const Problem P, const Work W) {
-  const index_t width = W.function_columns, n = W.n_pieces * width;
+KERNEL(128, 3) add_rows(const Problem P, const Work W) {
+  const index_t width = W.columns, n = W.n_pieces * width;
   for (index_t k = blockIdx.x * (index_t)blockDim.x + threadIdx.x; k < n; k += gridDim.x * (index_t)blockDim.x) {
     const index_t piece = k / width, column = k % width;
     double sum = 0;
-    for (index_t row = W.piece_rows[piece]; row < W.piece_rows[piece + 1]; row++)
-      sum += W.function_rows[row * width + column];
-    add_piece(W.result, W.result + GRADIENT + column, width + W.radial_columns, sum);
-  }
-}
-
-KERNEL(128, 3) add_radial_rows(const Problem P, const Work W) {
-  const index_t width = W.radial_columns;
-  for (index_t k = this_warp(); k < W.n_pieces * width; k += all_warps()) {
-    const index_t piece = k / width, column = k % width;
-    lanes own = 0;
-    for (index_t row = W.piece_rows[piece]; row < W.piece_rows[piece + 1]; row++)
-      own += lane_array((const double*)W.radial_rows + (row * width + column) * LANES)[0];
-    const double sum = sum_over_lanes(own);
-    if (lane() == 0)
-      add_piece(W.result, W.result + GRADIENT + W.function_columns + column, W.function_columns + width, sum);
+    for (index_t row = W.piece_rows[piece]; row < W.piece_rows[piece + 1]; row++) sum += W.rows[row * width + column];
+    add_piece(W.result, W.result + GRADIENT + column, width, sum);
   }
 }

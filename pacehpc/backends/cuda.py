@@ -21,7 +21,7 @@ from pacehpc import fixed_point, metrics
 from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
 from pacehpc.backends.layout import Layout, make_layout
 from pacehpc.backends.memory import keeps_moments
-from pacehpc.backends.shape import EMBEDDINGS, Coefficients, bond_type_record, make_shape
+from pacehpc.backends.shape import EMBEDDINGS, Coefficients, Shape, bond_type_record, make_shape
 from pacehpc.backends.source import LANES, cuda_source, record
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
@@ -32,6 +32,9 @@ MEMORY_FRACTION = 0.9  # of the memory that is free at the start, less what othe
 BLOCK, MOMENT_BLOCK = 128, 256  # threads
 FORCE_WARPS = 8  # as in evaluate.cu
 BLOCKS_PER_MULTIPROCESSOR = 16
+RESIDENT_BOND, RESIDENT_ATOM = 84, 300  # bytes that stay, padding included: records, places; targets, results
+WORK_BOND = 32  # bytes of a batch: force on the other end
+PADDING = 1.2  # of work arrays: tiles that are not full
 ROW_BYTES = 2**20  # most that the rows of gradient sums of a virtual shard may take, if it is more than one row
 PIECES, PIECE_ATOMS = 256, 384  # where the data has no virtual shards: how many, of how many atoms at least
 N_TERMS, N_MAXIMA = len(metrics.TERMS), 4  # the last of metrics.MAXIMA, too_large, is made on the host
@@ -122,7 +125,7 @@ def device_count() -> int:
 
 
 def describe(index: int) -> Device:
-    """Name, UUID, memory and versions of a visible device, which is this process's from now on. Raises CudaUnavailable."""
+    """Name, UUID, memory and versions of a visible device, this process's own from now on. Raises CudaUnavailable."""
     cupy = load_cupy()
     device = cupy.cuda.Device(index)
     device.use()  # to go back to device 0 would give every rank a context there, and a context takes memory
@@ -173,11 +176,9 @@ def device_options(
     }
 
 
-def prepare(potential: Potential, loss: LossWeights, device: int = 0) -> None:
-    """Compile the kernels of a potential into CuPy's cache (CUPY_CACHE_DIR)."""
-    cupy = load_cupy()
-    with cupy.cuda.Device(device):
-        _module(cupy, make_shape(potential, stress=loss.stress > 0).header).get_function("sizes")
+def prepare(potential: Potential, loss: LossWeights) -> None:
+    """Compile the kernels of a potential for this process's device into CuPy's cache (CUPY_CACHE_DIR)."""
+    _module(load_cupy(), make_shape(potential, stress=loss.stress > 0).header).get_function("sizes")
 
 
 def _module(cupy: Any, header: str) -> Any:
@@ -264,7 +265,7 @@ class CudaEvaluator:
         """The data part of the loss, its gradient, and the sums behind the metrics."""
         self._check(parameters)
         s = self.structures
-        n_gradient, n_terms = self._function_columns + self._radial_columns, fixed_point.LIMBS * N_TERMS
+        n_gradient, n_terms = self._columns, fixed_point.LIMBS * N_TERMS
         head = n_terms + N_MAXIMA + 1
         result = np.zeros(head + fixed_point.LIMBS * n_gradient, np.int64)
         if s.n_structures:
@@ -318,15 +319,9 @@ class CudaEvaluator:
             pieces = batch.work["n_pieces"].item()
             self._launch("add_terms", pieces * (N_TERMS + N_MAXIMA) * LANES, batch.problem, batch.work)
             if gradient:
-                for rows, width in (
-                    (self._function_rows, self._function_columns),
-                    (self._radial_rows, self._radial_columns * LANES),
-                ):
-                    if batch.n_rows * width:
-                        rows[: batch.n_rows * width].fill(0)
+                self._rows[: batch.n_rows * self._columns].fill(0)
                 self._second_pass(batch)
-                self._launch("add_function_rows", pieces * self._function_columns, batch.problem, batch.work)
-                self._launch("add_radial_rows", pieces * self._radial_columns * LANES, batch.problem, batch.work)
+                self._launch("add_rows", pieces * self._columns, batch.problem, batch.work)
 
     def predict(self, parameters: np.ndarray) -> Prediction:
         """Atomic energies, forces and virials (NaN unless the evaluator was made with virials)."""
@@ -439,14 +434,12 @@ class CudaEvaluator:
         """From the order of the rows' columns to that of the parameter vector."""
         nd, tables = self.shape.n_densities, self.shape.elements
         functions, radial, first = [], [], []
-        columns = self._element_columns
-        for e, table in enumerate(tables):
+        for e, (table, start) in enumerate(zip(tables, self._element_columns.tolist(), strict=True)):
             n = len(table.positions)
             functions.append(np.empty((n, nd), flat.dtype))
-            functions[-1][self._entries[e]] = flat[columns[e, 0] :][: n * nd].reshape(n, nd)
-            rest = flat[self._function_columns :]
-            radial.append(rest[columns[e, 1] :][: table.n_radial])
-            first.append(rest[columns[e, 2] :][: table.n_first])
+            functions[-1][self._entries[e]] = flat[start[0] :][: n * nd].reshape(n, nd)
+            radial.append(flat[start[1] :][: table.n_radial])
+            first.append(flat[start[2] :][: table.n_first])
         return self.coefficients.gradient(functions, radial, first)
 
     # ---- what stays on the device ----
@@ -457,7 +450,8 @@ class CudaEvaluator:
         result = self._cupy.zeros(len(names) + 1, np.int64)
         self._launch("sizes", 1, result)
         expected = [record(name).itemsize for name in names]
-        *found, self._n_state = result.get().tolist()
+        expected.append(state_size(self.shape))
+        found = result.get().tolist()
         if found != expected:
             raise PacehpcError(f"the kernels' structs have {found} bytes, {expected} expected: install pacehpc again.")
 
@@ -516,35 +510,28 @@ class CudaEvaluator:
         problem["kappa"], problem["stress_weight"] = self.loss.kappa, self.loss.stress
         problem["radial_fixed"] = not self._radial_gradient
 
-        function_starts = np.cumsum([0, *(t.positions.size * nd for t in shape.elements)])
-        radial_starts = np.cumsum([0, *(t.n_radial + t.n_first for t in shape.elements)])
-        self._function_columns, self._radial_columns = int(function_starts[-1]), int(radial_starts[-1])
-        first_starts = radial_starts[:-1] + [t.n_radial for t in shape.elements]
-        self._element_columns = np.stack([function_starts[:-1], radial_starts[:-1], first_starts], axis=1)
+        # rows of gradients have the order of the coefficients
+        self._columns, self._element_columns = int(np.sum(sizes)), starts
         work = self._work = np.zeros(1, record("Work"))
         work["element_columns"], work["rights"] = keep(self._element_columns), keep(rights.view(np.uint8))
-        work["function_columns"], work["radial_columns"] = self._function_columns, self._radial_columns
+        work["columns"] = self._columns
 
     def _build_structures(self, batch_bytes: int | None) -> None:
         """Batches and all arrays; when they do not fit, work arrays of half the size are tried."""
         s = self.structures
-        P = self._problem[0]
         self._batches, self._n_batches, self.moments_stored, self.batch_bytes = [], 0, False, 0
         if not s.n_structures:
             return
-        self._row_bytes = 8 * (self._function_columns + self._radial_columns * LANES)
-        self._most_rows = max(1, ROW_BYTES // max(1, self._row_bytes))
+        self._most_rows = most_rows(self.shape)
         self._starts = s.shard_starts if s.shards is not None else piece_starts(s)
-        moment_bytes = 8 * int(P["max_moments"]) * s.n_atoms
-        per_atom, per_bond = self._bytes_per_atom(), 32
-        resident = 84 * s.n_bonds + 300 * s.n_atoms
-        whole = int(1.2 * (per_atom * s.n_atoms + per_bond * s.n_bonds)) + 2**16
+        resident, moments, whole = self._needs(stored=True)
         stored = self._store_moments
         if stored is None:  # where recomputing costs more than reading, and a fifth of the work fits beside
-            stored = keeps_moments(s) and resident + moment_bytes + whole // 5 < self._limit
+            stored = keeps_moments(s) and resident + moments + whole // 5 < self._limit
         self.moments_stored = bool(stored)
-        room = self._limit - resident - (moment_bytes if stored else 0)
-        target = batch_bytes or max(min(whole, room), per_atom * int(s.atoms_per_structure.max()))
+        resident, moments, whole = self._needs(self.moments_stored)
+        least = self._work_per_atom() * int(s.atoms_per_structure.max())
+        target = batch_bytes or max(min(whole, self._limit - resident - moments), least)
         while not self._fits(target):
             # the failed attempt's arrays are gone only here, outside the exception that held their frame
             self._release()
@@ -568,32 +555,32 @@ class CudaEvaluator:
             return False
         return True
 
-    def _bytes_per_atom(self) -> int:
-        """Work arrays of a batch, per atom; without targets there is no second pass."""
-        P = self._problem[0]
-        nodes, y, moments = int(P["max_components"]), int(P["max_y"]), int(P["max_moments"])
-        fitting = self.structures.energy is not None
-        passes = 2 if fitting else 1
-        work = 8 * (2 * passes * nodes + passes * y + moments * (1 if self.moments_stored else 2) + self._n_state)
-        return work + (self._row_bytes_per_atom() if fitting else 0)
+    @property
+    def _shards(self) -> np.ndarray:
+        """Atoms of each virtual shard."""
+        s = self.structures
+        return np.diff(s.atom_offsets[np.append(self._starts, s.n_structures)])
 
-    def _row_bytes_per_atom(self) -> int:
-        atoms = np.diff(self.structures.atom_offsets[np.append(self._starts, self.structures.n_structures)])
-        rows = np.minimum(-(-atoms // LANES), self._most_rows).sum()
-        return int(rows * self._row_bytes // max(1, self.structures.n_atoms))
+    def _needs(self, stored: bool) -> tuple[int, int, int]:
+        s = self.structures
+        return memory_needs(self.shape, self._shards, s.n_bonds, stored, s.energy is not None)
+
+    def _work_per_atom(self) -> int:
+        s, fitting = self.structures, self.structures.energy is not None
+        rows = row_memory(self.shape, self._shards) // max(1, s.n_atoms) if fitting else 0
+        return work_per_atom(self.shape, self.moments_stored, fitting) + rows
 
     def _release(self) -> None:
-        for name in ("_function_rows", "_radial_rows", "_result", "_workspace"):
+        for name in ("_rows", "_result", "_workspace"):
             self.__dict__.pop(name, None)
         self._batches = []
         self._pool.free_all_blocks()
 
     def _allocate(self, batch_bytes: int) -> None:
         cupy, s = self._cupy, self.structures
-        cuts = batches(s, self._starts, self._bytes_per_atom(), 32, batch_bytes)
+        cuts = batches(s, self._starts, self._work_per_atom(), WORK_BOND, batch_bytes)
         self._n_batches, self.batch_bytes = len(cuts), batch_bytes
-        n_gradient = self._function_columns + self._radial_columns
-        size = fixed_point.LIMBS * (N_TERMS + n_gradient) + N_MAXIMA + 1
+        size = fixed_point.LIMBS * (N_TERMS + self._columns) + N_MAXIMA + 1
         self._result = cupy.zeros(size, np.int64)
         made = []
         for cut in cuts:
@@ -679,7 +666,7 @@ class CudaEvaluator:
         P = self._problem[0]
         tiles, slots = max(b.n_tiles for b in made), max(b.n_slots for b in made)
         nodes, y, moments = int(P["max_components"]), int(P["max_y"]), int(P["max_moments"])
-        sizes = {"Phi": nodes, "Phi_bar": nodes, "y": y, "w": moments, "state": self._n_state}
+        sizes = {"Phi": nodes, "Phi_bar": nodes, "y": y, "w": moments, "state": state_size(self.shape)}
         if self.structures.energy is not None:
             sizes |= {"dPhi": nodes, "dPhi_bar": nodes, "dy": y}
         if not self.moments_stored:
@@ -688,9 +675,7 @@ class CudaEvaluator:
             name: self._cupy.empty(max(1, tiles * size * LANES), np.float64) for name, size in sizes.items()
         }
         rows = max(b.n_rows for b in made) if self.structures.energy is not None else 0
-        self._function_rows = self._cupy.zeros(max(1, rows * self._function_columns), np.float64)
-        self._radial_rows = self._cupy.zeros(max(1, rows * self._radial_columns * LANES), np.float64)
-        self._workspace["function_rows"], self._workspace["radial_rows"] = self._function_rows, self._radial_rows
+        self._rows = self._workspace["rows"] = self._cupy.zeros(max(1, rows * self._columns), np.float64)
         most = max(b.structures.stop - b.structures.start for b in made)
         self._workspace["terms"] = self._cupy.empty(most * (N_TERMS + N_MAXIMA), np.float64)
         self._workspace["bond_rows"] = self._cupy.empty(max(1, slots * LANES * 4), np.float64)
@@ -740,6 +725,49 @@ def right_nodes(groups: np.ndarray, right: np.ndarray, n_components: int) -> tup
     for offset, components in nodes[:, :2]:
         inside[offset : offset + components] = True
     return nodes.astype(np.int32), entries.astype(np.int32), np.flatnonzero(~inside).astype(np.int32)
+
+
+def state_size(shape: Shape) -> int:
+    """Numbers that an atom hands from stage to stage (enum State of the kernels)."""
+    return 6 * shape.n_densities + 1
+
+
+def work_per_atom(shape: Shape, moments_stored: bool, fitting: bool) -> int:
+    """Bytes of a batch's work arrays per atom; without targets (fitting) there is no second pass."""
+    nodes = max(t.graph.n_components for t in shape.elements)
+    y = max(shape.n_densities * int(t.graph.groups[:, 1].sum()) for t in shape.elements)
+    moments = max(t.n_moments for t in shape.elements) * (1 if moments_stored else 2)
+    passes = 2 if fitting else 1
+    return 8 * (2 * passes * nodes + passes * y + moments + state_size(shape))
+
+
+def row_bytes(shape: Shape) -> int:
+    """One row of gradient sums."""
+    return 8 * sum(len(t.positions) * shape.n_densities + t.n_radial + t.n_first for t in shape.elements)
+
+
+def most_rows(shape: Shape) -> int:
+    """Rows of gradient sums that a virtual shard may have."""
+    return max(1, ROW_BYTES // max(1, row_bytes(shape)))
+
+
+def row_memory(shape: Shape, shards: np.ndarray) -> int:
+    """Bytes of all rows of gradient sums; shards: atoms of each."""
+    return int(np.minimum(-(-shards // LANES), most_rows(shape)).sum()) * row_bytes(shape)
+
+
+def memory_needs(
+    shape: Shape, shards: np.ndarray, n_bonds: int, moments_stored: bool, fitting: bool = True
+) -> tuple[int, int, int]:
+    """Bytes on the device of what stays there, of stored moments, and of the work arrays if all is one batch.
+
+    shards: atoms of each virtual shard; n_bonds: of all atoms.
+    """
+    n_atoms = int(shards.sum())
+    moments = 8 * max(t.n_moments for t in shape.elements) * n_atoms if moments_stored else 0
+    work = work_per_atom(shape, moments_stored, fitting) * n_atoms + WORK_BOND * n_bonds
+    rows = row_memory(shape, shards) if fitting else 0
+    return RESIDENT_BOND * n_bonds + RESIDENT_ATOM * n_atoms, moments, int(PADDING * (work + rows)) + 2**16
 
 
 def piece_starts(structures: Structures) -> np.ndarray:

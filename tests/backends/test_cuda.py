@@ -25,11 +25,14 @@ from pacehpc.backends.cuda import (
     describe,
     device_options,
     load_cupy,
+    memory_needs,
+    right_nodes,
     row_items,
 )
 from pacehpc.backends.interface import LossWeights
 from pacehpc.backends.layout import make_layout
 from pacehpc.backends.reference import ReferenceEvaluator
+from pacehpc.backends.shape import make_shape
 from pacehpc.backends.source import cuda_source, kernel_names, record
 from pacehpc.errors import PacehpcError
 
@@ -187,6 +190,42 @@ def test_rows_of_a_shard_are_shared_out_among_warps(case):
         assert np.diff(starts).max() <= most
 
 
+def test_functions_turned_round(case):
+    """By right nodes the bilinear form is that of the groups; a component is in one right node or in none."""
+    potential, _ = case("alni_mixed")
+    graph = make_shape(potential, stress=False).elements[0].graph
+    rng = np.random.default_rng(0)
+    Phi, c = rng.normal(size=graph.n_components), rng.normal(size=len(graph.right))
+    expected = 0.0
+    for left, size, first, n in graph.groups:
+        for k in range(first, first + n):
+            expected += c[k] * Phi[left : left + size] @ Phi[graph.right[k] : graph.right[k] + size]
+    nodes, entries, others = right_nodes(graph.groups, graph.right, graph.n_components)
+    found = 0.0
+    for right, size, first, n in nodes:
+        for left, k in entries[first : first + n]:
+            found += c[k] * Phi[left : left + size] @ Phi[right : right + size]
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert sorted(entries[:, 1]) == list(range(len(graph.right)))
+    inside = np.concatenate([np.arange(right, right + size) for right, size, *_ in nodes])
+    assert sorted([*inside, *others]) == list(range(graph.n_components))
+
+
+def test_functions_of_one_bond_alone(brute_force):
+    """No function has two factors: nothing to add up in rows of functions."""
+    section = {
+        "elements": ["Al"],
+        "embeddings": {"ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": [1, 1, 1, 0.5], "ndensity": 2}},
+        "bonds": {"ALL": {"radbase": "ChebPow", "radparameters": [2.0], "rcut": 4.5, "dcut": 0.01}},
+        "functions": {"ALL": {"nradmax_by_orders": [5], "lmax_by_orders": [0]}},
+    }
+    potential = Potential.build(section)
+    potential.parameters = potential.parameters + 0.1
+    s = with_random_targets(brute_force(potential, [bulk("Al", cubic=True)]))
+    x = potential.parameters
+    agree(CudaEvaluator(potential, s, LOSS).evaluate(x), ReferenceEvaluator(potential, s, LOSS).evaluate(x))
+
+
 def test_no_synchronisation_between_batches(case):
     potential, s = case("al_cheblinear")
     evaluator = CudaEvaluator(potential, s, LOSS, batch_bytes=1)
@@ -283,6 +322,35 @@ def test_out_of_memory_halves_the_batches(case, caplog):
         CudaEvaluator(potential, s, LOSS, memory_limit=100_000)
 
 
+def test_out_of_memory_gives_up_the_moments_last(golden, brute_force, caplog):
+    """Where the smallest batches do not fit beside stored moments, these are made anew for each batch."""
+    potential = Potential.load(golden / "potentials" / "al_cheblinear.yaml")
+    frames = [bulk("Al", a=a, cubic=True).repeat((2, 2, 4)) for a in (3.9, 4.0, 4.1, 4.2)]  # 64 atoms, two tiles
+    s, x = with_random_targets(brute_force(potential, frames)), potential.parameters
+    least = CudaEvaluator(potential, s, LOSS, batch_bytes=1, store_moments=False)
+    most = CudaEvaluator(potential, s, LOSS, batch_bytes=1, store_moments=True)
+    limit = (least.peak_bytes + most.peak_bytes) // 2
+    assert least.peak_bytes < limit < most.peak_bytes
+    with caplog.at_level(logging.INFO, "pacehpc"):
+        tight = CudaEvaluator(potential, s, LOSS, store_moments=True, memory_limit=limit)
+    assert "halving them" in caplog.text and "moments are made for each batch from now on" in caplog.text
+    assert not tight.moments_stored and tight.peak_bytes <= limit
+    agree(tight.evaluate(x), most.evaluate(x))
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_memory_is_what_was_estimated(golden, brute_force, stored):
+    """The estimate that cuts batches, and that the pages print for a million atoms, is near and not below."""
+    potential = Potential.load(golden / "potentials" / "alni_mixed.yaml")
+    frames = read(golden / "potentials" / "alni_mixed.extxyz", ":")
+    many = with_random_targets(brute_force(potential, 12 * frames))
+    evaluator = CudaEvaluator(potential, many, LOSS, store_moments=stored)
+    assert len(evaluator._batches) == 1
+    shards = np.diff(many.atom_offsets[np.append(evaluator._starts, many.n_structures)])
+    needs = sum(memory_needs(evaluator.shape, shards, many.n_bonds, stored))
+    assert 0.6 * needs < evaluator.peak_bytes <= needs, evaluator.peak_bytes / needs
+
+
 def test_several_ranks_on_a_device(case, monkeypatch, caplog):
     monkeypatch.setenv("FAKE_CUPY_DEVICES", "2")
     potential, s = case("al_cheblinear")
@@ -368,7 +436,7 @@ def test_ranges_for_the_profiler_and_times_of_kernels(case, fake_cupy):
     potential, s = case("al_cheblinear")
     evaluator = CudaEvaluator(potential, s, LOSS, profile=True)
     seconds = evaluator.stage_seconds(potential.parameters)
-    assert set(seconds) >= {"make_bond_forces", "make_moment_tangents", "add_radial_rows"}
+    assert set(seconds) >= {"make_bond_forces", "make_moment_tangents", "add_rows"}
     assert min(seconds.values()) >= 0
     assert "make_bond_forces" in fake_cupy.cuda.nvtx.ranges
 

@@ -47,7 +47,7 @@ class ndarray:
         return ndarray(self._memory, self._values[item])
 
     def fill(self, value: float, /) -> None:
-        assert value == 0, "anything else takes a kernel of CuPy's own"
+        assert value == 0 and self.size, "anything else takes a kernel of CuPy's own"
         cuda.submit(lambda: self._values.fill(value))
 
     def get(self) -> numpy.ndarray:

@@ -131,7 +131,8 @@ class Device:
 
     @property
     def mem_info(self) -> tuple[int, int]:
-        return _total_memory() - _held.get(self.id, 0), _total_memory()
+        with self:
+            return _total_memory() - _held.get(self.id, 0), _total_memory()
 
 
 class Stream:
