@@ -29,7 +29,7 @@ SCRIPTS = [
     ["journal.py"],
     ["scaling.py", "--page"],
     ["runs.py", "--page"],
-    ["gpu_check.py", "--counts", "--page"],
+    ["gpu_estimate.py", "--page"],
     ["compare.py"],
 ]
 MILLION = [["million.py"], ["prepare_data.py", "--size", "1000000", "--output", "results/prepare_data_1e6.json"]]

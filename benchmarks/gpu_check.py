@@ -2,7 +2,6 @@
 
     python benchmarks/gpu_check.py [INPUT.yaml …] [--atoms 1000,10000,100000,1000000] [--json gpu.json]
     python benchmarks/gpu_check.py --dry        the same path through tests/fake_cupy, without a GPU
-    python benchmarks/gpu_check.py --counts     operations and bytes per atom of every kernel, by formula
 
 Builds the kernels; compares with the golden values (energies 1e-10, forces 5e-9) and with the reference backend
 (gradient 1e-9 of its largest component); repeats for equal bits; runs compute-sanitizer where it exists; measures
@@ -24,7 +23,7 @@ import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 NAMES = (
     "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y "
@@ -41,12 +40,14 @@ except ImportError:  # of ASE the kernels' tables need only the atomic numbers
     sys.modules |= {"ase": stub, "ase.data": stub.data}
 
 import numpy as np
+from gpu_traffic import WALKS, node_bytes
 
 from pacehpc.backends.cuda import CudaEvaluator, describe, load_cupy
 from pacehpc.backends.graph import real_coupling
 from pacehpc.backends.interface import LossWeights, Structures
 from pacehpc.backends.reference import ReferenceEvaluator
 from pacehpc.backends.shape import make_shape
+from pacehpc.backends.source import LANES
 from pacehpc.potential import Potential
 from pacehpc.yamlio import load_yaml
 
@@ -81,8 +82,6 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="time spent on each measurement")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--dry", action="store_true", help="through tests/fake_cupy: measures nothing")
-    parser.add_argument("--counts", action="store_true", help="only print operations and bytes per atom")
-    parser.add_argument("--page", action="store_true", help="with --counts: put them into docs/performance.md")
     parser.add_argument("--parity-only", action="store_true")
     parser.add_argument("--few", action="store_true", help="compare two of the golden potentials only")
     parser.add_argument("--minutes", type=float, default=8.0, help="no further case is begun after this time")
@@ -92,14 +91,6 @@ def main() -> int:
         sys.path.insert(0, str(ROOT / "tests" / "fake_cupy"))
         arguments.atoms, arguments.seconds = "200", 0.0
     potentials = load_inputs(arguments.inputs)
-    if arguments.counts:
-        texts = [counts_text(name, potential) for name, potential in potentials.items()]
-        print("\n\n".join(texts))
-        if arguments.page:
-            from compare import replace_between_marks
-
-            replace_between_marks("gpu counts", "\n\n".join(texts))
-        return 0
     if arguments.dry and not arguments.inputs:
         potentials = {"small": Potential.build(small_section())}
 
@@ -446,29 +437,37 @@ def kernel_counts(potential: Potential, bonds: float) -> dict[str, tuple[float, 
         contraction = 2.0 * sum(J * (L + 1) ** 2 * N for J, L, N in classes)
         entries = sum(np.count_nonzero(real_coupling(*graph.couplings[t])) for t in _types(shape, graph))
         sizes = np.repeat(graph.groups[:, 1], graph.groups[:, 3]).sum()  # components of all right nodes
-        C, leaves, y, G = graph.n_components, graph.n_leaves, nd * graph.groups[:, 1].sum(), table.n_moments
+        leaves, y, G, functions = graph.n_leaves, nd * graph.groups[:, 1].sum(), table.n_moments, len(graph.right)
+        n_radial = table.n_radial + table.n_first
+        sums = 16 / LANES  # bytes of a tile's sum of gradients, read and written, per atom
         rows.append(
             {
                 "make_batch_moments": (2 * products + 12 * angular, 68 * bonds + 8 * G),
                 "make_leaves": (contraction, 8 * (G + leaves)),
-                "couple_nodes": (3 * entries, 8 * C),
-                "make_energies": (2 * nd * sizes + 2 * y, 8 * (C + y)),
-                "adjoint_of_densities": (2 * nd * sizes + 2 * y, 8 * (2 * C + y)),
-                "adjoint_of_nodes": (6 * entries, 8 * 3 * C),
+                "couple_nodes": (3 * entries, 0),
+                "make_energies": (2 * nd * sizes + 2 * y, 0),
+                "adjoint_of_densities": (2 * sizes + 2 * nd * functions + 2 * y, 0),
+                "adjoint_of_nodes": (6 * entries, 0),
                 "adjoint_of_moments": (contraction, 8 * (G + leaves)),
                 "make_bond_forces": (4 * products + 20 * angular, 100 * bonds + 8 * G),
                 "gather_forces": (6 * bonds, 72 * bonds),
                 "make_residuals": (20, 130),
                 "make_moment_tangents": (4 * products + 20 * angular, 100 * bonds + 8 * G),
                 "make_leaf_tangents": (contraction, 8 * (G + leaves)),
-                "couple_node_tangents": (6 * entries, 8 * 2 * C),
-                "make_density_tangent": (2 * nd * sizes + 4 * y, 8 * (2 * C + 2 * y)),
-                "make_density_gradient": ((2 * nd + 6) * sizes + 8 * y, 8 * (3 * C + 2 * y)),
-                "make_node_gradient": (12 * entries, 8 * 5 * C),
-                "make_radial_gradient": (2 * contraction, 8 * (2 * leaves + 2 * G + 2 * table.n_radial)),
+                "couple_node_tangents": (6 * entries, 0),
+                "make_density_tangent": (2 * nd * sizes + 4 * y, 0),
+                "make_density_gradient": (
+                    10 * sizes + 8 * nd * functions + 4 * y,
+                    sums * nd * functions,
+                ),
+                "make_node_gradient": (12 * entries, 0),
+                "make_radial_gradient": (2 * contraction, 16 * (leaves + G) + sums * n_radial),
             }
         )
-    return {name: tuple(np.mean([row[name] for row in rows], axis=0).tolist()) for name in rows[0]}
+    found = {name: np.mean([row[name] for row in rows], axis=0) for name in rows[0]}
+    for name in WALKS:
+        found[name][1] += node_bytes(shape, name)
+    return {name: tuple(counts.tolist()) for name, counts in found.items()}
 
 
 def _types(shape: object, graph: object) -> list[int]:
@@ -476,17 +475,6 @@ def _types(shape: object, graph: object) -> list[int]:
     numbers = sorted(set(graph.nodes[:, 0].tolist()))
     own = {number: k for k, number in enumerate(numbers)}
     return [own[t] for t in graph.nodes[:, 0].tolist()]
-
-
-def counts_text(name: str, potential: Potential) -> str:
-    """Markdown: counts of every kernel."""
-    bonds = NEIGHBOURS.get(name, 57)
-    counts = kernel_counts(potential, bonds)
-    lines = [f"**{name}**, {potential.n_functions} functions, {bonds} bonds per atom:", ""]
-    lines += ["| kernel | 10³ operations per atom | 10³ bytes per atom |", "| --- | --- | --- |"]
-    lines += [f"| {kernel} | {flop / 1e3:.1f} | {moved / 1e3:.1f} |" for kernel, (flop, moved) in counts.items()]
-    total = np.sum(list(counts.values()), axis=0) - np.array(counts["make_batch_moments"])
-    return "\n".join([*lines, f"| sum, with stored moments | {total[0] / 1e3:.0f} | {total[1] / 1e3:.0f} |"])
 
 
 if __name__ == "__main__":
