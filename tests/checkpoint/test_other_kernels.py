@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,10 +31,9 @@ def run(folder: Path, backend: str, ranks: int = 1) -> int:
     paths = f"{ROOT}:{ROOT / 'tests' / 'fake_cupy'}"
     launcher = [str(Path(sys.executable).parent / "mpirun"), "-n", str(ranks)] if ranks > 1 else []
     command = [*launcher, sys.executable, "-m", "pacehpc", "--no-predict"]
+    variables = environment(PYTHONPATH=paths, FAKE_CUPY_DEVICES=str(ranks))
     with (folder / "terminal.txt").open("a") as out:
-        return subprocess.run(
-            command, cwd=folder, env=environment(PYTHONPATH=paths), stdout=out, stderr=out, check=False
-        ).returncode
+        return subprocess.run(command, cwd=folder, env=variables, stdout=out, stderr=out, check=False).returncode
 
 
 @pytest.mark.parametrize(("first", "second"), [("cpu", "cuda"), ("cuda", "cpu"), ("cpu", "reference")])
@@ -56,7 +57,7 @@ def test_it_goes_on_from_the_best_point_and_says_so(tmp_path, first, second):
 
 
 def test_on_another_number_of_gpus_it_goes_on_with_the_same_bits(tmp_path):
-    """Begun on one rank, finished on two that share the device: as if one had done it all."""
+    """Begun on one rank, finished on two with a device each: as if one had done it all."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
@@ -66,6 +67,8 @@ def test_on_another_number_of_gpus_it_goes_on_with_the_same_bits(tmp_path):
     assert run(parts, "cuda") == 75, (parts / "terminal.txt").read_text()
     assert run(parts, "cuda", ranks=2) == 0, (parts / "terminal.txt").read_text()
     text = (parts / "log.txt").read_text()
-    assert "ranks: 1 before, 2 now" in text and "Replayed" in text and "2 ranks share this device" in text
+    assert "ranks: 1 before, 2 now" in text and "Replayed" in text
+    lines = re.findall(r"Rank (\d): (\S+), GPU (\d) Emulated device \S+ .* GiB free, driver CUDA .*, runtime", text)
+    assert lines[-2:] == [(rank, platform.node(), rank) for rank in "01"]
     potentials = [Potential.load(folder / "output_potential.yaml").parameters for folder in (whole, parts)]
     np.testing.assert_array_equal(*potentials)
