@@ -213,6 +213,21 @@ def on_root(function: Callable[[], T], comm: Any | None, share: bool = True) -> 
     return value
 
 
+class _LogFile(logging.FileHandler):
+    """Says once that the log cannot be written; a fit does not end for that."""
+
+    said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            if not self.said:
+                self.said = True
+                print(f"WARNING: {self.baseFilename}: cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+        else:
+            super().handleError(record)
+
+
 def setup_logging(comm: Any | None, log_file: str | os.PathLike | None = None) -> None:
     """Handlers of the logger "pacehpc": the root writes everything to `log_file` (appended), info to stdout,
     warnings to stderr; the other ranks write warnings and errors to stderr, with their rank."""
@@ -228,7 +243,7 @@ def setup_logging(comm: Any | None, log_file: str | os.PathLike | None = None) -
         _handlers.append(console)
         if log_file is not None:
             try:
-                file = logging.FileHandler(log_file, mode="a", encoding="utf-8")
+                file = _LogFile(log_file, mode="a", encoding="utf-8")
             except OSError as error:
                 raise PacehpcError(f"cannot write the log {Path(log_file)}: {error.strerror}") from error
             file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s  %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))

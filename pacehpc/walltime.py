@@ -70,7 +70,7 @@ class Stop:
 
 def seconds_of(text: str) -> float:
     """Seconds of h:mm:ss or d-h:mm:ss; raises PacehpcError for others."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text.strip())
+    match = re.fullmatch(r"(?:(\d{1,5})-)?(\d{1,6}):([0-5]\d):([0-5]\d)", text.strip())
     if match is None:
         raise PacehpcError(
             f"--max-time: '{text}' is no time; write hours:minutes:seconds, such as 23:50:00, or 2-12:00:00."
