@@ -114,6 +114,8 @@ def run(folder: Path, ranks: int, environment: dict[str, str]) -> dict:
         "predicted_GiB": max(float(peak) for peak, _ in predictions),
         "peak_GiB": [int((folder / f"peak_{rank}").read_text()) / 2**20 for rank in range(ranks)],
         "streamed": "are read from" in text + (folder / "log.txt").read_text(),
+        "optimizer": re.findall(r"optimizer: (.*)", text)[0],
+        "optimizer_percent": float(re.findall(r"Time of the optimizer itself: ([\d.]+) %", text)[0]),
         "loss": re.findall(r"Cycle 0 ended .* Loss: (\S+)\. ", text)[0],
     }
 
@@ -139,15 +141,17 @@ def file_seconds(name: str, folder: Path) -> dict[str, float]:
 
 def starts_table(cases: dict) -> str:
     lines = [
-        "| input | data and kernels new, s | prepared before, s | two ranks, s | potential written, s | read, s "
-        "| .yace written, s |",
-        "| --- |" + " --- |" * 6,
+        "| input | parameters | data and kernels new | prepared before | two ranks | optimizer | potential written "
+        "| read | .yace written |",
+        "| --- |" + " --- |" * 8,
     ]
     for name, case in cases.items():
         one, two, files = case["runs"]["one rank"], case["runs"]["two ranks"], case["files"]
-        seconds = [case["first"]["first_iteration_s"], one["first_iteration_s"], two["first_iteration_s"]]
-        seconds += [files["write_s"], files["read_s"], files["write_yace_s"]]
-        lines.append(f"| {name} | " + " | ".join(f"{value:.1f}" for value in seconds) + " |")
+        cells = [name, str(files["parameters"])]
+        cells += [f"{run['first_iteration_s']:.1f} s" for run in (case["first"], one, two)]
+        cells.append(f"{one['optimizer']}, {one['optimizer_percent']:.0f} %")
+        cells += [f"{files[what]:.1f} s" for what in ("write_s", "read_s", "write_yace_s")]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -155,6 +159,8 @@ def memory_table(cases: dict) -> str:
     lines = ["| input | run | predicted, GiB | largest of each rank, GiB | off by |", "| --- |" + " --- |" * 4]
     for name, case in cases.items():
         for kind, found in case["runs"].items():
+            if "file" in kind and not found["streamed"]:
+                continue  # so few bonds that they are never left in the file
             peaks = ", ".join(f"{peak:.2f}" for peak in found["peak_GiB"])
             off = 100 * (found["predicted_GiB"] / max(found["peak_GiB"]) - 1)
             lines.append(f"| {name} | {kind} | {found['predicted_GiB']:.2f} | {peaks} | {off:+.0f} % |")

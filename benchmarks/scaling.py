@@ -45,7 +45,7 @@ PARTS = ("strong", "balance", "sums", "wait", "growth", "model")
 STRONG = ("ethanol_4836", "hea_435")
 LARGEST = 112_745  # parameters of hea_55360
 RANKS, ATOMS = (16, 64, 256, 1024), (10**4, 10**5, 10**6, 10**7, 10**8)
-# Of a network, which is not measured here: seconds of a message, bytes per second.
+# Of a network, assumed: seconds of a message, and bytes per second, of the 25 GB/s that a port of 200 Gb/s can carry.
 LATENCY, BANDWIDTH = 2e-6, 10e9
 # Of a GPU, of the order of an H200's and not measured: bytes and operations per second, seconds of the launches.
 GPU_BYTES, GPU_FLOPS, GPU_LAUNCHES = 4e12, 30e12, 2e-4
@@ -69,6 +69,8 @@ def main() -> None:
     parser.add_argument("--atoms", type=int, default=100_000, help="largest number of atoms; a million takes 4 GiB")
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--page", action="store_true", help="write docs/scaling.md and its figure")
+    parser.add_argument("--latency", type=float, default=LATENCY, help="of the model's network, s; see osu_latency")
+    parser.add_argument("--bandwidth", type=float, default=BANDWIDTH, help="of it, bytes/s; see osu_bw")
     parser.add_argument("--on-ranks", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.on_ranks:
@@ -90,6 +92,9 @@ def main() -> None:
         arguments.json.parent.mkdir(exist_ok=True)
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
         print(json.dumps(results[part], indent=1), flush=True)
+    if "model" in results:
+        predict_all(results["model"], arguments.latency, arguments.bandwidth)
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     if arguments.page:
         write_page(results)
 
@@ -417,8 +422,8 @@ def growth(seconds: float, most_atoms: int) -> dict:
 
 
 def model(seconds: float) -> dict:
-    """Calibrated terms for two shapes, predicted seconds of an iteration and efficiencies."""
-    found = {"latency_s": LATENCY, "bytes_per_s": BANDWIDTH, "cases": {}}
+    """Calibrated terms of the time of an iteration for two shapes."""
+    found = {"cases": {}}
     for name in ("ethanol_4836", "hea_55360"):
         potential, data, kappa = case(name)
         structures = data.structures(potential, np.arange(min(len(data), 100 if name.startswith("hea") else 400)))
@@ -436,13 +441,21 @@ def model(seconds: float) -> dict:
             "journal_s": journal_seconds(len(x)),
         }
         gpu = terms | {"per_atom_s": gpu_seconds(name, potential), "launches_s": GPU_LAUNCHES}
-        found["cases"][name] = {"terms": terms, "rows": predictions(terms), "gpu_terms": gpu, "gpu": predictions(gpu)}
+        found["cases"][name] = {"terms": terms, "gpu_terms": gpu}
     return found
 
 
-def predictions(terms: dict) -> list[dict]:
-    """`predicted` for all sizes."""
-    return [{"ranks": ranks, "atoms": atoms, **predicted(terms, atoms, ranks)} for atoms in ATOMS for ranks in RANKS]
+def predict_all(found: dict, latency: float, bandwidth: float) -> None:
+    """Seconds of an iteration and efficiencies for all sizes on a network: "rows" and "gpu" of every case."""
+    network = {"latency_s": latency, "bytes_per_s": bandwidth}
+    found |= network
+    for one in found["cases"].values():
+        for rows, terms in (("rows", one["terms"]), ("gpu", one["gpu_terms"])):
+            one[rows] = [
+                {"ranks": ranks, "atoms": atoms, **predicted(terms | network, atoms, ranks)}
+                for atoms in ATOMS
+                for ranks in RANKS
+            ]
 
 
 def finishing(objective: Objective, x: np.ndarray) -> Callable[[], object]:
@@ -492,6 +505,7 @@ def predicted(terms: dict, atoms: int, ranks: int) -> dict:
     2 log₂ p messages, twice the buffer over the wire. Ranks own whole virtual shards, which differ by a structure.
     """
     n, steps = terms["parameters"], np.ceil(np.log2(ranks))
+    latency, bandwidth = terms["latency_s"], terms["bytes_per_s"]
     evaluation = atoms * terms["per_atom_s"] / ranks
     ends, _ = shards.shard_ends(int(atoms / terms["atoms_of_structure"]), atoms)
     n_shards = len(ends) - 1
@@ -501,8 +515,8 @@ def predicted(terms: dict, atoms: int, ranks: int) -> dict:
     seconds = {
         "evaluation": evaluation,
         "imbalance": evaluation * (whole_shards + of_shard),
-        "allreduce": 2 * steps * LATENCY + 2 * (24 * n + 48 * ranks) / BANDWIDTH,
-        "broadcast": 2 * steps * LATENCY + 2 * 8 * n / BANDWIDTH,
+        "allreduce": 2 * steps * latency + 2 * (24 * n + 48 * ranks) / bandwidth,
+        "broadcast": 2 * steps * latency + 2 * 8 * n / bandwidth,
         "root": terms["root_s"],
         "launches": terms.get("launches_s", 0.0),
         "optimizer": terms["optimizer_s"],
