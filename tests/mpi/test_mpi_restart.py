@@ -15,6 +15,7 @@ import pytest
 from launch import MPIRUN, ROOT, pacehpc
 
 SEED = 5
+WAIT = 240.0  # s: longer than other programs stop a busy machine
 INPUT = f"""
 cutoff: 4.5
 data: {{filename: {ROOT}/examples/al_ni/al_ni.pckl.gzip, reference_energy: {{Al: 3.28, Ni: 4.44}}, test_size: 0.2}}
@@ -69,7 +70,7 @@ def _command(pid: int) -> bytes:
         return b""
 
 
-def wait_for(condition, seconds: float = 60.0) -> None:
+def wait_for(condition, seconds: float = WAIT) -> None:
     end = time.time() + seconds
     while not condition():
         assert time.time() < end
@@ -101,7 +102,7 @@ def test_a_signal_to_any_rank_stops_all_with_75_and_the_next_start_equals_one_ru
     job = start(folder)
     wait_for(lambda: iterations(folder) >= 10)
     os.kill(ranks_of(job)[-1], number)
-    assert job.wait(timeout=60) == 75
+    assert job.wait(timeout=WAIT) == 75
     assert "Stopped in order" in (folder / "log.txt").read_text()
     assert not (folder / "pacehpc.lock").exists()
     # under other threads, too
@@ -117,7 +118,25 @@ def test_a_signal_to_mpirun_stops_with_75(tmp_path):
     job = start(folder)
     wait_for(lambda: iterations(folder) >= 3)
     job.send_signal(signal.SIGUSR1)
-    assert job.wait(timeout=60) == 75
+    assert job.wait(timeout=WAIT) == 75
+
+
+IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+def test_ctrl_c_at_a_terminal_is_one_interrupt(tmp_path):
+    """The terminal and mpirun must not both pass it to the ranks: a second one would end them at once."""
+    folder = prepare(tmp_path / "fit")
+    command = [sys.executable, "-c", IN_A_TERMINAL, str(MPIRUN), "-n", "2", sys.executable, "-m", "pacehpc"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with open(folder / "terminal.txt", "a") as out:
+        job = subprocess.Popen([*command, "--no-predict"], cwd=folder, env=env, stdin=subprocess.PIPE, stdout=out)
+    wait_for(lambda: iterations(folder) >= 5)
+    job.stdin.write(b"\x03")
+    job.stdin.flush()
+    assert job.wait(timeout=WAIT) == 75
+    assert "Stopped in order (SIGINT)" in (folder / "log.txt").read_text()
+    job.stdin.close()
 
 
 def test_killed_ranks_cost_nothing_but_time(tmp_path, uninterrupted):
@@ -131,7 +150,7 @@ def test_killed_ranks_cost_nothing_but_time(tmp_path, uninterrupted):
         if job.poll() is not None or not victims:
             break
         os.kill(rng.choice(victims), signal.SIGKILL)
-        assert job.wait(timeout=60) not in (0, 75)
+        assert job.wait(timeout=WAIT) not in (0, 75)
         wait_for(lambda: not any(b"pacehpc" in _command(pid) for pid in victims))  # noqa: B023
     done = pacehpc(2, "--no-predict", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -146,7 +165,7 @@ def test_another_number_of_ranks_and_threads_replays_to_the_same_bits(tmp_path, 
         before, job = iterations(folder), start(folder, n_ranks, OMP_NUM_THREADS=str(1 + k % 2))
         wait_for(lambda: iterations(folder) >= before + 30)  # noqa: B023
         os.kill(ranks_of(job)[-1], signal.SIGTERM)
-        assert job.wait(timeout=60) == 75
+        assert job.wait(timeout=WAIT) == 75
     done = pacehpc(ranks[-1], "--no-predict", "--restart", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert results(folder) == results(uninterrupted)
@@ -160,7 +179,7 @@ def test_the_end_of_the_time_stops_in_order_and_more_ranks_go_on(tmp_path, unint
     folder = prepare(tmp_path / "fit")
     (folder / "slow_down.py").write_text(SLOW.replace("0.02", "0.5"))
     job = start(folder, 2, SLURM_JOB_END_TIME=str(int(time.time()) + 25))
-    assert job.wait(timeout=60) == 75
+    assert job.wait(timeout=WAIT) == 75
     (folder / "slow_down.py").write_text(SLOW)
     assert "Stopped in order (the end of the time)" in (folder / "log.txt").read_text()
     done = pacehpc(3, "--no-predict", cwd=folder)
