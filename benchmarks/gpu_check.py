@@ -42,7 +42,7 @@ except ImportError:  # of ASE the kernels' tables need only the atomic numbers
 import numpy as np
 from gpu_traffic import WALKS, node_bytes
 
-from pacehpc.backends.cuda import CudaEvaluator, describe, load_cupy
+from pacehpc.backends.cuda import N_MAXIMA, N_TERMS, CudaEvaluator, describe, load_cupy
 from pacehpc.backends.graph import real_coupling
 from pacehpc.backends.interface import LossWeights, Structures
 from pacehpc.backends.reference import ReferenceEvaluator
@@ -352,7 +352,7 @@ def measure(
     full = repeat(lambda: evaluator.evaluate(x), seconds)
     forces = repeat(lambda: evaluator.evaluate(x, gradient=False), seconds / 3)
     per_kernel = evaluator.stage_seconds(x)
-    counts = kernel_counts(potential, s.n_bonds / s.n_atoms)
+    counts = kernel_counts(potential, s.n_bonds / s.n_atoms) | counts_of_sums(evaluator)
     kernels = {}
     for name, spent in per_kernel.items():
         operations, moved = counts.get(name, (0.0, 0.0))
@@ -420,6 +420,14 @@ def print_case(name: str, case: dict[str, object]) -> None:
 
 
 # ---- counts ----
+
+
+def counts_of_sums(evaluator: CudaEvaluator) -> dict[str, tuple[float, float]]:
+    """Operations and bytes per atom of the sums over structures and over rows of gradients."""
+    s = evaluator.structures
+    terms = (N_TERMS + N_MAXIMA) * s.n_structures / s.n_atoms
+    rows = evaluator._columns * sum(batch.n_rows for batch in evaluator._batches) / s.n_atoms
+    return {"add_terms": (terms, 8 * terms), "add_rows": (rows, 8 * rows)}
 
 
 def kernel_counts(potential: Potential, bonds: float) -> dict[str, tuple[float, float]]:
