@@ -513,6 +513,29 @@ def test_gpu_check_runs(tmp_path):
     assert case["kernels"]["make_bond_forces"]["times_floor"] > 0
 
 
+def test_rows_through_a_cache(monkeypatch, golden):
+    """The model of the caches: a row comes in once while it is kept, and goes out if it was written."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    from gpu_traffic import WALKS, Rows, node_bytes
+
+    rows = Rows(2)
+    rows.access("a", [0, 1, 0])
+    assert rows.moved == 2
+    rows.access("a", [2, 0])  # 1 gives way, 0 is still there
+    assert rows.moved == 3
+    rows.access("b", [0, 1], write=True, read=False)
+    rows.access("a", [0])  # b 0 goes out, a 0 comes in
+    assert rows.moved == 5 and rows.end() == 6
+
+    shape = make_shape(Potential.load(golden / "potentials" / "alni_mixed.yaml"), stress=False)
+    graphs = [table.graph for table in shape.elements]
+    for kernel in WALKS:
+        assert node_bytes(shape, kernel, 5) >= node_bytes(shape, kernel, 50) >= node_bytes(shape, kernel) > 0
+    lefts = [g.groups[:, 1].sum() for g in graphs]
+    unique = [g.n_components + n + n * shape.n_densities for g, n in zip(graphs, lefts, strict=True)]
+    assert node_bytes(shape, "adjoint_of_densities") == 8 * np.mean(unique)  # all adjoints, left nodes, y
+
+
 @pytest.mark.gpu
 def test_on_a_device():
     """Golden values, reference backend and equal bits on a real GPU, in a process without the stand-in."""
