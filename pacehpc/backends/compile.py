@@ -16,6 +16,7 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
@@ -213,7 +214,9 @@ def compile_library(header: str) -> tuple[Path, float]:
         command.append(str(source))
         if _has_vector_math():
             command.append("-lmvec")
-        result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        result = subprocess.run(
+            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, preexec_fn=_deaf
+        )
         if result.returncode:
             log.debug("%s\n%s", shlex.join(command), result.stderr)
             openmp = re.search(r"omp\.h|-l[gi]?omp", result.stderr)
@@ -230,6 +233,12 @@ def compile_library(header: str) -> tuple[Path, float]:
     seconds = time.perf_counter() - start
     log.debug("compiled %s in %.1f s", path, seconds)
     return path, seconds
+
+
+def _deaf() -> None:
+    """Batch systems send the signals that ask a fit to stop in order to its compiler as well."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def load_library(header: str) -> ctypes.CDLL:
