@@ -22,7 +22,7 @@ if [ ! -e "$folder/input.yaml" ]; then
     mv "$folder/input.yaml.new" "$folder/input.yaml"
 fi
 cd "$folder"
-if [ -e output_potential.yaml ] && [ ! -e checkpoint ]; then
+if [ -e output_potential.yaml ] && [ ! -e checkpoint/state.json ]; then
     echo "member $SLURM_ARRAY_TASK_ID is finished"
     exit 0
 fi

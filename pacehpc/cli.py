@@ -130,7 +130,7 @@ def _subcommand(module: str, argv: Sequence[str]) -> int:
 def program(arguments: argparse.Namespace, comm: Any | None, stop: Stop, started: float) -> int:
     """Settings, the folder's state, and the fit; started: seconds since the epoch."""
     settings = parallel.on_root(lambda: _settings(arguments), comm)
-    lock = Lock(Path.cwd()) if parallel.is_root(comm) and not arguments.dry_run else None
+    lock = Lock(Path.cwd()) if parallel.is_root(comm) else None  # a dry run writes prepared data, too
     parallel.on_root(lambda: lock and lock.acquire(), comm, share=False)
     try:
         return _locked(settings, arguments, comm, stop, started, lock)
@@ -147,12 +147,13 @@ def _locked(
     settings: Any, arguments: argparse.Namespace, comm: Any | None, stop: Stop, started: float, lock: Lock | None
 ) -> int:
     from pacehpc.fit.run import Tasks, run
-    from pacehpc.utilities.clean import record
+    from pacehpc.utilities.clean import record, remove_leftovers
 
     prepares = arguments.prepare_data or arguments.query_data
     fits = not (arguments.no_fit or arguments.dry_run or prepares)
     moved, resume = parallel.on_root(lambda: _clear_way(arguments, fits), comm, share=False) or (None, None)
-    parallel.on_root(lambda: record(Path.cwd(), [arguments.output, arguments.log]), comm)
+    outputs = [arguments.output, arguments.log]
+    parallel.on_root(lambda: (remove_leftovers(Path.cwd(), outputs), record(Path.cwd(), outputs)), comm, share=False)
     parallel.setup_logging(comm, None if arguments.dry_run else arguments.log)
     if moved:
         parallel.log.info("Results of an earlier fit moved to %s", moved)
@@ -224,6 +225,7 @@ def _clear_way(arguments: argparse.Namespace, fits: bool) -> tuple[str | None, d
             "Leave the option out to begin one."
         )
     if Path(arguments.output).exists():
+        checkpoint.remove(checkpoint.FOLDER)  # what is left of it where the end of a fit was killed
         raise PacehpcError(
             f"{arguments.output} is already here: this folder holds a finished fit. Use `--fresh`, which moves its "
             "results aside and fits anew, or work in another folder (`-p` goes on from a fitted potential)."

@@ -97,7 +97,7 @@ class Journal:
             os.close(descriptor)
             aside = self.path.with_suffix(".damaged")
             os.replace(self.path, aside)
-            self.damage = f"its header is damaged; it is now {aside.name}"
+            self.damage = f"its header is damaged, or of another version of this program; it is now {aside.name}"
             return
         self._file, self._names = descriptor, names
         length = os.fstat(descriptor).st_size

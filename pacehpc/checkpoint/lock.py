@@ -65,6 +65,7 @@ class Lock:
             raise cannot_write(path, error) from None
         try:
             os.write(descriptor, data)
+            os.fsync(descriptor)  # an empty one, after the loss of the machine, would say of nobody that he is dead
         except OSError as error:
             path.unlink(missing_ok=True)
             raise cannot_write(path, error) from None

@@ -23,7 +23,9 @@ FORMAT = 1
 
 def save(folder: Path, body: dict[str, Any]) -> None:
     """Replace the checkpoint of `folder`; raises OSError and leaves the old one."""
-    folder.mkdir(exist_ok=True)
+    if not folder.exists():
+        folder.mkdir()
+        sync_folder(folder.parent)
     text = json.dumps({"format": FORMAT, **body}).encode()
     replace_file(folder / STATE, hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
 

@@ -23,6 +23,7 @@ import scipy
 from threadpoolctl import threadpool_info
 
 import pacehpc
+from pacehpc.checkpoint.files import sync_folder
 from pacehpc.dataset import write_frame
 from pacehpc.metrics import GPA
 from pacehpc.report import lines, tables
@@ -186,6 +187,7 @@ class Record:
         """Bring the tables to the disk, before a checkpoint says that their rows are behind us."""
         for table in self._tables.values():
             table.sync()
+        sync_folder(self.folder)
 
     def _save_interim(self, objective: Objective, state: FitState, x: np.ndarray) -> None:
         start = time.perf_counter()

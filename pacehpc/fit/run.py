@@ -141,7 +141,7 @@ def run(
             state.forced = forced
         finished = parallel.broadcast(root and resume is not None and resume["stage"] == "finish", comm)
         if not finished:
-            record = outputs.Record(settings, Path.cwd(), seconds, resumed=resume is not None) if root else None
+            record = outputs.Record(settings, Path(), seconds, resumed=resume is not None) if root else None
             rank_seconds = _fit(settings, comm, plan, state, record, progress, shards, seconds, tasks.profile)
             if rank_seconds is None:
                 if root:

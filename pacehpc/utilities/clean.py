@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pacehpc.errors import PacehpcError
@@ -65,6 +67,18 @@ def record(folder: Path, outputs: Sequence[str]) -> None:
         os.replace(beside, folder / MANIFEST)
     except OSError as problem:
         raise PacehpcError(f"{folder}: cannot be written ({problem.strerror}).") from None
+
+
+def remove_leftovers(folder: Path, outputs: Sequence[str]) -> None:
+    """Remove what starts of a run were writing beside its place, `.name.pid`, when they were killed.
+
+    Prepared data may be large, and a job that is killed again and again would fill the disk with them.
+    """
+    names = [MANIFEST.removeprefix("."), *patterns(outputs)]
+    for path in folder.glob(".*.*"):
+        found = re.fullmatch(r"\.(.+)\.(\d+)(\.tmp)?", path.name)
+        if found and any(fnmatch(found[1], name) for name in names) and not Path(f"/proc/{found[2]}").exists():
+            path.unlink(missing_ok=True)
 
 
 def _own(folder: Path, held: dict[str, list[str]]) -> set[str]:
