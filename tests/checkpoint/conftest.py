@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from pacehpc.backends.compile import compiler
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "al_ni" / "al_ni.pckl.gzip"
@@ -42,9 +45,17 @@ class Zygote:
 
     def __init__(self, **changes: str) -> None:
         """changes: of the environment."""
-        command = [sys.executable, str(Path(__file__).parent / "zygote.py")]
+        here = Path(__file__).parent
+        self._build = tempfile.TemporaryDirectory()
+        library = f"{self._build.name}/faults.so"
+        flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", library]
+        subprocess.run([compiler(), *flags, str(here / "faults.cpp"), "-ldl"], check=True)
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(**changes)
+            [sys.executable, str(here / "zygote.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(LD_PRELOAD=library, **changes),
         )
 
     def __enter__(self) -> Zygote:
@@ -71,6 +82,7 @@ class Zygote:
     def close(self) -> None:
         self._process.stdin.close()
         self._process.wait()
+        self._build.cleanup()
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +97,7 @@ def uninterrupted(zygote, tmp_path_factory):
     """The folder of the fit that nothing disturbed, its file operations in trace.txt."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     (folder / "input.yaml").write_text(INPUT)
-    assert zygote(folder, trace=str(folder / "trace.txt")) == 0
+    assert zygote(folder, trace=str(folder / "trace.txt"), sync_always=True) == 0
     return folder
 
 

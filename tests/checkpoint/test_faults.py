@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -20,35 +21,78 @@ from pacehpc.potential import Potential
 SEED = 20261121
 
 
-def points(folder: Path, number: int) -> list[dict]:
-    """Seeded choice among the file operations of a whole run, those of the checkpoint first."""
-    calls = Counter((folder / "trace.txt").read_text().splitlines())
-    rng = random.Random(SEED)
-    chosen = [(key, rng.randint(1, n)) for key, n in sorted(calls.items()) if "state.json" in key or ".bin" in key]
-    every = [(key, count) for key, n in sorted(calls.items()) for count in range(1, n + 1)]
-    chosen += [point for point in rng.sample(every, len(every)) if point not in chosen]
-    return [
-        {"op": key.split()[0], "name": key.split()[1], "count": count, "when": rng.choice(("before", "mid", "after"))}
-        for key, count in chosen[:number]
-    ]
+def points(folder: Path) -> list[dict]:
+    """Kinds of calls by which a run changed its folder, at a seeded choice of the calls: all of the checkpoint and the
+    lock, some of the others.
+
+    The names are those of a traced run, so that no write is forgotten; numbers in them count as one name.
+    """
+    calls = Counter(line for line in (folder / "trace.txt").read_text().splitlines() if "stdout" not in line)
+    rng, kinds = random.Random(SEED), {}
+    for key in sorted(calls):
+        kinds.setdefault(re.sub(r"\d", "", key), []).append(key)
+    first = [kind for kind in kinds if "checkpoint" in kind or "lock" in kind]
+    others = rng.sample([kind for kind in kinds if kind not in first], 20)
+    found = []
+    for kind in [*first, *others]:
+        key = rng.choice(kinds[kind])
+        op, name = key.split()
+        name = max(name.replace("_(deleted)", "").split("N"), key=len)  # N: the number of a process
+        # how often a growing file is brought to the disk depends on the disk
+        count = 1 if op == "fdatasync" else rng.randint(1, calls[key])
+        moments = ("before", "mid", "after") if op in ("write", "pwrite") else ("before", "after")
+        found.append({"op": op, "name": name, "count": count, "when": rng.choice(moments)})
+    return found
+
+
+def test_every_durable_write_is_traced(uninterrupted):
+    """All names that a fit leaves, or replaces on its way, with the calls that make them last."""
+    calls = (uninterrupted / "trace.txt").read_text()
+    for name in ("metrics.txt", "test_metrics.txt", "cycle_metrics.txt", "ladder_metrics.txt"):
+        assert all(f"{op} {name}\n" in calls for op in ("open", "write", "fsync")), name
+    for name in (
+        "prepared_data.h5",
+        "output_potential.yaml",
+        "interim_potential_0.yaml",
+        "fitting_data_info.pckl.gzip",
+    ):
+        assert f"replace {name}\n" in calls and f"fsync .{name}" in calls, name
+    for kind in ("journal_0_0_0.bin", "journal_1_1_0.bin"):
+        assert all(f"{op} checkpoint/{kind}\n" in calls for op in ("replace", "pwrite", "fdatasync", "fsync", "unlink"))
+    assert "pwrite checkpoint/best_0_0_0.bin\n" in calls and "fdatasync checkpoint/best_0_0_0.bin\n" in calls
+    assert all(f"{op} checkpoint/.state.json.tmp\n" in calls for op in ("open", "write", "fsync"))
+    assert all(f"{op} checkpoint/state.json\n" in calls for op in ("replace", "unlink"))
+    assert all(f"{op} pacehpc.lock\n" in calls for op in ("open", "write", "fsync", "unlink"))
+    for call in ("mkdir checkpoint", "fsync checkpoint", "fsync .", "write log.txt"):
+        assert f"{call}\n" in calls, call
+    written = {path.name for path in uninterrupted.iterdir()} - {"input.yaml", "trace.txt", "stderr.txt"}
+    assert [name for name in written if f" {name}" not in calls] == []
 
 
 def go_on(zygote, folder: Path) -> None:
     """The same command again, unless the fit was killed after its last file was written."""
-    if (folder / "checkpoint").exists() or not (folder / "output_potential.yaml").exists():
+    if (folder / "checkpoint" / "state.json").exists() or not (folder / "output_potential.yaml").exists():
         assert zygote(folder) == 0, (folder / "stderr.txt").read_text()
+    elif (folder / "checkpoint").exists():
+        assert zygote(folder) == 1 and "holds a finished fit" in (folder / "stderr.txt").read_text()
     (folder / "pacehpc.lock").unlink(missing_ok=True)
 
 
 def test_a_kill_at_any_file_operation_changes_nothing(zygote, uninterrupted, tmp_path):
     """Preparation, ladder steps, cycle changes, and writing: one kill, then the same command."""
-    for k, fault in enumerate(points(uninterrupted, 32)):
+    for k, fault in enumerate(points(uninterrupted)):
         folder = tmp_path / str(k)
         folder.mkdir()
         (folder / "input.yaml").write_text(INPUT)
-        assert zygote(folder, fault=fault) == -9, fault
+        assert zygote(folder, fault=fault, sync_always=True) == -9, fault
+        lock = folder / "pacehpc.lock"
+        if lock.exists() and not lock.read_bytes():  # killed before it could say whose it is: nobody may take it
+            assert zygote(folder) == 1 and "delete pacehpc.lock" in (folder / "stderr.txt").read_text()
+            lock.unlink()
         go_on(zygote, folder)
         assert_same_fit(folder, uninterrupted)
+        left = [path.name for path in folder.glob(".*")]
+        assert left in ([], [".pacehpc_outputs.json"]) or not (folder / "stdout.txt").read_text().count("Found"), left
         shutil.rmtree(folder)
 
 
@@ -105,12 +149,23 @@ def test_a_storm_of_signals(zygote, tmp_path):
         ("write", "journal", 2),
         ("fsync", "prepared", 1),
         ("fsync", "output_potential", 1),
+        ("fdatasync", "journal", 2),
+        ("fsync", "journal_0_1_0.bin", 2),
+        ("write", "state.json", 2),
+        ("replace", "state.json", 3),
+        ("mkdir", "checkpoint", 1),
+        ("fallocate", "prepared", 1),
+        ("write", "metrics.txt", 3),
+        ("fsync", "cycle_metrics.txt", 2),
+        ("write", "fitting_data_info", 2),
+        ("write", "pacehpc.lock", 1),
+        ("open", "log.txt", 1),
     ],
 )
 def test_a_failing_disk_is_said_and_the_fit_goes_on_later(zygote, uninterrupted, tmp_path, number, op, name, count):
     (tmp_path / "input.yaml").write_text(INPUT)
     fault = {"op": op, "name": name, "count": count, "when": "mid", "errno": number}
-    assert zygote(tmp_path, fault=fault) == 1
+    assert zygote(tmp_path, fault=fault, sync_always=op == "fdatasync") == 1
     said = (tmp_path / "stderr.txt").read_text()
     assert os.strerror(number) in said and "Traceback" not in said
     assert zygote(tmp_path) == 0
@@ -209,3 +264,46 @@ def test_a_damaged_interim_potential_matters_to_nobody(zygote, uninterrupted, un
     assert zygote(unfinished) == 0
     assert_same_fit(unfinished, uninterrupted)
     assert Potential.load(unfinished / "interim_potential_0.yaml").n_functions > 0
+
+
+@pytest.mark.parametrize("tail", [b"", bytes(300)])
+def test_rows_that_the_loss_of_the_machine_took_are_written_again(zygote, uninterrupted, unfinished, tail):
+    """Tables are brought to the disk at the start of each minimisation: of the running one all rows may be missing."""
+    for name in ("metrics.txt", "test_metrics.txt"):
+        path = unfinished / name
+        kept = [line for line in path.read_bytes().splitlines(keepends=True) if not line.startswith(b"0 1 ")]
+        assert len(kept) < len(path.read_bytes().splitlines())
+        path.write_bytes(b"".join(kept) + tail)
+    assert zygote(unfinished) == 0, (unfinished / "stderr.txt").read_text()
+    assert_same_fit(unfinished, uninterrupted)
+
+
+def test_a_copy_of_the_folder_goes_on_as_well(zygote, uninterrupted, unfinished, tmp_path_factory):
+    """With the lock of the dead process, and one file of its checkpoint missing from the copy."""
+    copy = tmp_path_factory.mktemp("copy") / "fit"
+    shutil.copytree(unfinished, copy)
+    (copy / "checkpoint" / "best_0_1_0.bin").unlink()
+    for folder in (copy, unfinished):
+        assert zygote(folder) == 0, (folder / "stderr.txt").read_text()
+        assert_same_fit(folder, uninterrupted)
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_fit(zygote, uninterrupted, tmp_path):
+    (tmp_path / "input.yaml").write_text(INPUT)
+    assert (
+        zygote(tmp_path, fault={"op": "write", "name": "log.txt", "count": 9, "when": "mid", "errno": errno.EIO}) == 0
+    )
+    said = (tmp_path / "stderr.txt").read_text()
+    assert said.count("log.txt: cannot be written") == 1 and "Traceback" not in said
+    assert_same_fit(tmp_path, uninterrupted)
+
+
+def test_what_killed_starts_were_writing_is_removed(zygote, unfinished):
+    """Prepared data may be large: a job that is killed again and again must not fill the disk. Others' files stay."""
+    dead = 2**22 + 1  # above the largest process number of Linux
+    gone = [unfinished / f".{name}.{dead}" for name in ("prepared_data.h5", "interim_potential_0.yaml", "x.yaml")]
+    gone[1] = gone[1].with_name(gone[1].name + ".tmp")
+    for path in gone:
+        path.write_bytes(b"half")
+    assert zygote(unfinished) == 0
+    assert [path.exists() for path in gone] == [False, False, True]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import INPUT, Zygote, assert_same_fit
 
+from pacehpc.backends.compile import compiler
 from pacehpc.config.optimizers import OPTIONS
 from pacehpc.fit.optimizers import GRADIENT_FREE
 from pacehpc.potential import Potential
@@ -169,3 +170,49 @@ def test_data_prepared_with_another_cut_are_named(zygote, unfinished):
     state.save(unfinished / "checkpoint", body)
     assert zygote(unfinished) == 0
     assert "cut in another way" in (unfinished / "log.txt").read_text()
+
+
+def test_other_threads_give_the_same_bits(unfinished, uninterrupted):
+    with Zygote(OMP_NUM_THREADS="2") as other:
+        assert other(unfinished) == 0, (unfinished / "stderr.txt").read_text()
+    assert_same_fit(unfinished, uninterrupted)
+
+
+MOVES = """
+import os, pathlib
+def here(current_fit_iteration, **keywords):
+    if current_fit_iteration == 2 and not pathlib.Path("moved").exists():
+        open("moved", "w").close()
+        os.rename(os.getcwd(), os.getcwd() + "_elsewhere")
+"""
+
+
+def test_a_folder_that_is_moved_under_a_running_fit(zygote, tmp_path):
+    """Names are relative to the folder, wherever that is: nothing is lost, and the lock is no obstacle later."""
+    folder, moved = tmp_path / "fit", tmp_path / "fit_elsewhere"
+    folder.mkdir()
+    (folder / "input.yaml").write_text(INPUT.replace("maxiter: 5", "maxiter: 5\n  callbacks: moving.here"))
+    (folder / "moving.py").write_text(MOVES)
+    assert zygote(folder) == 0
+    assert not folder.exists()
+    assert (moved / "output_potential.yaml").exists() and not (moved / "checkpoint").exists()
+    table = read_table(moved / "metrics.txt")
+    assert table["ladder_step"][-1] == 1 and table["cycle_step"][-1] == 1
+    (moved / "input.yaml").write_text(INPUT)
+    assert zygote(moved, "--fresh") == 0, (moved / "stderr.txt").read_text()
+
+
+def test_a_signal_to_everything_of_the_job_does_not_end_its_compiler(unfinished, uninterrupted, tmp_path_factory):
+    """Slurm signals all processes of a step: a compiler that dies of it would make an error of an orderly stop."""
+    folder = tmp_path_factory.mktemp("compiler")
+    script = folder / "c++"
+    script.write_text(f'#!/bin/sh\nkill -USR1 $$\nkill -TERM $$\nexec {compiler()} "$@"\n')
+    script.chmod(0o755)
+    # it is asked for its version and macros before, where nothing protects it
+    quiet = folder / "quiet"
+    quiet.write_text(f'#!/bin/sh\ncase "$*" in *-shared*) exec {script} "$@";; esac\nexec {compiler()} "$@"\n')
+    quiet.chmod(0o755)
+    with Zygote(CXX=str(quiet), PACEHPC_CACHE=str(folder)) as other:
+        assert other(unfinished) == 0, (unfinished / "stderr.txt").read_text()
+    assert list(folder.glob("kernels/*.so"))
+    assert_same_fit(unfinished, uninterrupted)

@@ -2,64 +2,33 @@
 
 One JSON line per run on stdin: {"folder", "arguments", "fault", "trace"}; its process id comes back on stdout, and its
 exit code when it has ended. fault: {"op", "name", "count", "when", "errno"}: at the count-th call of that function of
-`os` on a file whose name contains `name`, before it, after it, or after half of what it writes, the process kills
-itself, or the call fails with that errno. trace: a file that gets "op name" of each call.
+the C library (see faults.cpp) on a file of the folder whose name contains `name`, before it, after it, or after half of
+what it writes, the process kills itself, or the call fails with that errno. trace: a file that gets "op name" of each
+call. sync_always: growing files are brought to the disk after each write, not once in a second.
 """
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import json
 import os
-import re
-import signal
 import sys
 import traceback
-from pathlib import Path
 
 import pacehpc.calculator
 import pacehpc.fit.run  # noqa: F401
+from pacehpc.checkpoint import files
 from pacehpc.cli import main
-
-OPERATIONS = ("write", "pwrite", "fsync", "replace", "open", "unlink", "ftruncate")
-
-
-def file_name(target: object) -> str:
-    """The name of a path or descriptor, without process ids."""
-    with contextlib.suppress(OSError):
-        target = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else target
-    return re.sub(r"\.\d+", "", Path(os.fspath(target)).name)
 
 
 def install(fault: dict | None, trace: str | None) -> None:
-    """Replace functions of `os` by ones that fail as asked."""
-    log = None if trace is None else open(trace, "a", buffering=1)  # noqa: SIM115
-    seen = 0
-
-    def wrap(op: str, real):
-        def call(*arguments, **keywords):
-            nonlocal seen
-            name = file_name(arguments[1 if op == "replace" else 0])
-            if log is not None:
-                log.write(f"{op} {name}\n")
-            hit = fault is not None and fault["op"] == op and fault["name"] in name
-            if hit:
-                seen += 1
-                hit = seen == fault["count"]
-            if not hit:
-                return real(*arguments, **keywords)
-            if fault["when"] == "after":
-                real(*arguments, **keywords)
-            elif fault["when"] == "mid" and op in ("write", "pwrite"):
-                real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2], *arguments[2:])
-            if fault.get("errno"):
-                raise OSError(fault["errno"], os.strerror(fault["errno"]))
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        return call
-
-    for op in OPERATIONS:
-        setattr(os, op, wrap(op, getattr(os, op)))
+    """Arm the library faults.cpp, which stands between this process and the C library."""
+    given = {"op": "", "name": "", "count": 0, "when": "before", "errno": 0, **(fault or {})}
+    descriptor = -1 if trace is None else os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    texts = [os.fsencode(text) for text in (os.getcwd(), given["op"], given["name"])]
+    when = ("before", "mid", "after").index(given["when"])
+    count, number = ctypes.c_long(given["count"]), given["errno"] or 0
+    ctypes.CDLL(None).arm(*texts, count, when, number, descriptor)
 
 
 def child(job: dict) -> int:
@@ -67,6 +36,8 @@ def child(job: dict) -> int:
     with open("/dev/null" if job.get("silent") else "stdout.txt", "a") as out, open(job["stderr"], "a") as err:
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
+    if job.get("sync_always"):
+        files.SYNC_INTERVAL = 0.0
     install(job.get("fault"), job.get("trace"))
     try:
         return main(job["arguments"])
