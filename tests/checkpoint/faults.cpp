@@ -132,8 +132,8 @@ int ftruncate64(int d, off64_t size) {
 int ftruncate(int d, off_t size) { return ftruncate64(d, size); }
 int posix_fallocate64(int d, off64_t offset, off64_t size) {
     static const auto f = real<int (*)(int, off64_t, off64_t)>("posix_fallocate64");
-    // its result is the error
-    return guarded_descriptor("fallocate", d, [&] { return f(d, offset, size); }) < 0 ? error_number : 0;
+    const long result = guarded_descriptor("fallocate", d, [&] { return f(d, offset, size); });
+    return result < 0 ? error_number : result;  // it returns the error
 }
 int posix_fallocate(int d, off_t offset, off_t size) { return posix_fallocate64(d, offset, size); }
 
