@@ -71,12 +71,11 @@ STAGE void add_base_of_bonds(const Problem& P, index_t slot, int n, const double
   for (int b = 0; b < n; b++) {
     const LanesIn bond = bonds + b * BOND_RECORD;
     const Lanes row = rows + b * P.row_size;
-    lanes T[J], D[J], Y[(L + 1) * (L + 1)];
+    lanes T[J], D[J];
     chebyshev<J>(T, D, bond[4]);
     if constexpr (N > 0) make_radial_rows<J, N * (L + 1)>(c, T, D, row);
     make_radial_rows<J, ND>(first, T, D, row + 2 * N * (L + 1));
-    bond_harmonics<L, false>(bond, BondMotion(), Y, Y);
-    UNROLL for (int q = 0; q < (L + 1) * (L + 1); q++) angular[b * n_angular<L>() + q] = Y[q];
+    bond_harmonics<L, false>(bond, BondMotion(), angular + b * n_angular<L>(), 0);
     UNROLL for (int p = 0; p < ND; p++) rho[p] += bond[6] * row[2 * (N * (L + 1) + p)];
   }
   add_base_products<L, N>(rows, P.row_size, angular, false, bonds + 6, n, A);
@@ -94,11 +93,9 @@ STAGE void add_base_tangent_of_bonds(const Problem& P, index_t slot, int n, bool
     BondMotion motion;
     motion.value = motion.along = motion.across_x = motion.across_y = motion.across_z = broadcast(0);
     if (moving) motion = bond_motion(P, slot + b, centre, dcutoff);
-    lanes Y[N_LM], Y_dot[N_LM];
-    bond_harmonics<L, true>(bond, motion, Y, Y_dot);
-    UNROLL for (int q = 0; q < N_LM; q++) { kept[q] = Y[q]; kept[N_LM + q] = Y_dot[q]; }
+    bond_harmonics<L, true>(bond, motion, kept, kept + N_LM);
     kept[2 * N_LM] = motion.along;
-    UNROLL for (int p = 0; p < ND; p++) drho[p] += row[2 * p] * Y_dot[0] + motion.along * row[2 * p + 1];
+    UNROLL for (int p = 0; p < ND; p++) drho[p] += row[2 * p] * kept[N_LM] + motion.along * row[2 * p + 1];
   }
   add_base_products<L, N>(rows, P.row_size, angular, true, bonds + 6, n, dA);
 }

@@ -36,8 +36,8 @@ FN void add_outer_product(const lanes* rows, const lanes* columns, int j0, int q
 
 // total[row][column] += Σ_c a[c][row] b[c][column], with `two` also + a2[c][row] b2[c][column]
 template <int ROWS, int COLUMNS>
-FN void add_outer_products(const lanes (*a)[ROWS], const lanes (*b)[COLUMNS], bool two, const lanes (*a2)[ROWS],
-                           const lanes (*b2)[COLUMNS], int n, Lanes total) {
+STAGE void add_outer_products(const lanes (*a)[ROWS], const lanes (*b)[COLUMNS], bool two, const lanes (*a2)[ROWS],
+                              const lanes (*b2)[COLUMNS], int n, Lanes total) {
   constexpr int LB = MomentBlock<ROWS, COLUMNS>::LB, JB = MomentBlock<ROWS, COLUMNS>::JB;
   for (int j0 = 0; j0 < ROWS; j0 += JB)
     for (int q0 = 0; q0 < COLUMNS; q0 += LB) {
@@ -90,7 +90,7 @@ FN BondMotion bond_motion(const Problem& P, index_t slot, const Motion& centre, 
 
 // Y_lm of a bond and, of one that moves, Ẏ_lm = value Y_lm + across·∇Y_lm
 template <int L, bool MOVING>
-FN void bond_harmonics(LanesIn bond, const BondMotion& motion, lanes* Y, lanes* Y_dot) {
+STAGE void bond_harmonics(LanesIn bond, const BondMotion& motion, lanes* Y, lanes* Y_dot) {
   Harmonics<L> y;
   harmonics<L>(y, bond[0], bond[1], bond[2]);
   const lanes value = motion.value, tx = motion.across_x, ty = motion.across_y, tz = motion.across_z;
