@@ -139,7 +139,7 @@ KERNEL(128, 3) adjoint_of_nodes(const Problem P, const Work W) {
                            of_tile(W.Phi_bar, P.max_components, tile));
 }
 
-KERNEL(128, 3) adjoint_of_moments(const Problem P, const Work W) {
+KERNEL(128, 2) adjoint_of_moments(const Problem P, const Work W) {
   FOR_TILES {
     const Lanes state = tile_state(W, tile);
     lanes dF[ND];
@@ -417,7 +417,7 @@ KERNEL(128, 3) make_node_gradient(const Problem P, const Work W) {
   }
 }
 
-KERNEL(128, 3) make_radial_gradient(const Problem P, const Work W) {
+KERNEL(128, 2) make_radial_gradient(const Problem P, const Work W) {
   FOR_ROWS {
     const Lanes state = tile_state(W, tile);
     lanes alpha[ND], beta[ND];
