@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from pacehpc import fixed_point
+from pacehpc.backends.compile import FLAGS, architecture, compiler, kernel_folder, lanes
 
 
 def test_values_come_back():
@@ -42,3 +45,26 @@ def test_what_does_not_fit_is_known():
     assert too_large and (limbs[:, 2:] == 0).all() and not fixed_point.encode_checked(values[:2])[1]
     np.testing.assert_array_equal(limbs[:, :2], fixed_point.encode(values[:2]))
     np.testing.assert_array_equal(fixed_point.decode(fixed_point.encode(values))[2:], 0)
+
+
+def test_the_kernels_encode_alike(tmp_path):
+    source = tmp_path / "encode.cpp"
+    source.write_text(
+        f"""#define LANES {lanes()}
+        #include "{kernel_folder() / "fixed_point.h"}"
+        extern "C" int64_t encode(const double* x, int64_t n, int64_t* limbs) {{ return add_encoded(x, n, limbs, n); }}
+        """
+    )
+    command = [compiler(), *FLAGS, f"-march={architecture()}", source, "-o", tmp_path / "encode.so"]
+    subprocess.run(command, check=True, capture_output=True)
+    library = ctypes.CDLL(str(tmp_path / "encode.so"))
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=1003) * 10.0 ** rng.integers(-26, 20, 1003)
+    halves = np.array([0.5, 1.5, 2.5, -0.5, -1.5]) * fixed_point.WEIGHTS[2]
+    special = [0.0, -0.0, np.nextafter(fixed_point.LIMIT, 0), fixed_point.LIMIT, -1e300, np.inf, np.nan]
+    values = np.concatenate((values, halves, special))
+    limbs = np.zeros((3, len(values)), np.int64)
+    wrong = [library.encode(ctypes.c_void_p(a.ctypes.data), ctypes.c_int64(a.size), ctypes.c_void_p(b.ctypes.data))
+             for a, b in ((values, limbs), (values, limbs))]  # fmt: skip
+    assert wrong == [4, 4]
+    np.testing.assert_array_equal(limbs, 2 * fixed_point.encode(values))
