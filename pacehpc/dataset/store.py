@@ -101,7 +101,9 @@ def write_store(
         with open(beside, "rb") as done:
             os.fsync(done.fileno())
         os.replace(beside, path)
-    except OSError as problem:
+    except (OSError, RuntimeError) as problem:
+        if not isinstance(problem, OSError) and "errno" not in str(problem):  # h5py's where closing the file fails
+            raise
         raise PacehpcError(f"{path}: cannot be written ({problem}).") from None
     finally:
         beside.unlink(missing_ok=True)

@@ -155,6 +155,7 @@ def test_a_storm_of_signals(zygote, tmp_path):
         ("replace", "state.json", 3),
         ("mkdir", "checkpoint", 1),
         ("fallocate", "prepared", 1),
+        ("ftruncate", "prepared_test", 2),
         ("write", "metrics.txt", 3),
         ("fsync", "cycle_metrics.txt", 2),
         ("write", "fitting_data_info", 2),
