@@ -15,7 +15,9 @@ set -euo pipefail
 # EDIT: how pacehpc and MPI come into the environment
 #   source "$HOME/pacehpc/.venv/bin/activate"
 input=input.yaml                     # EDIT
-launch=(srun --mpi=pmi2 -K)          # EDIT: --mpi=pmix for Open MPI
+# EDIT: --mpi=pmix for Open MPI; where srun has no PMI: (mpirun -n "$SLURM_NTASKS"), and remove the --signal above, which
+# would reach mpirun's helpers: the fit knows the end of the allocation itself
+launch=(srun --mpi=pmi2 -K)
 
 export OMP_NUM_THREADS=1
 progress() { stat -c '%n %s %Y' checkpoint/* prepared_data.h5 2>/dev/null || true; }
