@@ -76,7 +76,7 @@ def test_predicted_memory_is_what_the_process_takes(elements, keep, n_atoms, nei
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, elements, str(keep), str(n_atoms), str(neighbours)],
         capture_output=True, text=True,
-        env=os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"},  # whole huge pages come or not, up to 15 MiB of so little data
+        env=os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"},  # huge pages come or not, up to 15 MiB here
     )  # fmt: skip
     if "clear_refs" in done.stderr:
         pytest.skip("the peak cannot be reset here")
