@@ -96,8 +96,8 @@ TITLES = {"ladder_al_ni": "Ladder fit of Al–Ni", "cycles_cu": "Fit of Cu in th
 
 # stands at the end of the page, whatever is measured again
 SETTINGS_NOTE = """
-The lines of pacemaker are shorter and lack the top of each peak: in its log the first iteration of a cycle, and every
-50th, which are shown as blocks of errors, have no line of their own.
+The curves of pacemaker are shorter and lack the top of each peak: its log shows the start of a cycle, and every 50th
+iteration, in another form than the rest, and these are not in the figure.
 
 The settings of both cases were chosen after first runs: with 100 iterations and a noise of 0.05, single fits of either
 program spread by a factor of two (copper, pacemaker one seed: 5.5e-6, pacehpc three seeds: 3.7e-6, 8.0e-6, 6.3e-6;
