@@ -39,7 +39,9 @@ def test_the_known_fit_of_copper(tmp_path, golden, shared):
     assert done.returncode == 0, done.stderr
     found = re.findall(r"Iteration   #\d+ .*? Loss: (\S+) \|", (tmp_path / "log.txt").read_text())
     losses = [float(text) for text in found]
-    np.testing.assert_allclose(losses[:11], known["loss"][:11], rtol=1e-4)
+    np.testing.assert_allclose(losses[:7], known["loss"][:7], rtol=1e-4)
+    # round-off grows along the path: by here kernels of other instruction sets differ from each other by 7e-4
+    np.testing.assert_allclose(losses[7:11], known["loss"][7:11], rtol=5e-3)
     metadata = Potential.load(tmp_path / "output_potential.yaml").metadata
     assert float(metadata["final_loss"]) <= 3.1e-6
     assert float(metadata["final_rmse_epa"]) <= 2.0e-3
