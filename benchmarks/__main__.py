@@ -30,7 +30,7 @@ SCRIPTS = [
     ["scaling.py", "--page"],
     ["runs.py", "--page"],
     ["gpu_estimate.py", "--page"],
-    ["compare.py"],
+    ["compare.py", "--large", "--rounds", "1", "--iterations", "10"],
 ]
 MILLION = [["million.py"], ["prepare_data.py", "--size", "1000000", "--output", "results/prepare_data_1e6.json"]]
 QUICK = {
