@@ -48,7 +48,7 @@ RANKS, ATOMS = (16, 64, 256, 1024), (10**4, 10**5, 10**6, 10**7, 10**8)
 # Of a network, assumed: seconds of a message, and bytes per second, of the 25 GB/s that a port of 200 Gb/s can carry.
 LATENCY, BANDWIDTH = 2e-6, 10e9
 # Of a GPU, of the order of an H200's and not measured: bytes and operations per second, seconds of the launches.
-GPU_BYTES, GPU_FLOPS, GPU_LAUNCHES = 4e12, 30e12, 2e-4
+GPU_BYTES, GPU_FLOPS, GPU_LAUNCHES = 4.3e12, 33.5e12, 2e-4
 REMEDIES = {
     "imbalance": "more data, or smaller structures: ranks and threads own whole virtual shards",
     "allreduce": "fewer ranks with more threads each",
