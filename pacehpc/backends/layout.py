@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 
@@ -158,13 +159,14 @@ def _lay_out(
 
 
 def _fill(atoms: np.ndarray, target: int, shard_starts: np.ndarray) -> np.ndarray:
-    """Batch of each structure: consecutive structures of one shard up to about `target` atoms, never split."""
+    """Batch of each structure: runs of whole structures, each shard's in parts of alike size, near `target` atoms."""
     batch = np.zeros(len(atoms), np.int64)
-    starts = set(shard_starts.tolist())
-    current, filled = -1, 0
-    for s, n in enumerate(atoms.tolist()):
-        if s in starts or filled + n > target:
-            current, filled = current + 1, 0
-        batch[s] = current
-        filled += n
+    done = 0
+    for first, last in pairwise([*shard_starts.tolist(), len(atoms)]):
+        n = atoms[first:last]
+        parts = max(1, round(n.sum() / target))
+        middle = np.cumsum(n) - 0.5 * n
+        found, part = np.unique((middle * (parts / max(1, n.sum()))).astype(np.int64), return_inverse=True)
+        batch[first:last] = done + part
+        done += len(found)
     return batch
