@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from conftest import INPUT, Zygote, assert_same_fit
@@ -40,6 +42,13 @@ def test_restart_without_an_unfinished_fit_is_refused(zygote, tmp_path):
     assert zygote(tmp_path, "--restart") == 1
     assert "no unfinished fit" in (tmp_path / "stderr.txt").read_text()
     assert not (tmp_path / "log.txt").exists()
+
+
+def test_the_log_says_how_large_the_journal_will_be(unfinished):
+    said = re.findall(r"Journal: about ([\d.]+) (B|KiB|MiB) by the end", (unfinished / "log.txt").read_text())
+    expected = float(said[-1][0]) * {"B": 1, "KiB": 2**10, "MiB": 2**20}[said[-1][1]]
+    (journal,) = (unfinished / "checkpoint").glob("journal*")
+    assert 0.1 * expected < journal.stat().st_size < expected
 
 
 def test_fresh_moves_the_unfinished_fit_aside(zygote, unfinished, uninterrupted):
