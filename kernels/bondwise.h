@@ -6,9 +6,7 @@
 #include "forces.h"
 #include "moments.h"
 
-// rows of a bond: (R, dR/dx) of each (n, l), then of the rank 1 functions of each density
-template <int L, int N> constexpr int n_rows() { return N * (L + 1) + ND; }
-
+// rows of a bond: (R, dR/dx) of each (n, l), then of the rank 1 functions of each density;
 // rows[2 k], rows[2 k + 1] = Σ_j c[k][j] T_j, Σ_j c[k][j] T_j'
 template <int J, int K, int first = 0> FN void make_radial_rows(const double* c, const lanes* T, const lanes* D, Lanes rows) {
   constexpr int FIT = REGISTERS / 2 - 4, KB = K - first < FIT ? K - first : FIT;
@@ -163,9 +161,9 @@ STAGE void add_radial_gradient_of_bonds(const Problem& P, index_t slot, int n, L
   }
 }
 
-// ---- the stages of a tile; `first_row` is the place of its first bond in the batch's rows ----
+// ---- the stages of a tile; rows and angular begin with its first bond ----
 
-// calls DO(J, L, N, pair, e's table of mu, slot, number of slots, number of the slot in the tile) for each neighbour element
+// a case DO(id, J, L, N) for each neighbour element: its pair table, first slot, n slots after `done` slots of the tile
 #define FOR_NEIGHBOUR_ELEMENTS(DO)                                                                \
   index_t done = 0;                                                                               \
   for (index_t mu = 0; mu < P.n_elements; mu++) {                                                 \

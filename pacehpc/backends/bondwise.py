@@ -34,8 +34,9 @@ def tile_rows(shape: Shape, layout: Layout, bondwise: bool | None) -> np.ndarray
 
     bondwise: all tiles or none; None: those that prefer it. int64 (n_tiles,).
     """
-    chosen = prefers_bonds(shape, layout.tile_element, layout.tile_slots)
-    if bondwise is not None:
+    if bondwise is None:
+        chosen = prefers_bonds(shape, layout.tile_element, layout.tile_slots)
+    else:
         chosen = np.full(layout.n_tiles, bondwise)
     slots = layout.tile_slots.sum(axis=1, dtype=np.int64) * chosen
     before = np.cumsum(slots) - slots
