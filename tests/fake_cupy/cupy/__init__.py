@@ -3,7 +3,8 @@
 Parameters that can be named are CuPy's (test_cupy_names.py looks them up there); the others go by position.
 
 Arrays live in host memory but do not mix with NumPy's; pools have limits; RawModule compiles CUDA by the host's
-compiler (cuda_on_host.h). Environment: FAKE_CUPY_DEVICES (1), FAKE_CUPY_MEMORY (bytes of each device, 2 GiB).
+compiler (cuda_on_host.h). Environment: FAKE_CUPY_DEVICES (1; of these
+CUDA_VISIBLE_DEVICES chooses), FAKE_CUPY_MEMORY (bytes of each device, 2 GiB), FAKE_CUPY_CAPABILITY (90).
 """
 
 from __future__ import annotations

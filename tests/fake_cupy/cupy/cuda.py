@@ -46,12 +46,23 @@ memory = SimpleNamespace(OutOfMemoryError=_OutOfMemoryError)
 class _OneDevice:
     """What a pool has of one device: limit, bytes in use, bytes that are free but kept."""
 
-    def __init__(self) -> None:
-        self.limit, self.used, self.free = 0, 0, 0
+    def __init__(self, device: int) -> None:
+        self.device, self.limit, self.used, self.free, self.closed = device, 0, 0, 0, False
 
     def release(self, size: int) -> None:
         self.used -= size
         self.free += size
+        if self.closed:
+            self.give_back()
+
+    def give_back(self) -> None:
+        _held[self.device] = _held.get(self.device, 0) - self.free
+        self.free = 0
+
+    def close(self) -> None:
+        """The pool is gone: what its arrays still hold goes back to the device with them."""
+        self.closed = True
+        self.give_back()
 
 
 class MemoryPool:
@@ -64,7 +75,10 @@ class MemoryPool:
         self._devices: dict[int, _OneDevice] = {}
 
     def _here(self) -> _OneDevice:
-        return self._devices.setdefault(_current.device, _OneDevice())
+        if _current.device not in self._devices:
+            self._devices[_current.device] = here = _OneDevice(_current.device)
+            weakref.finalize(self, here.close)
+        return self._devices[_current.device]
 
     def set_limit(self, size: int) -> None:
         self._here().limit = size
@@ -81,9 +95,7 @@ class MemoryPool:
         return MemoryPointer(block, block.bytes.ctypes.data)
 
     def free_all_blocks(self) -> None:
-        here = self._here()
-        _held[_current.device] = _held.get(_current.device, 0) - here.free
-        here.free = 0
+        self._here().give_back()
 
     def total_bytes(self) -> int:
         here = self._here()
@@ -128,6 +140,10 @@ class Device:
 
     def use(self) -> None:
         _set_device(self.id)
+
+    @property
+    def compute_capability(self) -> str:
+        return os.environ.get("FAKE_CUPY_CAPABILITY", "90")
 
     @property
     def mem_info(self) -> tuple[int, int]:
@@ -204,8 +220,30 @@ def get_elapsed_time(begin: Event, end: Event, /) -> float:
     return 1000 * (end.time - begin.time)
 
 
-def _uuid(index: int) -> bytes:
-    return bytes(range(1, 16)) + bytes([index])
+def _uuid(machine_index: int) -> bytes:
+    return bytes(range(1, 16)) + bytes([machine_index])
+
+
+def _visible() -> list[int]:
+    """The machine's devices that CUDA_VISIBLE_DEVICES leaves, in its order; what is no device ends the list."""
+    machine = range(int(os.environ.get("FAKE_CUPY_DEVICES", "1")))
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked is None:
+        return list(machine)
+    found: list[int] = []
+    for entry in asked.split(","):
+        entry = entry.strip()
+        if entry.startswith("GPU-"):  # as much of a UUID as is unambiguous
+            digits = entry.removeprefix("GPU-").replace("-", "")
+            fitting = [k for k in machine if digits and _uuid(k).hex().startswith(digits)]
+        else:
+            fitting = [int(entry)] if entry.isdigit() and int(entry) in machine else []
+        if len(fitting) != 1:
+            break
+        if fitting[0] in found:
+            return []
+        found += fitting
+    return found
 
 
 class _Runtime:
@@ -214,23 +252,25 @@ class _Runtime:
 
     @staticmethod
     def getDeviceCount() -> int:
-        count = int(os.environ.get("FAKE_CUPY_DEVICES", "1"))
         if os.environ.get("FAKE_CUPY_ERROR"):
             raise _Runtime.CUDARuntimeError(os.environ["FAKE_CUPY_ERROR"])
+        count = len(_visible())
+        if not count:
+            raise _Runtime.CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
         return count
 
     @staticmethod
     def getDeviceProperties(index: int, /) -> dict[str, object]:
         return {
             "name": b"Emulated device",
-            "uuid": _uuid(index).split(b"\0")[0],  # CuPy takes the array of 16 char for a string
-            "multiProcessorCount": 4,
+            "uuid": _uuid(_visible()[index]).split(b"\0")[0],  # CuPy takes the array of 16 char for a string
+            "multiProcessorCount": 1,
             "totalGlobalMem": _total_memory(),
         }
 
     @staticmethod
     def deviceGetPCIBusId(index: int, /) -> str:
-        return f"0000:{index + 1:02X}:00.0"
+        return f"0000:{_visible()[index] + 1:02X}:00.0"
 
     @staticmethod
     def driverGetVersion() -> int:
