@@ -6,8 +6,9 @@
 Builds the kernels; compares with the golden values (energies 1e-10, forces 5e-9) and with the reference backend
 (gradient 1e-9 of its largest component); repeats for equal bits; runs compute-sanitizer where it exists; measures
 the device's own ceilings; times loss+gradient and energies+forces, and every kernel against what its counts and the
-ceilings allow. Needs CuPy with NVRTC, NumPy, SciPy and PyYAML. Structures are perturbed fcc blocks with the inputs'
-numbers of neighbours.
+ceilings allow; says which bars are met. What tells most comes first, the file is written after each step, and nothing
+is begun that would not end within --minutes. Exit code 1 if a check failed. Needs CuPy with NVRTC, NumPy, SciPy and
+PyYAML. Structures are perturbed fcc blocks with the inputs' numbers of neighbours.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+import traceback
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,7 +63,15 @@ BUILT_IN = {
     "bonds": {"ALL": {"radbase": "ChebExpCos", "radparameters": [5.25], "rcut": 5.6, "dcut": 0.01}},
     "functions": {"ALL": {"nradmax_by_orders": [15, 6, 4, 2, 2], "lmax_by_orders": [0, 4, 3, 2, 1]}},
 }
+FEW = ("alni_mixed", "cuozr_zbl")  # golden potentials that have the most options between them
+ORDER = {10**5: 0, 10**3: 1, 10**6: 2, 10**4: 3}  # of the sizes
+LIMITS = {"energies": 1e-10, "forces": 5e-9, "gradient": 1e-9, "repeats": 0.5}
+SANITIZER_SECONDS = 120.0  # at most, for each tool
 CEILINGS = r"""
+extern "C" __global__ void numbers(double* to, long long n) {
+  for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < n; i += gridDim.x * (long long)blockDim.x)
+    to[i] = 0.618 * i;
+}
 extern "C" __global__ void copy(const double* from, double* to, long long n) {
   for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < n; i += gridDim.x * (long long)blockDim.x)
     to[i] = from[i];
@@ -77,47 +90,136 @@ extern "C" __global__ void fma_rate(double* result, int steps) {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", nargs="*", type=Path, help="default: all of benchmarks/inputs")
+    parser.add_argument("inputs", nargs="*", type=Path, help="default: all of benchmarks/inputs and its folder large")
     parser.add_argument("--atoms", default="1000,10000,100000,1000000")
     parser.add_argument("--seconds", type=float, default=2.0, help="time spent on each measurement")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--dry", action="store_true", help="through tests/fake_cupy: measures nothing")
     parser.add_argument("--parity-only", action="store_true")
-    parser.add_argument("--few", action="store_true", help="compare two of the golden potentials only")
-    parser.add_argument("--minutes", type=float, default=8.0, help="no further case is begun after this time")
+    parser.add_argument("--few", action="store_true", help=f"of the golden potentials compare {' and '.join(FEW)} only")
+    parser.add_argument(
+        "--single-allocations", action="store_true", help="no memory pool: memcheck sees where arrays end"
+    )
+    parser.add_argument("--minutes", type=float, default=8.0, help="nothing is begun that would take longer")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.dry:
         sys.path.insert(0, str(ROOT / "tests" / "fake_cupy"))
         arguments.atoms, arguments.seconds = "200", 0.0
-    potentials = load_inputs(arguments.inputs)
-    if arguments.dry and not arguments.inputs:
-        potentials = {"small": Potential.build(small_section())}
-
     started = time.monotonic()
     cupy = load_cupy()
+    if arguments.single_allocations:
+        cupy.cuda.MemoryPool = SingleAllocations
     results: dict[str, object] = {"dry": arguments.dry, "device": str(describe(0))}
     results["cupy"] = getattr(cupy, "__version__", "")
     print(results["device"])
-    results["parity"] = parity(arguments.dry or arguments.few)
+
+    def keep(key: str, found: Callable[[], object], where: dict[str, object] = results) -> None:
+        """What `found` gives, or how it failed, into the results and the file."""
+        try:
+            where[key] = found()
+        except Exception:
+            traceback.print_exc()
+            where[key] = {"failed": traceback.format_exc()}
+        write(arguments.json, results)
+
+    def left() -> float:
+        return 60 * arguments.minutes - (time.monotonic() - started)
+
+    golden = sorted((ROOT / "tests" / "golden" / "potentials").glob("*.extxyz"), key=lambda p: p.stem not in FEW)
+    few = golden[: len(FEW)]
+    parts: dict[str, object] = {}
+    results["parity"] = parts
+    for path in few:
+        keep(path.stem, lambda p=path: parity(p), parts)
     if arguments.parity_only:
-        return 0
-    results["sanitizer"] = sanitizer()
-    results["ceilings"] = ceilings(cupy, arguments.dry)
-    results["cases"] = {}
-    sizes = [int(n) for n in arguments.atoms.split(",")]
-    for n in sizes:
-        for name, potential in potentials.items():
-            if time.monotonic() - started > 60 * arguments.minutes:
-                print(f"{name} {n}: left out, {arguments.minutes:g} minutes are over (--minutes)")
-                continue
-            case = measure(potential, n, NEIGHBOURS.get(name, 57), arguments.seconds, results["ceilings"])
-            results["cases"][f"{name} {n}"] = case
-            print_case(name, case)
-            write(arguments.json, results)
-    print_summary(results["cases"])
+        for path in [] if arguments.few else golden[len(FEW) :]:
+            keep(path.stem, lambda p=path: parity(p), parts)
+        return int(bool(faults(results)))
+    keep("ceilings", lambda: ceilings(cupy, arguments.dry))
+    cases: dict[str, object] = {}
+    results["cases"] = cases
+    results["left_out"] = left_out = []
+    paths = {path.stem: path for path in input_paths(arguments.inputs, large=True)}
+    if arguments.dry and not arguments.inputs:
+        paths = {"small": None}
+    potentials: dict[str, Potential] = {}
+    slowest = 0.0  # seconds that a bond of a case took
+
+    def run(name: str, n: int) -> None:
+        nonlocal slowest
+        bonds, start = n * NEIGHBOURS.get(name, 57), time.monotonic()
+        if max(slowest * bonds, 2 * arguments.seconds) > left():
+            print(f"{name} {n}: left out, it would not end within {arguments.minutes:g} minutes (--minutes)")
+            left_out.append(f"{name} {n}")
+            return
+        if name not in potentials:
+            potentials.update(load_inputs([paths[name]]) if paths[name] else {name: Potential.build(small_section())})
+        case = potentials[name], n, NEIGHBOURS.get(name, 57), arguments.seconds, results["ceilings"]
+        keep(f"{name} {n}", lambda: measure(*case), cases)
+        print_case(name, cases[f"{name} {n}"])
+        if bonds > 10**6:
+            slowest = max(slowest, (time.monotonic() - start) / bonds)
+
+    plan = order(list(paths), [int(n) for n in arguments.atoms.split(",")])
+    for name, n in plan[:2]:
+        run(name, n)
+    keep("sanitizer", lambda: sanitizer(left))
+    for path in [] if arguments.dry or arguments.few else golden[len(FEW) :]:
+        if left() > 0:
+            keep(path.stem, lambda p=path: parity(p), parts)
+    for name, n in plan[2:]:
+        run(name, n)
+    results["bars"] = bars(cases)
+    results["faults"] = faults(results)
+    results["seconds"] = time.monotonic() - started
+    print_summary(cases)
+    print_bars(results["bars"])
+    print("\n".join(results["faults"]) or "no faults", f"\n{results['seconds']:.0f} s")
     write(arguments.json, results)
-    return 0
+    return int(bool(results["faults"]))
+
+
+def order(names: list[str], sizes: list[int]) -> list[tuple[str, int]]:
+    """(potential, atoms) of all cases, what tells most first."""
+    names = sorted(names, key=lambda name: (name != "cu_529", name == "hea_55360"))
+    cases = [(name, n) for n in sorted(sizes, key=lambda n: ORDER.get(n, 4)) for name in names]
+    return sorted(cases, key=lambda case: case not in (("cu_529", 10**5), ("cu_529", 10**3)))
+
+
+def faults(results: dict[str, object]) -> list[str]:
+    """Checks that failed, and what could not be run, one line each."""
+    found = []
+    for key, part in results["parity"].items():
+        if "failed" in part:
+            found.append(f"{key}: {part['failed'].splitlines()[-1]}")
+            continue
+        bad = [f"{what} {part[what]:.1e}" for what, limit in LIMITS.items() if not part[what] <= limit]
+        found += [f"{key}: {', '.join(bad)} differ too much"] if bad else []
+    if "failed" in results.get("ceilings", {}):
+        found.append(f"ceilings: {results['ceilings']['failed'].splitlines()[-1]}")
+    for key, case in results.get("cases", {}).items():
+        found += [f"{key}: {case['failed'].splitlines()[-1]}"] if "failed" in case else []
+    for tool, result in results.get("sanitizer", {}).items():
+        found += [f"compute-sanitizer {tool}: {result}"] if result.startswith("errors") else []
+    return found
+
+
+class SingleAllocations:
+    """In place of CuPy's memory pool: an allocation for every array, so that memcheck knows where it ends."""
+
+    def malloc(self, size: int) -> object:
+        cupy = load_cupy()
+        return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
+
+    def set_limit(self, size: int) -> None:
+        pass
+
+    def free_all_blocks(self) -> None:
+        pass
+
+    def total_bytes(self) -> int:
+        return 0
 
 
 def write(path: Path | None, results: dict[str, object]) -> None:
@@ -126,9 +228,15 @@ def write(path: Path | None, results: dict[str, object]) -> None:
         path.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def load_inputs(paths: list[Path]) -> dict[str, Potential]:
+def input_paths(given: list[Path], large: bool = False) -> list[Path]:
+    """The inputs that are given, else all of benchmarks/inputs, and of its folder large where that is asked for."""
+    folder = ROOT / "benchmarks" / "inputs"
+    return given or [*sorted(folder.glob("*.yaml")), *(sorted(folder.glob("large/*.yaml")) if large else [])]
+
+
+def load_inputs(paths: list[Path], large: bool = False) -> dict[str, Potential]:
     """Potentials with random coefficients (radial δ_nk + 0.05 N(0,1), functions 1e-3 N(0,1)) by the inputs' names."""
-    paths = paths or sorted((ROOT / "benchmarks" / "inputs").glob("*.yaml"))
+    paths = input_paths(paths, large)
     sections = {path.stem: load_yaml(path)["potential"] for path in paths}
     found = {}
     for name, section in sections.items():
@@ -239,60 +347,73 @@ def _quoted(text: str) -> list[str]:
 # ---- checks ----
 
 
-def parity(few: bool) -> dict[str, dict[str, float]]:
-    """Largest differences from golden values and the reference backend; stops the program where one is too large."""
-    folder, results = ROOT / "tests" / "golden" / "potentials", {}
+def parity(path: Path) -> dict[str, float]:
+    """Largest differences from golden values (path: their structures) and the reference backend."""
     loss = LossWeights(kappa=0.3, stress=0.1)
-    for path in sorted(folder.glob("*.extxyz"))[: 2 if few else None]:
-        potential = Potential.load(path.with_suffix(".yaml"))
-        parts = []
-        for symbols, positions, cell, periodic in golden_frames(path):
-            species = np.array([potential.elements.index(symbol) for symbol in symbols])
-            parts.append(bonds_of(potential, species, positions, cell, periodic))
-        s = repeated(parts)
-        stress = 0.01 * np.random.default_rng(2).normal(size=(s.n_structures, 6))
-        s.stress = np.where((s.volumes > 0)[:, None], stress, np.nan)
-        evaluator, x = CudaEvaluator(potential, s, loss), potential.parameters
-        sums, prediction = evaluator.evaluate(x), evaluator.predict(x)
-        golden = np.load(path.with_suffix(".npz"))
-        energies = np.concatenate([golden[f"energies_{k}"] for k in range(s.n_structures)])
-        forces = np.concatenate([golden[f"forces_{k}"] for k in range(s.n_structures)])
-        expected = ReferenceEvaluator(potential, s, loss).evaluate(x)
-        again = [evaluator.evaluate(x) for _ in range(3)]
-        scale = np.abs(expected.gradient).max()
-        found = {
-            "energies": float(np.max(np.abs(prediction.energies - energies) / np.maximum(np.abs(energies), 1e-3))),
-            "forces": float(np.abs(prediction.forces - forces).max()),
-            "gradient": float(np.abs(sums.gradient - expected.gradient).max() / scale),
-            "repeats": float(not all(np.array_equal(a.gradient, sums.gradient) for a in again)),
-        }
-        results[path.stem] = found
-        print(f"{path.stem:18s} " + "  ".join(f"{key} {value:.1e}" for key, value in found.items()), flush=True)
-        limits = {"energies": 1e-10, "forces": 5e-9, "gradient": 1e-9, "repeats": 0.5}
-        bad = [key for key, limit in limits.items() if not found[key] <= limit]
-        if bad:
-            raise SystemExit(f"{path.stem}: {', '.join(bad)} differ too much")
-    return results
+    potential = Potential.load(path.with_suffix(".yaml"))
+    parts = []
+    for symbols, positions, cell, periodic in golden_frames(path):
+        species = np.array([potential.elements.index(symbol) for symbol in symbols])
+        parts.append(bonds_of(potential, species, positions, cell, periodic))
+    s = repeated(parts)
+    stress = 0.01 * np.random.default_rng(2).normal(size=(s.n_structures, 6))
+    s.stress = np.where((s.volumes > 0)[:, None], stress, np.nan)
+    start = time.perf_counter()
+    evaluator, x = CudaEvaluator(potential, s, loss), potential.parameters
+    compiled = time.perf_counter() - start
+    sums, prediction = evaluator.evaluate(x), evaluator.predict(x)
+    golden = np.load(path.with_suffix(".npz"))
+    energies = np.concatenate([golden[f"energies_{k}"] for k in range(s.n_structures)])
+    forces = np.concatenate([golden[f"forces_{k}"] for k in range(s.n_structures)])
+    expected = ReferenceEvaluator(potential, s, loss).evaluate(x)
+    again = [evaluator.evaluate(x) for _ in range(3)]
+    scale = np.abs(expected.gradient).max()
+    found = {
+        "energies": float(np.max(np.abs(prediction.energies - energies) / np.maximum(np.abs(energies), 1e-3))),
+        "forces": float(np.abs(prediction.forces - forces).max()),
+        "gradient": float(np.abs(sums.gradient - expected.gradient).max() / scale),
+        "repeats": float(not all(np.array_equal(a.gradient, sums.gradient) for a in again)),
+    }
+    shown = "  ".join(f"{key} {value:.1e}" for key, value in found.items())
+    print(f"{path.stem:18s} {shown}  compiled and set up in {compiled:.1f} s", flush=True)
+    return found | {"setup_s": compiled}
 
 
-def sanitizer() -> dict[str, str]:
-    """Result of compute-sanitizer's memcheck and racecheck over the parity check."""
-    program = shutil.which("compute-sanitizer")
-    if program is None:
-        print("compute-sanitizer: not found")
-        return {"compute-sanitizer": "not found"}
-    results = {}
+def sanitizer(left: Callable[[], float]) -> dict[str, str]:
+    """Result of compute-sanitizer's memcheck and racecheck over the parity check; left: seconds that remain."""
+    cuda = os.environ.get("CUDA_PATH", "/usr/local/cuda")
+    program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=f"{cuda}/bin")
+    results: dict[str, str] = {}
     for tool in ("memcheck", "racecheck"):
-        command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, "--parity-only", "--few"]
-        try:
-            run = subprocess.run(
-                command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=120
-            )
-            results[tool] = "clean" if run.returncode == 0 else (run.stdout + run.stderr)[-2000:]
-        except subprocess.TimeoutExpired:
-            results[tool] = "not finished within 120 s"
-        print(f"compute-sanitizer {tool}: {results[tool]}")
+        seconds = min(SANITIZER_SECONDS, left())
+        if program is None:
+            results[tool] = "not run: no compute-sanitizer on PATH"
+        elif seconds < 10:
+            results[tool] = "not run: no time left (--minutes)"
+        else:
+            results[tool] = sanitized(program, tool, seconds)
+        print(f"compute-sanitizer {tool}: {results[tool]}", flush=True)
     return results
+
+
+def sanitized(program: str, tool: str, seconds: float) -> str:
+    """What one tool says: clean, errors and which, or why it was not run."""
+    command = [program, "--tool", tool, "--target-processes", "all", "--error-exitcode", "9"]
+    command += [sys.executable, __file__, "--parity-only", "--few", "--single-allocations"]
+    try:
+        run = subprocess.run(
+            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        return f"not run: not finished within {seconds:.0f} s"
+    output = run.stdout + run.stderr
+    # memcheck: "ERROR SUMMARY: 0 errors"; racecheck: "RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)"
+    found = [int(number) for number in re.findall(r"SUMMARY: (\d+) (?:error|hazard)", output)]
+    if run.returncode == 0 and found and not any(found):
+        return "clean"
+    if run.returncode == 9 or any(found):
+        return f"errors: {output[-4000:]}"
+    return f"not run: exit code {run.returncode}, {output[-2000:]}"
 
 
 # ---- measurements ----
@@ -301,10 +422,13 @@ def sanitizer() -> dict[str, str]:
 def ceilings(cupy: object, dry: bool) -> dict[str, float]:
     """Bytes per second of a device copy, float64 operations per second of plain FMAs and of DGEMM (0: not measured)."""
     module = cupy.RawModule(code=CEILINGS, options=("-std=c++17",), backend="nvrtc")
-    n, blocks, steps = (1024, 2, 10) if dry else (2**27, 132 * 16, 20000)
-    with cupy.cuda.Stream() as stream:
+    multiprocessors = cupy.cuda.runtime.getDeviceProperties(0)["multiProcessorCount"]
+    n, blocks, steps = (1024, 2, 10) if dry else (2**27, 16 * multiprocessors, 20000)
+    pool = cupy.cuda.MemoryPool()  # given back at the end
+    with cupy.cuda.Stream() as stream, cupy.cuda.using_allocator(pool.malloc):
         a, b = cupy.zeros(n, np.float64), cupy.zeros(n, np.float64)
         out = cupy.zeros(blocks * 256, np.float64)
+        module.get_function("numbers")((blocks,), (256,), (a, np.int64(n)))
         copy, fma = module.get_function("copy"), module.get_function("fma_rate")
         copy_s = timed(cupy, stream, lambda: copy((blocks,), (256,), (a, b, np.int64(n))))
         fma_s = timed(cupy, stream, lambda: fma((blocks,), (256,), (out, np.int32(steps))))
@@ -351,12 +475,13 @@ def measure(
     x = potential.parameters
     full = repeat(lambda: evaluator.evaluate(x), seconds)
     forces = repeat(lambda: evaluator.evaluate(x, gradient=False), seconds / 3)
+    device = device_seconds(evaluator, x)
     per_kernel = evaluator.stage_seconds(x)
     counts = kernel_counts(potential, s.n_bonds / s.n_atoms) | counts_of_sums(evaluator)
     kernels = {}
     for name, spent in per_kernel.items():
         operations, moved = counts.get(name, (0.0, 0.0))
-        floor = s.n_atoms * max(moved / limits["copy"], operations / limits["fma"])
+        floor = s.n_atoms * max(moved / limits.get("copy", np.inf), operations / limits.get("fma", np.inf))
         kernels[name] = {
             "us_per_atom": 1e6 * spent / s.n_atoms,
             "share": spent / sum(per_kernel.values()),
@@ -366,6 +491,7 @@ def measure(
         }
     scale = 1e6 / s.n_atoms
     return {
+        "asked": n_atoms,
         "functions": potential.n_functions,
         "atoms": s.n_atoms,
         "bonds_per_atom": s.n_bonds / s.n_atoms,
@@ -374,11 +500,29 @@ def measure(
         "moments_stored": evaluator.moments_stored,
         "peak_bytes": evaluator.peak_bytes,
         "evaluation_ms": 1e3 * float(np.median(full)),
+        "device_ms": 1e3 * device,
+        "kernels_ms": 1e3 * sum(per_kernel.values()),
+        "graph": evaluator._records,
         "us_per_atom": scale * float(np.median(full)),
         "us_per_atom_min": scale * min(full),
         "us_per_atom_forces": scale * float(np.median(forces)),
         "kernels": kernels,
     }
+
+
+def device_seconds(evaluator: CudaEvaluator, x: np.ndarray, repeats: int = 5) -> float:
+    """Median seconds from the first kernel of an evaluation to the last, launched as in a fit, by events."""
+    cupy, times = load_cupy(), []
+    evaluator.evaluate(x)
+    for _ in range(repeats):
+        with evaluator._on_device():
+            begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+            begin.record(evaluator._stream)
+            evaluator._run_evaluation(gradient=True)
+            end.record(evaluator._stream)
+            end.synchronize()
+            times.append(cupy.cuda.get_elapsed_time(begin, end) / 1000)
+    return float(np.median(times))
 
 
 def repeat(call: object, seconds: float) -> list[float]:
@@ -392,30 +536,72 @@ def repeat(call: object, seconds: float) -> list[float]:
     return times
 
 
+def bars(cases: dict[str, dict[str, object]]) -> list[dict[str, object]]:
+    """What the backend has to reach, what it reached, and whether that is enough."""
+    found = []
+
+    def bar(what: str, case: str, value: float, limit: float) -> None:
+        found.append({"bar": what, "case": case, "value": value, "limit": limit, "met": bool(value <= limit)})
+
+    for key, case in cases.items():
+        if "failed" in case:
+            continue
+        if case["asked"] >= 10**5:
+            if key.startswith("cu_529 "):
+                bar("µs/atom loss+gradient", key, case["us_per_atom"], 0.1)
+                bar("µs/atom energies and forces", key, case["us_per_atom_forces"], 0.05)
+            for kernel, row in case["kernels"].items():
+                if row["times_floor"]:
+                    bar(f"times the floor, {kernel}", key, row["times_floor"], 3.0)
+        if case["asked"] <= 10**3:
+            bar("ms an evaluation", key, case["evaluation_ms"], 1.0)
+    return found
+
+
+def print_bars(found: list[dict[str, object]]) -> None:
+    """The bars of times, then the kernels that miss theirs."""
+    kernels = [row for row in found if row["bar"].startswith("times")]
+    print(f"\n{'bar':44s} {'case':22s} {'value':>9s} {'limit':>7s}")
+    for row in found:
+        if row not in kernels or not row["met"]:
+            met = "pass" if row["met"] else "MISS"
+            print(f"{row['bar']:44s} {row['case']:22s} {row['value']:9.3f} {row['limit']:7.2f}  {met}")
+    print(f"kernels within 3 times their floor: {sum(row['met'] for row in kernels)} of {len(kernels)}")
+
+
 def print_summary(cases: dict[str, dict[str, object]]) -> None:
-    """One line a case; the last column: the kernel that is farthest from what its counts allow."""
-    print(f"\n{'case':24s} {'µs/atom':>9s} {'E+F':>9s} {'ms':>9s} {'GiB':>7s}  slowest kernel against its counts")
+    """One line a case. device: first kernel to last, kernels: their sum; last: the one farthest from its counts."""
+    head = f"{'µs/atom':>9s} {'E+F':>9s} {'ms':>9s} {'device':>9s} {'kernels':>9s} {'GiB':>7s}"
+    print(f"\n{'case':24s} {head}  slowest kernel against its counts")
     for name, case in cases.items():
+        if "failed" in case:
+            print(f"{name:24s} failed")
+            continue
         times = {k: v["times_floor"] for k, v in case["kernels"].items() if v["times_floor"]}
-        worst = max(times, key=times.get)
+        worst = max(times, key=times.get, default="-")
         print(
-            f"{name:24s} {case['us_per_atom']:9.3f} {case['us_per_atom_forces']:9.3f} {case['evaluation_ms']:9.2f} "
-            f"{case['peak_bytes'] / 2**30:7.2f}  {worst} {times[worst]:.1f}"
+            f"{name:24s} {case['us_per_atom']:9.3f} {case['us_per_atom_forces']:9.3f} {case['evaluation_ms']:9.3f} "
+            f"{case['device_ms']:9.3f} {case['kernels_ms']:9.3f} {case['peak_bytes'] / 2**30:7.2f}  "
+            f"{worst} {times.get(worst, 0.0):.1f}"
         )
 
 
 def print_case(name: str, case: dict[str, object]) -> None:
+    if "failed" in case:
+        return
     print(
         f"\n{name} {case['functions']} functions, {case['atoms']} atoms, {case['bonds_per_atom']:.1f} bonds per atom: "
         f"{case['us_per_atom']:.4f} µs/atom loss+gradient, {case['us_per_atom_forces']:.4f} energies and forces, "
-        f"{case['evaluation_ms']:.3f} ms per evaluation, {case['batches']} batches, "
-        f"{case['peak_bytes'] / 2**30:.2f} GiB"
+        f"{case['evaluation_ms']:.3f} ms per evaluation (device {case['device_ms']:.3f}, kernels "
+        f"{case['kernels_ms']:.3f}; {'one graph' if case['graph'] else 'single launches'}), "
+        f"{case['batches']} batches, {case['peak_bytes'] / 2**30:.2f} GiB, set up in {case['setup_s']:.1f} s"
     )
     for kernel, row in sorted(case["kernels"].items(), key=lambda item: -item[1]["share"]):
         floor = f"{row['times_floor']:6.1f} x floor" if row["times_floor"] else ""
         print(
             f"    {kernel:24s} {row['us_per_atom']:8.4f} µs/atom {100 * row['share']:5.1f} % "
-            f"{row['bytes_per_s'] / 1e9:8.1f} GB/s {row['flops_per_s'] / 1e9:8.1f} GFlop/s {floor}"
+            f"{row['bytes_per_s'] / 1e9:8.1f} GB/s {row['flops_per_s'] / 1e9:8.1f} GFlop/s {floor}",
+            flush=True,
         )
 
 

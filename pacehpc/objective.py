@@ -10,9 +10,10 @@ have the same bits on any number of ranks. Regularisation is added afterwards.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from pacehpc.physics import radial
 
 if TYPE_CHECKING:
     from pacehpc.potential import Potential
+
+log = logging.getLogger("pacehpc")
 
 LOSS_KEYS = ("kappa", "L1_coeffs", "L2_coeffs", "w0_rad", "w1_rad", "w2_rad", "w_orth", "stress")
 STOP, GRADIENT, VALUE, TEST, PREDICT, PREDICT_TEST = range(6)  # commands to the ranks
@@ -62,7 +65,7 @@ class Objective:
         options: of the backend.
         """
         self.comm, self.rank, self.size = comm, parallel.rank_of(comm), parallel.size_of(comm)
-        self.backend = backends.resolve(backend)
+        self.backend = agreed_backend(backend, comm)
         self.potential = potential.copy()
         self._parameters = np.array(self.potential.parameters, dtype=np.float64)
         self.trainable = (
@@ -83,12 +86,15 @@ class Objective:
             options["radial_gradient"] = False  # saves up to half of an evaluation
         start = time.perf_counter()
         if parallel.node_rank(comm)[0] == 0:
-            backends.prepare_kernels(self.backend, self.potential, weights)
+            made = replace(weights, stress=weights.stress or float(options.get("virials") or 0.0))
+            backends.prepare_kernels(self.backend, self.potential, made)
         parallel.barrier(comm)
         self._evaluators = {
             name: part.evaluator(self.backend, self.potential, weights, **options) for name, part in self.shards.items()
         }
         self.compile_seconds = time.perf_counter() - start
+        # memory and batches of this rank's evaluators, where the backend tells
+        self.reports = {n: e.report for n, e in self._evaluators.items() if hasattr(e, "report")}
 
         # (structures, atoms, bonds) of each rank; on the root
         s = self.shards["train"].structures
@@ -245,6 +251,28 @@ class Objective:
         prediction = self._evaluators[which].predict(self.full(x))
         parts = parallel.gather((part.rows, part.structures.atoms_per_structure, prediction), self.comm)
         return None if parts is None else _in_order(parts)
+
+
+def agreed_backend(name: str, comm: Any | None) -> str:
+    """The backend that `name` stands for, the same on all ranks: 'auto' is the cpu where one of them has no GPU to use.
+
+    Called by all ranks together. Raises PacehpcError as backends.resolve does.
+    """
+    if comm is None or name != "auto":
+        return backends.resolve(name)
+    reason = backends.why_no_gpu()
+    reasons = parallel.gather(None if reason is None else (reason.present, str(reason)), comm)
+    if parallel.is_root(comm):
+        missing = [(rank, *found) for rank, found in enumerate(reasons) if found is not None]
+        if len(missing) == len(reasons) and not any(present for _, present, _ in missing):
+            log.info("No GPU here: using the cpu backend.")
+        elif missing:
+            log.warning(
+                "%d of %d ranks cannot use a GPU; going on with the cpu backend on all. Rank %d: %s",
+                len(missing), len(reasons), missing[0][0], missing[0][2],
+            )  # fmt: skip
+        name = "cpu" if missing else "cuda"
+    return parallel.broadcast(name, comm)
 
 
 def _loss_settings(loss: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "pacehpc", ROOT / "docs" / "errors.md"
-RAISED = {"PacehpcError", "AgreedError", "KeyedError", "Refused", "fail"}
+RAISED = {"PacehpcError", "AgreedError", "KeyedError", "Refused", "fail", "CudaUnavailable"}
+
+# where warnings are about GPUs
+WARNINGS = {"backends/__init__.py", "backends/cuda.py", "objective.py"}
 
 
 def pattern(node: ast.expr) -> str:
@@ -35,11 +38,15 @@ def messages() -> dict[str, str]:
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
-            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            if name in RAISED or (name == "ValueError" and path.parent.name == "config"):
+            name, module = getattr(node.func, "id", getattr(node.func, "attr", "")), str(path.relative_to(PACKAGE))
+            if name == "warning" and module in WARNINGS:
+                text = shown(re.sub(r"%[.\d]*[sdfg]", "…", pattern(node.args[0])))
+            elif name in RAISED or (name == "ValueError" and path.parent.name == "config"):
                 text = shown(pattern(node.args[-1 if name in ("KeyedError", "fail") else 0]))
-                if len(re.sub(r"[\W\d_]", "", text)) >= 8:
-                    found.setdefault(text, str(path.relative_to(PACKAGE)))
+            else:
+                continue
+            if len(re.sub(r"[\W\d_]", "", text)) >= 8:
+                found.setdefault(text, module)
     return found
 
 

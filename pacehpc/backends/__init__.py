@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pacehpc.errors import PacehpcError
 
 if TYPE_CHECKING:
+    from pacehpc.backends.cuda import CudaUnavailable
     from pacehpc.backends.interface import Evaluator, LossWeights, Structures
     from pacehpc.potential import Potential
 
@@ -36,17 +37,25 @@ def resolve(name: str) -> str:
 @cache
 def _fastest() -> str:
     """'cuda' where a device can be used, else 'cpu' and, once, why."""
+    reason = why_no_gpu()
+    if reason is None:
+        return "cuda"
+    if reason.present:
+        log.warning("This machine has a GPU, but it cannot be used; going on with the cpu backend. %s", reason)
+    else:
+        log.info("No GPU here: using the cpu backend.")
+    return "cpu"
+
+
+def why_no_gpu() -> CudaUnavailable | None:
+    """Why the cuda backend cannot run on this machine; None where it can."""
     from pacehpc.backends.cuda import CudaUnavailable, load_cupy
 
     try:
         load_cupy()
     except CudaUnavailable as error:
-        if error.present:
-            log.warning("This machine has a GPU, but it cannot be used; going on with the cpu backend. %s", error)
-        else:
-            log.info("No GPU here: using the cpu backend.")
-        return "cpu"
-    return "cuda"
+        return error
+    return None
 
 
 def create_evaluator(

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,8 @@ ROW_BYTES = 2**20  # most that the rows of gradient sums of a virtual shard may 
 PIECES, PIECE_ATOMS = 256, 384  # where the data has no virtual shards: how many, of how many atoms at least
 N_TERMS, N_MAXIMA = len(metrics.TERMS), 4  # the last of metrics.MAXIMA, too_large, is made on the host
 BOND_RECORD = 8
+HIDES_ALL = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that mean: no GPU
+CAPABILITY = {12: (7, 0), 13: (7, 5)}  # the oldest devices that the compiler of CUDA 12, and 13, knows
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,14 @@ class Device:
     driver: int
     runtime: int
 
+    @property
+    def title(self) -> str:
+        return f"GPU {self.index} {self.name}"
+
     def __str__(self) -> str:
         free, total = self.free_memory / 2**30, self.total_memory / 2**30
         versions = f"driver CUDA {_version(self.driver)}, runtime {_version(self.runtime)}"
-        return f"GPU {self.index} {self.name} {self.uuid}, {free:.1f} of {total:.1f} GiB free, {versions}"
+        return f"{self.title} {self.uuid}, {free:.1f} of {total:.1f} GiB free, {versions}"
 
 
 class CudaUnavailable(PacehpcError):
@@ -90,11 +98,18 @@ def load_cupy() -> Any:
                 "(pacehpc[cuda12]) or a newer driver.",
                 True,
             ) from None
-        raise CudaUnavailable(f"backend 'cuda': no CUDA device can be used here ({error}).", _device_files()) from None
-    if count == 0:
+        if "CUDA_VISIBLE_DEVICES" in os.environ:
+            asked = os.environ["CUDA_VISIBLE_DEVICES"]
+            raise CudaUnavailable(
+                f"backend 'cuda': no CUDA device can be used here ({error}). CUDA_VISIBLE_DEVICES is '{asked}': "
+                "unset it, or name devices that `nvidia-smi -L` lists.",
+                _device_files() and asked.strip() not in HIDES_ALL,
+            ) from None
         raise CudaUnavailable(
-            "backend 'cuda': no CUDA device is visible (see nvidia-smi and CUDA_VISIBLE_DEVICES).", _device_files()
-        )
+            f"backend 'cuda': no CUDA device can be used here ({error}): `nvidia-smi` shows whether the driver sees "
+            "one.",
+            _device_files(),
+        ) from None
     try:
         cupy.cuda.nvrtc.getVersion()
     except Exception as error:
@@ -103,7 +118,39 @@ def load_cupy() -> Any:
             "nvidia-cuda-nvrtc-cu12 (CUDA 12) or nvidia-cuda-nvrtc (CUDA 13), or load the cluster's CUDA module.",
             True,
         ) from None
+    try:
+        cupy._core.core.assemble_cupy_compiler_options(())  # looks for headers, which CuPy hands to every compilation
+    except AttributeError:
+        pass  # not in this CuPy: it says so when it compiles
+    except RuntimeError as error:
+        raise CudaUnavailable(
+            f"backend 'cuda': CuPy compiles nothing without CUDA's headers ({error}): pip install "
+            "nvidia-cuda-runtime-cu12 (CUDA 12) or nvidia-cuda-runtime (CUDA 13), or load the cluster's CUDA module.",
+            True,
+        ) from None
+    reasons = [_too_old(cupy, index) for index in range(count)]
+    if all(reasons):
+        raise reasons[0]
     return cupy
+
+
+def _too_old(cupy: Any, index: int) -> CudaUnavailable | None:
+    """Why the kernels cannot be compiled for a device; None where they can."""
+    digits = cupy.cuda.Device(index).compute_capability  # "90" is 9.0
+    found, cuda = (int(digits[:-1]), int(digits[-1])), cupy.cuda.nvrtc.getVersion()[0]
+    least = CAPABILITY[min(max(cuda, 12), 13)]
+    if found >= least:
+        return None
+    return CudaUnavailable(
+        f"backend 'cuda': GPU {index} has compute capability {found[0]}.{found[1]}, but CUDA {cuda} compiles the "
+        f"kernels for {least[0]}.{least[1]} and newer: choose another one with CUDA_VISIBLE_DEVICES, or the backend "
+        "cpu.",
+        True,
+    )
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _reason(error: ImportError) -> str:
@@ -119,14 +166,11 @@ def _device_files() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def device_count() -> int:
-    """Visible devices (CUDA_VISIBLE_DEVICES respected). Raises CudaUnavailable."""
-    return load_cupy().cuda.runtime.getDeviceCount()
-
-
 def describe(index: int) -> Device:
     """Name, UUID, memory and versions of a visible device, this process's own from now on. Raises CudaUnavailable."""
     cupy = load_cupy()
+    if too_old := _too_old(cupy, index):
+        raise too_old
     device = cupy.cuda.Device(index)
     device.use()  # to go back to device 0 would give every rank a context there, and a context takes memory
     runtime = cupy.cuda.runtime
@@ -137,11 +181,10 @@ def describe(index: int) -> Device:
         uuid = "GPU-" + "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
     else:
         uuid = "PCI " + runtime.deviceGetPCIBusId(index)
-    name = properties["name"]
     free, total = device.mem_info
     return Device(
         index=index,
-        name=name.decode() if isinstance(name, bytes) else str(name),
+        name=_text(properties["name"]),
         uuid=uuid,
         free_memory=free,
         total_memory=total,
@@ -153,8 +196,8 @@ def describe(index: int) -> Device:
 def made_with() -> str:
     """What the bits of kernels depend on beside the potential: devices, NVRTC, and a hash of the sources."""
     cupy = load_cupy()
-    names = {cupy.cuda.runtime.getDeviceProperties(k)["name"] for k in range(device_count())}
-    devices = sorted(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    runtime = cupy.cuda.runtime
+    devices = sorted({_text(runtime.getDeviceProperties(k)["name"]) for k in range(runtime.getDeviceCount())})
     nvrtc = ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
     return f"{', '.join(devices)}, NVRTC {nvrtc}, {hashlib.sha256(cuda_source('').encode()).hexdigest()[:8]}"
 
@@ -235,7 +278,8 @@ class CudaEvaluator:
             self._limit = min(share, memory_limit) if memory_limit else share
             self._pool.set_limit(size=self._limit)
             properties = cupy.cuda.runtime.getDeviceProperties(index)
-            self._most_blocks = BLOCKS_PER_MULTIPROCESSOR * properties["multiProcessorCount"]
+            self._multiprocessors = properties["multiProcessorCount"]
+            self._most_blocks = BLOCKS_PER_MULTIPROCESSOR * self._multiprocessors
         with self._on_device():
             self._module = _module(cupy, self.shape.header)
             self._kernels: dict[str, Any] = {}
@@ -244,15 +288,14 @@ class CudaEvaluator:
             self._check_sizes()
             self._build_tables()
             self._build_structures(batch_bytes)
-        log.info(
-            "%s: %d batches, work arrays of %.2f GiB, moments %s, peak memory %.2f of %.2f GiB allowed%s",
-            self.device,
-            len(self._batches),
-            self.batch_bytes / 2**30,
-            "stored" if self.moments_stored else "made for each batch",
-            self.peak_bytes / 2**30,
-            self._limit / 2**30,
-            f"; {self.ranks_on_device} ranks share this device" if self.ranks_on_device > 1 else "",
+
+    @property
+    def report(self) -> str:
+        """Batches and memory, for the log."""
+        moments = "stored" if self.moments_stored else "made for each batch"
+        return (
+            f"peak memory {_size(self.peak_bytes)} of {_size(self._limit)} allowed, "
+            f"{_count(len(self._batches))}, moments {moments}"
         )
 
     @property
@@ -265,20 +308,20 @@ class CudaEvaluator:
         """The data part of the loss, its gradient, and the sums behind the metrics."""
         self._check(parameters)
         s = self.structures
-        n_gradient, n_terms = self._columns, fixed_point.LIMBS * N_TERMS
+        n_terms = fixed_point.LIMBS * N_TERMS
         head = n_terms + N_MAXIMA + 1
-        result = np.zeros(head + fixed_point.LIMBS * n_gradient, np.int64)
         if s.n_structures:
             with self._on_device():
                 self._upload(parameters)
                 self._run_evaluation(gradient)
-                used = self._result if gradient else self._result[:head]
-                result[: used.size] = used.get()
+                result = (self._result if gradient else self._result[:head]).get()
+        else:
+            result = np.zeros(head + fixed_point.LIMBS * self._columns, np.int64)
         terms = result[:n_terms].reshape(fixed_point.LIMBS, N_TERMS)
         maxima = np.append(result[n_terms : head - 1].view(np.float64), float(result[head - 1] > 0))
         if not gradient:
             return Sums(terms, maxima)
-        return Sums(terms, maxima, result[head:].reshape(fixed_point.LIMBS, n_gradient), self._in_parameters)
+        return Sums(terms, maxima, result[head:].reshape(fixed_point.LIMBS, self._columns), self._in_parameters)
 
     def _run_evaluation(self, gradient: bool) -> None:
         """The kernels of an evaluation: one by one the first time, from the second on as one graph.
@@ -296,7 +339,8 @@ class CudaEvaluator:
             try:
                 self._graphs[gradient] = self._record(gradient)
             except RuntimeError as error:  # CuPy's errors of the runtime are such
-                log.info("%s: kernels are launched one by one, as they cannot be recorded (%s)", self.device, error)
+                title = self.device.title
+                log.info("%s: kernels are launched one by one, as they cannot be recorded (%s)", title, error)
                 self._records = False
                 self._queue_evaluation(gradient)
                 return
@@ -372,7 +416,7 @@ class CudaEvaluator:
 
     def _launch(self, name: str, threads: int, *arguments: Any, block: int | None = None) -> None:
         """Queue a kernel with a thread for each of `threads` items, or fewer that take several."""
-        block = block or self._block
+        block = block or self._block_for(threads)
         grid = int(max(1, min(-(-int(threads) // block), self._most_blocks)))
         kernel = self._kernels.get(name)
         if kernel is None:
@@ -391,6 +435,13 @@ class CudaEvaluator:
             self._timed[name] = self._timed.get(name, 0.0) + seconds
         if self._profile:
             self._cupy.cuda.nvtx.RangePop()
+
+    def _block_for(self, threads: int) -> int:
+        """Threads of a block: fewer where there is so little to do that multiprocessors would have none."""
+        block = self._block
+        while block > LANES and threads <= block // 2 * self._multiprocessors:
+            block //= 2
+        return block
 
     def _tiles(self, batch: _Batch, *names: str) -> None:
         for name in names:
@@ -426,21 +477,7 @@ class CudaEvaluator:
 
     def _upload(self, parameters: np.ndarray) -> None:
         self.coefficients.set(np.asarray(parameters, np.float64))
-        c = self.coefficients
-        parts = [a.ravel() for e in self._element_range for a in (c.functions[e], c.radial[e], c.first[e])]
-        self._coefficients.set(np.concatenate(parts), stream=self._stream)
-
-    def _in_parameters(self, flat: np.ndarray) -> np.ndarray:
-        """From the order of the rows' columns to that of the parameter vector."""
-        nd, tables = self.shape.n_densities, self.shape.elements
-        functions, radial, first = [], [], []
-        for e, (table, start) in enumerate(zip(tables, self._element_columns.tolist(), strict=True)):
-            n = len(table.positions)
-            functions.append(np.empty((n, nd), flat.dtype))
-            functions[-1][self._entries[e]] = flat[start[0] :][: n * nd].reshape(n, nd)
-            radial.append(flat[start[1] :][: table.n_radial])
-            first.append(flat[start[2] :][: table.n_first])
-        return self.coefficients.gradient(functions, radial, first)
+        self._coefficients.set(self.coefficients.values, stream=self._stream)
 
     # ---- what stays on the device ----
 
@@ -464,15 +501,16 @@ class CudaEvaluator:
     def _build_tables(self) -> None:
         shape, potential, c = self.shape, self._potential, self.coefficients
         n, nd = len(potential.elements), shape.n_densities
-        self._element_range = range(n)
-        sizes = [(c.functions[e].size, c.radial[e].size, c.first[e].size) for e in range(n)]
-        self._coefficients = self._cupy.zeros(max(1, int(np.sum(sizes))), np.float64)
-        starts = np.r_[0, np.cumsum(np.ravel(sizes))][:-1].reshape(n, 3)
+        # coefficients, and the columns of rows of gradients: functions of every element, then radial, then first
+        sizes = [part.size for part in (*c.functions, *c.radial, *c.first)]
+        self._columns = int(np.sum(sizes))
+        starts = (np.cumsum(sizes) - sizes).reshape(3, n).T
+        self._coefficients = self._cupy.empty(self._columns, np.float64)
         addresses = self._coefficients.data.ptr + 8 * starts
+        places = np.arange(self._columns)  # where the sums by each coefficient stand
         elements, pairs = np.zeros(n, record("ElementTable")), np.zeros(n * n, record("PairTable"))
         bonds, rights = np.zeros(n * n, record("BondType")), np.zeros(n, record("RightTable"))
         self._kept: list[Any] = []
-        self._entries: list[np.ndarray] = []  # functions of an element in the order of the rows' columns
 
         def keep(array: np.ndarray) -> int:
             self._kept.append(self._to_device(array if array.size else np.zeros(1, array.dtype)))
@@ -483,7 +521,8 @@ class CudaEvaluator:
             groups = graph.groups[np.argsort(graph.groups[:, 1], kind="stable")]  # alike ones share right nodes
             row["nodes"], row["groups"], row["right"] = keep(graph.nodes), keep(groups), keep(graph.right)
             nodes, entries, others = right_nodes(groups, graph.right, graph.n_components)
-            self._entries.append(entries[:, 1])
+            rows = starts[e, 0] + np.arange(len(entries) * nd).reshape(-1, nd)  # a row has them by right nodes
+            places[starts[e, 0] + nd * entries[:, 1, None] + np.arange(nd)] = rows
             rights[e] = keep(nodes), keep(entries), keep(others), len(nodes), len(others)
             row["c"], row["c_radial"], row["c_first"] = addresses[e]
             powers = np.tile([0.0, 1.0], (nd + 1, 1))
@@ -510,11 +549,11 @@ class CudaEvaluator:
         problem["kappa"], problem["stress_weight"] = self.loss.kappa, self.loss.stress
         problem["radial_fixed"] = not self._radial_gradient
 
-        # rows of gradients have the order of the coefficients
-        self._columns, self._element_columns = int(np.sum(sizes)), starts
         work = self._work = np.zeros(1, record("Work"))
-        work["element_columns"], work["rights"] = keep(self._element_columns), keep(rights.view(np.uint8))
+        work["element_columns"], work["rights"] = keep(starts), keep(rights.view(np.uint8))
         work["columns"] = self._columns
+        # without this evaluator, whose memory would live on with the sums
+        self._in_parameters = partial(_in_order_of_parameters, self.coefficients, places)
 
     def _build_structures(self, batch_bytes: int | None) -> None:
         """Batches and all arrays; when they do not fit, work arrays of half the size are tried."""
@@ -537,13 +576,13 @@ class CudaEvaluator:
             self._release()
             if self._n_batches < s.n_structures:
                 target //= 2
-                log.warning("%s: out of memory with %d batches; halving them", self.device, self._n_batches)
+                log.warning("%s: out of memory with %s; trying more", self.device.title, _count(self._n_batches))
             elif self.moments_stored:
                 self.moments_stored, target = False, min(whole, self._limit)
-                log.warning("%s: out of memory; moments are made for each batch from now on", self.device)
+                log.warning("%s: out of memory; moments are made for each batch from now on", self.device.title)
             else:
                 raise PacehpcError(
-                    f"{self.device}: not even one structure at a time fits into {self._limit / 2**30:.3f} GiB: use "
+                    f"{self.device.title}: not even one structure at a time fits into {_size(self._limit)}: use "
                     "more ranks on other devices, raise backend.gpu_config.mem_limit, or split the largest structure."
                 )
 
@@ -695,6 +734,10 @@ class CudaEvaluator:
             self._moments(batch, "make_batch_moments")
 
 
+def _in_order_of_parameters(coefficients: Coefficients, places: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    return coefficients.gradient_of(sums[places])
+
+
 @dataclass
 class _Batch:
     """A run of structures that goes through both passes together; records are passed to kernels by value."""
@@ -813,6 +856,14 @@ def row_items(layout: Layout, most_rows: int) -> tuple[np.ndarray, np.ndarray]:
             items += [[element, starts[-1] + k, end - count + k, end, step] for k in range(step)]
         starts.append(starts[-1] + int(steps.max(initial=0)))
     return np.array(items, np.int64).reshape(-1, 5), np.array(starts, np.int64)
+
+
+def _count(batches: int) -> str:
+    return "1 batch" if batches == 1 else f"{batches} batches"
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.2f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"
 
 
 def _version(number: int) -> str:

@@ -219,7 +219,10 @@ def _starts(sizes: list[int]) -> list[int]:
 
 
 class Coefficients:
-    """Parameters of a potential in kernel order, and gradients back in the order of the parameter vector."""
+    """Parameters of a potential in kernel order, and gradients back in the order of the parameter vector.
+
+    values: all coefficients, functions of every element, then radial, then first; those three are views of it.
+    """
 
     def __init__(self, potential: Potential, shape: Shape) -> None:
         self.n_parameters = absent = potential.n_parameters  # index of a coefficient that is always 0
@@ -228,8 +231,8 @@ class Coefficients:
         sizes = [len(t.positions) * nd for t in tables] + [t.n_radial for t in tables] + [t.n_first for t in tables]
         ends = np.cumsum(sizes)
         starts, n = ends - sizes, len(tables)
-        self._values = np.zeros(int(ends[-1]))
-        parts = np.split(self._values, ends[:-1])
+        self.values = np.zeros(int(ends[-1]))
+        parts = np.split(self.values, ends[:-1])
         self.functions = [part.reshape(-1, nd) for part in parts[:n]]
         self.radial, self.first = parts[n : 2 * n], parts[2 * n :]
 
@@ -264,16 +267,12 @@ class Coefficients:
     def set(self, parameters: np.ndarray) -> None:
         """Fill functions (n, ND), radial and first of each element from the parameter vector."""
         self._padded[:-1] = parameters
-        np.multiply(self._padded[self._functions], self._factors, out=self._values[: len(self._functions)])
+        np.multiply(self._padded[self._functions], self._factors, out=self.values[: len(self._functions)])
         for source, basis, place in self._groups:
-            self._values[place] = self._padded[source] @ basis
-
-    def gradient(self, functions: list[np.ndarray], radial: list[np.ndarray], first: list[np.ndarray]) -> np.ndarray:
-        """Gradient by the parameter vector from the kernels' sums, shaped like the coefficients."""
-        return self.gradient_of(np.concatenate([part.ravel() for part in (*functions, *radial, *first)]))
+            self.values[place] = self._padded[source] @ basis
 
     def gradient_of(self, slopes: np.ndarray) -> np.ndarray:
-        """The same from all sums in one vector: functions of every element, then radial, then first."""
+        """Gradient by the parameter vector from the kernels' sums, in the order of `values`."""
         result = np.zeros(self.n_parameters + 1)
         result[self._functions] = slopes[: len(self._functions)] * self._factors
         for source, basis, place in self._slopes:

@@ -7,6 +7,7 @@ ranks, each with less data, are faster as soon as there are any.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pacehpc.potential import Potential
+
+log = logging.getLogger("pacehpc")
 
 T = TypeVar("T")
 
@@ -53,11 +56,15 @@ class StreamingEvaluator:
         """backend, options: of the evaluators of the pieces."""
         self.name = backend
         self._potential, self._stream, self._loss, self._options = potential, stream, loss, options
+        self._reported = False
 
     def _each(self, function: Callable[[Evaluator], T]) -> Iterator[T]:
         """What function(evaluator) gives for every piece; one evaluator lives at a time."""
         for piece in self._stream.pieces(self._potential):
             evaluator = backends.create_evaluator(self.name, self._potential, piece, self._loss, **self._options)
+            if not self._reported and hasattr(evaluator, "report"):
+                log.info("First piece of the data: %s", evaluator.report)
+            self._reported = True
             found = function(evaluator)
             del piece, evaluator  # before the next piece is read
             yield found

@@ -260,6 +260,8 @@ def log_objective(objective: Objective) -> None:
     if objective.size > 1:
         log.info("Bonds of a rank: %d to %d (imbalance %.2f)", bonds.min(), bonds.max(), imbalance(bonds))
     log.info("Backend %s ready after %.2f s", objective.backend, objective.compile_seconds)
+    for name, report in objective.reports.items():
+        log.info("GPU of the first rank (%s): %s", name, report)
 
 
 def log_stages(objective: Objective) -> None:

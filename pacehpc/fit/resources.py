@@ -54,7 +54,8 @@ def _device(settings: Settings, comm: Any | None) -> str:
     index = options["local_rank"] % count if options["device"] is None else options["device"]
     if index >= count:
         raise PacehpcError(f"GPU {index} was asked for, but only {count} are visible (numbered from 0).")
-    return f"{platform.node()}, {describe(index)}"
+    shared = len(range(index, options["ranks_per_node"], count)) if options["device"] is None else 1
+    return f"{platform.node()}, {describe(index)}" + (f", shared by {shared} ranks" if shared > 1 else "")
 
 
 def gpu_options(settings: Settings, node: tuple[int, int]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from pacehpc.fit.progress import Interrupted, Progress, restore
 from pacehpc.fit.resources import backend_options, check_gpu
 from pacehpc.fit.resume import changed_data, describe, fingerprint, new_header, old_header, origin
 from pacehpc.fit.stopping import load_callbacks
-from pacehpc.objective import LOSS_KEYS, Objective, Shard
+from pacehpc.objective import LOSS_KEYS, Objective, Shard, agreed_backend
 from pacehpc.potential import Potential, ladder_start, next_ladder_potential, trainable_mask
 from pacehpc.walltime import UNFINISHED, Stop
 
@@ -94,6 +94,8 @@ def run(
     if tasks.prepare:
         parallel.on_root(lambda: _prepare_alone(settings, tasks), comm, share=False)
         return 0
+    evaluator = agreed_backend(settings.backend.evaluator, comm)
+    settings = settings.model_copy(update={"backend": settings.backend.model_copy(update={"evaluator": evaluator})})
     check_gpu(settings, comm)
     if tasks.profile and backends.resolve(settings.backend.evaluator) == "reference":
         raise PacehpcError("--profile: the reference backend has no stages to time; use the backend cpu or cuda.")

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -315,7 +316,7 @@ def test_out_of_memory_halves_the_batches(case, caplog):
     whole = CudaEvaluator(potential, s, LOSS)
     with caplog.at_level(logging.INFO, "pacehpc"):
         tight = CudaEvaluator(potential, s, LOSS, memory_limit=int(0.8 * whole.peak_bytes), batch_bytes=2**40)
-    assert "out of memory" in caplog.text and "peak memory" in caplog.text
+    assert "out of memory" in caplog.text and f" {len(tight._batches)} batches" in tight.report
     assert len(tight._batches) > 1 and tight.peak_bytes <= 0.8 * whole.peak_bytes
     agree(tight.evaluate(x), whole.evaluate(x))
     with pytest.raises(PacehpcError, match="not even one structure"):
@@ -333,7 +334,7 @@ def test_out_of_memory_gives_up_the_moments_last(golden, brute_force, caplog):
     assert least.peak_bytes < limit < most.peak_bytes
     with caplog.at_level(logging.INFO, "pacehpc"):
         tight = CudaEvaluator(potential, s, LOSS, store_moments=True, memory_limit=limit)
-    assert "halving them" in caplog.text and "moments are made for each batch from now on" in caplog.text
+    assert "; trying more" in caplog.text and "moments are made for each batch from now on" in caplog.text
     assert not tight.moments_stored and tight.peak_bytes <= limit
     agree(tight.evaluate(x), most.evaluate(x))
 
@@ -351,14 +352,12 @@ def test_memory_is_what_was_estimated(golden, brute_force, stored):
     assert 0.6 * needs < evaluator.peak_bytes <= needs, evaluator.peak_bytes / needs
 
 
-def test_several_ranks_on_a_device(case, monkeypatch, caplog):
+def test_several_ranks_on_a_device(case, monkeypatch):
     monkeypatch.setenv("FAKE_CUPY_DEVICES", "2")
     potential, s = case("al_cheblinear")
-    with caplog.at_level(logging.INFO, "pacehpc"):
-        made = [CudaEvaluator(potential, s, LOSS, local_rank=rank, ranks_per_node=3) for rank in range(3)]
+    made = [CudaEvaluator(potential, s, LOSS, local_rank=rank, ranks_per_node=3) for rank in range(3)]
     assert [e.device.index for e in made] == [0, 1, 0]
     assert [e.ranks_on_device for e in made] == [2, 1, 2]
-    assert "2 ranks share this device" in caplog.text
     assert made[0]._limit < 0.5 * made[0].device.total_memory
     same(made[1].evaluate(potential.parameters), made[0].evaluate(potential.parameters))
     assert CudaEvaluator(potential, s, LOSS, device=1).device.index == 1
@@ -382,6 +381,34 @@ def test_device_in_words(monkeypatch):
     assert "GPU 0 Emulated device PCI 0000:01:00.0, 2.0" in str(describe(0))  # a zero byte ends CuPy's UUID
 
 
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [("2,0", [2, 0]), ("1,7,0", [1]), ("GPU-01020304-0506-0708-090a-0b0c0d0e0f02,1", [2, 1]), ("1,1", []), ("-1", [])],
+)
+def test_visible_devices_as_cuda_reads_them(visible, expected, monkeypatch):
+    """In their order, up to the first that does not exist; with one named twice none."""
+    monkeypatch.setenv("FAKE_CUPY_DEVICES", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    if not expected:
+        with pytest.raises(CudaUnavailable, match=f"CUDA_VISIBLE_DEVICES is '{visible}'"):
+            load_cupy()
+        return
+    runtime = load_cupy().cuda.runtime
+    assert [runtime.deviceGetPCIBusId(k) for k in range(runtime.getDeviceCount())] == [
+        f"0000:{k + 1:02X}:00.0" for k in expected
+    ]
+
+
+def test_small_data_in_small_blocks(case):
+    """Where there are fewer warps than multiprocessors, a block is a warp; the sums have the same bits."""
+    potential, s = case("alni_mixed")
+    x = potential.parameters
+    usual, spread = (CudaEvaluator(potential, s, LOSS) for _ in range(2))
+    spread._multiprocessors = 10**6
+    assert [e._block_for(32 * len(s.species)) for e in (usual, spread)] == [128, 32]
+    same(spread.evaluate(x), usual.evaluate(x))
+
+
 def test_a_rank_takes_nothing_of_other_devices(case, monkeypatch, fake_cupy):
     """Neither memory nor a context; what it reports is of its own device."""
     monkeypatch.setenv("FAKE_CUPY_DEVICES", "2")
@@ -396,7 +423,9 @@ def test_a_rank_takes_nothing_of_other_devices(case, monkeypatch, fake_cupy):
 @pytest.mark.parametrize(
     ("environment", "message", "present"),
     [
-        ({"FAKE_CUPY_DEVICES": "0"}, "no CUDA device is visible", False),
+        ({"CUDA_VISIBLE_DEVICES": ""}, "no CUDA device can be used .* CUDA_VISIBLE_DEVICES is ''", False),
+        ({"CUDA_VISIBLE_DEVICES": "3"}, "no CUDA device can be used .* CUDA_VISIBLE_DEVICES is '3'", True),
+        ({"FAKE_CUPY_CAPABILITY": "61"}, "compute capability 6.1, .* for 7.0 and newer", True),
         ({"FAKE_CUPY_ERROR": "cudaErrorNoDevice: none is detected"}, "no CUDA device can be used", False),
         ({"FAKE_CUPY_ERROR": "cudaErrorInsufficientDriver: version"}, "driver is too old", True),
         ({"FAKE_CUPY_NO_NVRTC": "1"}, "NVRTC", True),
@@ -405,7 +434,8 @@ def test_a_rank_takes_nothing_of_other_devices(case, monkeypatch, fake_cupy):
 def test_why_not(environment, message, present, monkeypatch, caplog, case):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("pacehpc.backends.cuda._device_files", lambda: present)
+    files = present or "CUDA_VISIBLE_DEVICES" in environment  # hidden on purpose is as good as not there
+    monkeypatch.setattr("pacehpc.backends.cuda._device_files", lambda: files)
     potential, s = case("al_cheblinear")
     with pytest.raises(CudaUnavailable, match=message):
         backends.create_evaluator("cuda", potential, s, LOSS)
@@ -416,6 +446,19 @@ def test_why_not(environment, message, present, monkeypatch, caplog, case):
     finally:
         backends._fastest.cache_clear()
     assert [r.levelname for r in caplog.records] == ["WARNING" if present else "INFO"]
+
+
+def test_without_headers(fake_cupy, monkeypatch):
+    """CuPy 14 refuses to compile anything where it does not find CUDA's headers, which nothing of ours includes."""
+
+    def refuse(options):
+        raise RuntimeError("Failed to find CUDA headers. Please install CUDA toolkit headers")
+
+    core = SimpleNamespace(core=SimpleNamespace(assemble_cupy_compiler_options=refuse))
+    monkeypatch.setattr(fake_cupy, "_core", core, raising=False)
+    with pytest.raises(CudaUnavailable, match=r"Failed to find CUDA headers.* pip install nvidia-cuda") as error:
+        load_cupy()
+    assert error.value.present
 
 
 def test_without_cupy(monkeypatch):
@@ -511,6 +554,89 @@ def test_gpu_check_runs(tmp_path):
     (case,) = results["cases"].values()
     assert sum(kernel["share"] for kernel in case["kernels"].values()) == pytest.approx(1)
     assert case["kernels"]["make_bond_forces"]["times_floor"] > 0
+
+
+@pytest.fixture
+def gpu_check(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    import gpu_check
+
+    return gpu_check
+
+
+def test_gpu_check_begins_with_what_tells_most(gpu_check):
+    cases = gpu_check.order(["cu_82", "hea_55360", "cu_529"], [1000, 10_000, 100_000, 1_000_000])
+    assert cases[:4] == [("cu_529", 100_000), ("cu_529", 1000), ("cu_82", 100_000), ("hea_55360", 100_000)]
+    assert len(set(cases)) == 12 and cases[-1] == ("hea_55360", 10_000)
+
+
+def test_gpu_check_says_which_bars_are_met(gpu_check, capsys):
+    def case(asked, us, forces, ms, floor):
+        kernels = {"make_leaves": {"times_floor": floor}, "make_residuals": {"times_floor": None}}
+        return {
+            "asked": asked,
+            "us_per_atom": us,
+            "us_per_atom_forces": forces,
+            "evaluation_ms": ms,
+            "kernels": kernels,
+        }
+
+    found = gpu_check.bars(
+        {
+            "cu_529 100000": case(100_000, 0.09, 0.06, 9.0, 2.9),
+            "cu_529 1000": case(1000, 1.2, 0.6, 1.2, 70.0),
+            "cu_82 1000000": case(1_000_000, 0.3, 0.3, 300.0, 3.1),
+            "hea_435 100000": {"failed": "MemoryError"},
+        }
+    )
+    assert [(row["case"].split()[0], row["limit"], row["met"]) for row in found] == [
+        ("cu_529", 0.1, True), ("cu_529", 0.05, False), ("cu_529", 3.0, True), ("cu_529", 1.0, False),
+        ("cu_82", 3.0, False),
+    ]  # fmt: skip
+    gpu_check.print_bars(found)
+    said = capsys.readouterr().out
+    assert said.count("pass") == 1 and said.count("MISS") == 3 and "3 times their floor: 1 of 2" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "expected"),
+    [
+        ("========= ERROR SUMMARY: 0 errors", 0, "clean"),
+        ("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)", 0, "clean"),
+        ("========= ERROR SUMMARY: 3 errors", 9, "errors: "),
+        ("========= RACECHECK SUMMARY: 1 hazard displayed (0 errors, 1 warning)", 0, "errors: "),
+        ("========= Error: Device not supported", 0, "not run: exit code 0"),
+        ("alni_mixed: gradient differs", 1, "not run: exit code 1"),
+        ("sleep", 0, "not run: not finished within 1 s"),
+    ],
+)
+def test_gpu_check_reads_compute_sanitizer(gpu_check, tmp_path, monkeypatch, text, code, expected):
+    program = tmp_path / "compute-sanitizer"
+    wait = "exec sleep 10" if text == "sleep" else ""
+    program.write_text(f'#!/bin/sh\n{wait}\necho "$@" > {tmp_path}/arguments\necho "{text}"\nexit {code}\n')
+    program.chmod(0o755)
+    assert gpu_check.sanitized(str(program), "racecheck", 1.0 if wait else 20.0).startswith(expected)
+    if not wait:
+        given = (tmp_path / "arguments").read_text().split()
+        assert given[:2] == ["--tool", "racecheck"] and given[-3:] == ["--parity-only", "--few", "--single-allocations"]
+        monkeypatch.setenv("PATH", str(tmp_path))
+        found = gpu_check.sanitizer(lambda: 5.0)
+        assert set(found.values()) == {"not run: no time left (--minutes)"}
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("CUDA_PATH", "/nowhere")
+    assert set(gpu_check.sanitizer(lambda: 100.0).values()) == {"not run: no compute-sanitizer on PATH"}
+
+
+def test_the_hosts_part_alone(tmp_path):
+    """The script that times it: no kernel runs, sizes are those of the potential."""
+    root, out = Path(__file__).resolve().parents[2], tmp_path / "host.json"
+    command = [sys.executable, str(root / "benchmarks" / "gpu_host.py"), str(root / "benchmarks/inputs/cu_82.yaml")]
+    command += ["--atoms", "200", "--seconds", "0", "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    case = json.loads(out.read_text())["cases"]["cu_82"]
+    assert case["atoms"] == 216 and case["bytes_down"] == 3 * case["bytes_up"] + 8 * (3 * len(metrics.TERMS) + 5)
+    assert case["evaluate_ms"] > 0 and case["to_parameters_ms"] > 0
 
 
 def test_rows_through_a_cache(monkeypatch, golden):

@@ -132,6 +132,26 @@ def test_one_evaluator_lives_at_a_time(case, monkeypatch):
     assert len(most) >= 8 and max(most) == 0 and np.isfinite(kept[0].gradient).all()
 
 
+def test_memory_of_the_device_is_that_of_a_piece(case, fake_cupy):
+    """Kept sums keep no evaluator: what a piece took is free before the next, and at the end."""
+    path, potential = case
+    with Store(path, potential) as store:
+        n_bonds, whole = store.n_bonds, store.read_shard(0, 1)
+    loss, x = LossWeights(kappa=0.3), potential.parameters
+    expected = backends.create_evaluator("cuda", potential, whole, loss)
+    sums = expected.evaluate(x)
+    most = fake_cupy.cuda._held[0]
+    del expected
+    assert fake_cupy.cuda._held[0] == 0
+    streamed = StreamingEvaluator("cuda", potential, Stream(path, 0, 1, n_bonds // 4), loss)
+    seen, release = [], fake_cupy.cuda._OneDevice.give_back
+    fake_cupy.cuda._OneDevice.give_back = lambda self: (seen.append(fake_cupy.cuda._held[0]), release(self))
+    kept = [streamed.evaluate(x), streamed.predict(x), streamed.evaluate(x)]
+    assert fake_cupy.cuda._held[0] == 0 and len(seen) >= 12 and max(seen) < 0.7 * most
+    np.testing.assert_array_equal(kept[2].encoded_gradient, sums.encoded_gradient)
+    np.testing.assert_array_equal(kept[2].gradient, sums.gradient)
+
+
 def test_memory_is_that_of_a_piece(case):
     path, potential = case
 
