@@ -32,7 +32,7 @@ SAME = 1e-3  # Å: distances of duplicates agree to this
 SHOWN = 5  # oddities of a kind that are named
 SPREAD = 10.0  # robust standard deviations from the median beyond which a value is an outlier
 CLOSE = 0.7  # of the sum of covalent radii; closer atoms are an outlier
-SAMPLE_ATOMS = 500  # of the measured sample, about
+SAMPLE_ATOMS, SAMPLE_ATOMS_GPU = 500, 50_000  # of the measured sample, about; fewer leave most of a GPU idle
 SAMPLE_SECONDS = 1.0
 
 
@@ -210,7 +210,7 @@ def memory_and_time(settings: Settings, potential: Potential, path: Path, n_rank
 
     kappa = 0.5 if settings.fit.loss.kappa == "auto" else settings.fit.loss.kappa
     weights = LossWeights(kappa=kappa, stress=settings.fit.loss.stress)
-    sample = largest.select(slice(0, sample_size(largest)))
+    sample = largest.select(slice(0, sample_size(largest, SAMPLE_ATOMS_GPU if backend == "cuda" else SAMPLE_ATOMS)))
     backends.prepare_kernels(backend, potential, weights)
     evaluator = backends.create_evaluator(backend, potential, sample, weights, **options)
     x = potential.parameters
@@ -233,6 +233,6 @@ def memory_and_time(settings: Settings, potential: Potential, path: Path, n_rank
     )
 
 
-def sample_size(structures: Structures) -> int:
-    """Number of the first structures that hold about `SAMPLE_ATOMS` atoms."""
-    return max(1, int(np.searchsorted(structures.atom_offsets, SAMPLE_ATOMS, side="right")) - 1)
+def sample_size(structures: Structures, atoms: int) -> int:
+    """Number of the first structures that hold about so many atoms."""
+    return max(1, int(np.searchsorted(structures.atom_offsets, atoms, side="right")) - 1)
