@@ -564,6 +564,19 @@ def gpu_check(monkeypatch):
     return gpu_check
 
 
+def test_an_allocation_for_every_array(case, gpu_check, fake_cupy, monkeypatch):
+    """What stands in for the pool under memcheck."""
+    potential, s = case("al_cheblinear")
+    expected = CudaEvaluator(potential, s, LOSS).evaluate(potential.parameters)
+    pool, sizes, pointer = fake_cupy.cuda.MemoryPool(), [], fake_cupy.cuda.MemoryPointer
+    monkeypatch.setattr(fake_cupy.cuda, "Memory", lambda size: sizes.append(size) or pool.malloc(size), raising=False)
+    monkeypatch.setattr(fake_cupy.cuda, "MemoryPointer", lambda m, at: m if isinstance(m, pointer) else pointer(m, at))
+    monkeypatch.setattr(fake_cupy.cuda, "MemoryPool", gpu_check.SingleAllocations)
+    evaluator = CudaEvaluator(potential, s, LOSS)
+    same(evaluator.evaluate(potential.parameters), expected)
+    assert len(sizes) > 30 and evaluator.peak_bytes == 0
+
+
 def test_gpu_check_begins_with_what_tells_most(gpu_check):
     cases = gpu_check.order(["cu_82", "hea_55360", "cu_529"], [1000, 10_000, 100_000, 1_000_000])
     assert cases[:4] == [("cu_529", 100_000), ("cu_529", 1000), ("cu_82", 100_000), ("hea_55360", 100_000)]

@@ -31,6 +31,7 @@ fit:
   maxiter: 2
 backend: {{evaluator: cuda, display_step: 1}}
 """
+pytestmark = pytest.mark.slow
 MPIRUN = str(Path(sys.executable).parent / "mpirun")
 
 
