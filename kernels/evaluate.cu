@@ -65,6 +65,7 @@ FN Lanes tile_state(const Work& W, index_t tile) { return of_tile(W.state, N_STA
 #define FOR_TILES for (index_t tile = this_warp(); tile < P.n_tiles; tile += all_warps())
 
 extern "C" __global__ void sizes(long long* result) {
+  if (threadIdx.x != 0) return;
   result[0] = sizeof(Problem); result[1] = sizeof(Work); result[2] = sizeof(ElementTable);
   result[3] = sizeof(PairTable); result[4] = sizeof(BondType); result[5] = sizeof(RightTable);
   result[6] = N_STATE;
