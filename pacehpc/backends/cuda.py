@@ -175,8 +175,8 @@ def describe(index: int) -> Device:
     device.use()  # to go back to device 0 would give every rank a context there, and a context takes memory
     runtime = cupy.cuda.runtime
     properties = runtime.getDeviceProperties(index)
-    raw = bytes(properties.get("uuid") or b"")
-    if len(raw) >= 16:  # CuPy cuts it at a zero byte, which one UUID in 16 holds: then the bus names the device
+    raw = properties.get("uuid")
+    if isinstance(raw, bytes) and len(raw) >= 16:  # CuPy cuts it at a zero byte, which one UUID in 16 holds: then the bus names the device
         text = raw[:16].hex()
         uuid = "GPU-" + "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
     else:
