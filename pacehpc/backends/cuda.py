@@ -176,7 +176,8 @@ def describe(index: int) -> Device:
     runtime = cupy.cuda.runtime
     properties = runtime.getDeviceProperties(index)
     raw = properties.get("uuid")
-    if isinstance(raw, bytes) and len(raw) >= 16:  # CuPy cuts it at a zero byte, which one UUID in 16 holds: then the bus names the device
+    # CuPy cuts it at a zero byte, which one UUID in 16 holds: then the bus names the device
+    if isinstance(raw, bytes) and len(raw) >= 16:
         text = raw[:16].hex()
         uuid = "GPU-" + "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
     else:
