@@ -25,7 +25,8 @@ class PaceCalculator(Calculator):
     """Energy, forces and stress of a PACE potential.
 
     Args:
-        potential: a Potential, or the name of its file: B basis (.yaml) or what LAMMPS reads (.yace).
+        potential: a Potential, or the name of its file: B basis (.yaml) or what LAMMPS reads (.yace). A Potential is
+            copied: one that changes later needs a new calculator.
         backend: 'auto', 'cpu', 'cuda' or 'reference'.
         skin: Å added to the cutoffs of the neighbour list, which is used again while atoms move less than half of it
             (and strains of the cell leave it complete).
@@ -42,7 +43,7 @@ class PaceCalculator(Calculator):
         super().__init__(**kwargs)
         if skin < 0.0:
             raise PacehpcError(f"PaceCalculator: skin is {skin} Å; it cannot be negative.")
-        self.potential = potential if isinstance(potential, Potential) else Potential.load(potential)
+        self.potential = potential.copy() if isinstance(potential, Potential) else Potential.load(potential)
         self.backend = resolve(backend)
         self.neighbourhood = Neighbourhood(self.potential, skin)
         self._evaluator: Evaluator | None = None

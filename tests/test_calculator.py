@@ -66,6 +66,24 @@ def test_stress_is_the_derivative_by_strain(path):
         assert stress[a, b] == pytest.approx((energies[1] - energies[0]) / (2 * h) / volume, rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.parametrize("kind", ["core repulsion", "coefficients"])
+def test_potential_that_changes_later(path, kind, backend):
+    """A calculator keeps the potential it was made with; a new one has what was changed."""
+    potential = Potential.load(path)
+    atoms = bulk("Ni", a=3.3, cubic=True)
+    atoms.rattle(0.05, seed=2)
+    atoms.calc = PaceCalculator(potential, backend=backend)
+    before = atoms.get_potential_energy()
+    if kind == "core repulsion":
+        potential.set_core_repulsion("ALL", r_in=2.5, delta_in=0.3, core_repulsion=(100.0, 1.0))
+    else:
+        potential.parameters = 2.0 * potential.parameters
+    atoms.positions += 1.0  # as a whole, so that results are not those that ASE keeps
+    assert atoms.get_potential_energy() == pytest.approx(before, rel=1e-10)
+    atoms.calc = PaceCalculator(potential, backend=backend)
+    assert abs(atoms.get_potential_energy() - before) > 0.1
+
+
 @pytest.mark.parametrize("pbc", [False, (True, True, False)])
 def test_no_stress_without_three_periodic_directions(path, pbc):
     atoms = bulk("Al", cubic=True)
