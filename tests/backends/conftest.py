@@ -14,9 +14,10 @@ FAKE_CUPY = Path(__file__).resolve().parents[1] / "fake_cupy"
 
 @pytest.fixture
 def fake_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """`import cupy` finds tests/fake_cupy; the real one, if any, is there again afterwards."""
+    """`import cupy` finds tests/fake_cupy, with its checks; the real one, if any, is there again afterwards."""
     real = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "cupy"}
     monkeypatch.syspath_prepend(str(FAKE_CUPY))
+    monkeypatch.setenv("FAKE_CUPY_CHECKS", "1")
     import cupy
 
     cupy.order.threads = "ascending"

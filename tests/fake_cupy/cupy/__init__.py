@@ -4,7 +4,8 @@ Parameters that can be named are CuPy's (test_cupy_names.py looks them up there)
 
 Arrays live in host memory but do not mix with NumPy's; pools have limits; RawModule compiles CUDA by the host's
 compiler (cuda_on_host.h). Environment: FAKE_CUPY_DEVICES (1; of these
-CUDA_VISIBLE_DEVICES chooses), FAKE_CUPY_MEMORY (bytes of each device, 2 GiB), FAKE_CUPY_CAPABILITY (90).
+CUDA_VISIBLE_DEVICES chooses), FAKE_CUPY_MEMORY (bytes of each device, 2 GiB), FAKE_CUPY_CAPABILITY (90),
+FAKE_CUPY_CHECKS (1: of every access to memory, see _checks.py).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import numpy
 from numpy import float64, int32, uint64
 
-from . import cuda
+from . import _checks, cuda
 from ._build import RawModule, launches, order
 
 __all__ = ["RawModule", "cuda", "empty", "launches", "ndarray", "order", "zeros"]
@@ -49,7 +50,7 @@ class ndarray:
 
     def fill(self, value: float, /) -> None:
         assert value == 0 and self.size, "anything else takes a kernel of CuPy's own"
-        cuda.submit(lambda: self._values.fill(value))
+        cuda.submit(lambda: self._write(value))
 
     def get(self) -> numpy.ndarray:
         cuda.refuse_while_recording("a copy to the host")
@@ -59,7 +60,11 @@ class ndarray:
         if not isinstance(values, numpy.ndarray) or values.dtype != self.dtype or values.shape != self.shape:
             raise ValueError(f"{self.shape} {self.dtype} cannot be set from {type(values)} {numpy.shape(values)}")
         cuda.refuse_while_recording("a copy from the host")
+        self._write(values)
+
+    def _write(self, values: object) -> None:
         self._values[...] = values
+        _checks.mark(self._values, True)
 
 
 def _make(size: int, dtype: object, fill: object) -> ndarray:
@@ -70,6 +75,8 @@ def _make(size: int, dtype: object, fill: object) -> ndarray:
         memory.block.bytes[:] = 0xFF  # NaN, so that what nobody wrote shows
     else:
         values.fill(fill)
+    if _checks.on():
+        _checks.track(memory.block, values, fill is not None)
     return ndarray(memory, values)
 
 

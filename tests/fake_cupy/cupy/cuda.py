@@ -12,6 +12,8 @@ from typing import ClassVar
 
 import numpy
 
+GUARD = 1 << 16  # bytes around an array that belong to none, so that a step beyond it does not end up in another
+
 _current = SimpleNamespace(device=0, stream=None, allocator=None)
 _held: dict[int, int] = {}  # bytes by device
 _contexts: set[int] = set()  # devices on which this process has a context
@@ -28,7 +30,7 @@ class _Block:
 
     def __init__(self, size: int, device: int) -> None:
         self.size, self.device = size, device
-        self.bytes = numpy.empty(size, numpy.uint8)
+        self.bytes = numpy.empty(GUARD + size + GUARD, numpy.uint8)[GUARD : GUARD + size]
 
 
 class MemoryPointer:
