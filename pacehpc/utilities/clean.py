@@ -115,7 +115,10 @@ def clean(folder: Path, input_file: Path | None = None) -> tuple[list[str], dict
     if (folder / "report").is_dir() and not any((folder / "report").iterdir()):
         (folder / "report").rmdir()
     if not kept:
-        (folder / MANIFEST).unlink(missing_ok=True)
+        try:
+            (folder / MANIFEST).unlink(missing_ok=True)
+        except OSError as problem:
+            raise PacehpcError(f"{folder}: cannot be written ({problem.strerror}).") from None
     return removed, kept
 
 

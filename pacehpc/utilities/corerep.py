@@ -18,8 +18,8 @@ def parser() -> argparse.ArgumentParser:
         description="Change the core repulsion and the inner cutoff of a fitted potential. What is not given stays.",
     )
     add = p.add_argument
-    add("potential", help="potential file (.yaml)")
-    add("-o", "--output", required=True, help="potential file to write (.yaml)")
+    add("potential", help="potential file (.yaml or .yace)")
+    add("-o", "--output", required=True, help="potential file to write (.yaml; .yace: for LAMMPS)")
     add("-b", "--bond", default="ALL", help="ALL, UNARY, BINARY, or elements such as AlNi; default: %(default)s")
     add("--r-in", type=float, help="Å; the radial functions end, and the repulsion begins, below it")
     add("--delta-in", type=float, help="Å, width of the transition")
@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise PacehpcError("nothing to change: give for instance --r-in 1.5 --delta-in 0.1 --core-repulsion 100 1")
     potential = Potential.load(arguments.potential)
     potential.set_core_repulsion(arguments.bond, **changes)
-    potential.save(arguments.output)
+    if arguments.output.endswith(".yace"):
+        potential.export_yace(arguments.output)
+    else:
+        potential.save(arguments.output)
     print(f"{arguments.potential} -> {arguments.output}: {arguments.bond}: {changes}")
     return 0

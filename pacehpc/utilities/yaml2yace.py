@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         output = Path(arguments.output or Path(name).with_suffix(".yace"))
         if output.resolve() == Path(name).resolve():
             raise PacehpcError(f"{name}: is a .yace file already; give a B-basis file (.yaml).")
+        if output.suffix in (".yaml", ".yml"):  # LAMMPS and pacehpc tell the two kinds of file by the name
+            raise PacehpcError(f"-o {output}: a name with {output.suffix} means a B-basis file; end it with .yace.")
         potential = Potential.load(name)
         potential.export_yace(output)
         print(f"{name} -> {output}")

@@ -92,3 +92,14 @@ def test_command(tmp_path, monkeypatch, capsys):
     run(tmp_path, *WRITTEN)
     assert cli.main(["--clean"]) == 0
     assert "removed  log.txt" in capsys.readouterr().out and os.listdir() == ["input.yaml"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    run(tmp_path)
+
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(clean.Path, "unlink", refused)
+    with pytest.raises(PacehpcError, match=r"cannot be written \(Read-only file system\)"):
+        clean.clean(tmp_path)

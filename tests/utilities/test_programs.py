@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -53,12 +54,25 @@ def test_yaml2yace(folder, capsys):
         (["absent.yaml"], "absent.yaml"),
         (["-o", "x.yace", "al_chebexpcos.yaml", "alni_mixed.yaml"], "one file for 2"),
         (["x.yace"], "is a .yace file already"),
+        (["-o", "x.yaml", "al_chebexpcos.yaml"], "means a B-basis file; end it with .yace"),
     ],
 )
 def test_yaml2yace_mistakes(folder, capsys, argv, message):
     assert yaml2yace.main(argv) == 1
     assert message in capsys.readouterr().err
-    assert not (folder / "x.yace").exists()
+    assert not (folder / "x.yace").exists() and not (folder / "x.yaml").exists()
+
+
+def test_nothing_can_be_written_nor_removed(folder, capsys, monkeypatch):
+    """On a file system that is mounted read-only."""
+
+    def refused(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert yaml2yace.main(["alni_mixed.yaml"]) == 1
+    assert "alni_mixed.yace: cannot be written: Read-only file system" in capsys.readouterr().err
 
 
 def test_corerep(folder):
@@ -71,6 +85,9 @@ def test_corerep(folder):
     assert after.bonds == before.bonds and after.embeddings == before.embeddings
     assert {bond.r_in for bond in after.bonds.values()} == {1.8}
     np.testing.assert_array_equal(after.parameters, before.parameters)
+    assert corerep.main(["alni_mixed.yaml", "-o", "out.yace", *options.split()]) == 0
+    after.export_yace("expected.yace")
+    assert (folder / "out.yace").read_bytes() == (folder / "expected.yace").read_bytes()
 
 
 def test_corerep_of_one_bond(folder, capsys):
