@@ -137,7 +137,7 @@ def program(arguments: argparse.Namespace, comm: Any | None, stop: Stop, started
     except OSError as error:
         if error.errno not in _FULL_OR_FORBIDDEN:
             raise
-        raise cannot_write(Path(error.filename or "."), error) from error
+        raise cannot_write(Path(error.filename or Path.cwd()), error) from error
     finally:
         if lock is not None:
             lock.release()
@@ -187,6 +187,10 @@ def _input_file(arguments: argparse.Namespace) -> Path | None:
 def _settings(arguments: argparse.Namespace) -> Any:
     from pacehpc.config import load_settings
 
+    if arguments.output.endswith(".yace"):
+        raise PacehpcError(
+            f"-o {arguments.output}: a fit writes a B-basis file (.yaml); `pacehpc yaml2yace` makes the .yace of it."
+        )
     path = _input_file(arguments)
     if path is None and not (arguments.data and arguments.potential):
         raise PacehpcError("there is no input.yaml here: name the input file, or give -p POTENTIAL and -d DATA.")
@@ -228,7 +232,8 @@ def _clear_way(arguments: argparse.Namespace, fits: bool) -> tuple[str | None, d
         checkpoint.remove(checkpoint.FOLDER)  # what is left of it where the end of a fit was killed
         raise PacehpcError(
             f"{arguments.output} is already here: this folder holds a finished fit. Use `--fresh`, which moves its "
-            "results aside and fits anew, or work in another folder (`-p` goes on from a fitted potential)."
+            "results aside and fits anew, or work in another folder, or name another result with `-o` "
+            "(`-p` goes on from a fitted potential)."
         )
     return None, None
 

@@ -112,6 +112,11 @@ def test_mistakes_are_one_message(pacehpc, tmp_path):
     (tmp_path / "input.yaml").write_text(INPUT + "fitt: {}\n")
     unknown = pacehpc()
     assert unknown.returncode == 1 and "did you mean `fit`" in unknown.stderr
+    (tmp_path / "input.yaml").write_text("global: {DeltaSplineBins: 0.001}\nspecies: []\n")
+    potential = pacehpc()
+    assert potential.returncode == 1 and "is a potential, not an input file; name it after -p" in potential.stderr
+    output = pacehpc("-o", "fitted.yace")
+    assert output.returncode == 1 and "pacehpc yaml2yace" in output.stderr
     (tmp_path / "input.yaml").unlink()
     nothing = pacehpc()
     assert nothing.returncode == 1 and "input.yaml" in nothing.stderr

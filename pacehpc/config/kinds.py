@@ -185,8 +185,9 @@ def _metadata(value: Any) -> dict[str, str]:
 
 def _element(value: Any) -> str:
     if not isinstance(value, str) or value not in ELEMENTS:
+        parts = split_elements(value) or ()
         close = nearest(value, ELEMENTS) if isinstance(value, str) else None
-        hint = f"; did you mean {close}?" if close else ""
+        hint = f"; write [{', '.join(parts)}]" if len(parts) > 1 else f"; did you mean {close}?" if close else ""
         raise ValueError(f"must be the symbol of an element, not {shown(value)}{hint}")
     return value
 

@@ -38,6 +38,8 @@ def load_settings(
         raw = {}
     if not isinstance(raw, dict):
         raise PacehpcError(f"{path}: must be keys and values such as `cutoff: 7`, not {shown(raw)}; see docs/input.md")
+    if "species" in raw:
+        raise PacehpcError(f"{path}: is a potential, not an input file; name it after -p.")
     return reader.settings(raw, dict(overrides or {}), needs)
 
 

@@ -119,7 +119,8 @@ def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
         elif key in _POINTLESS:
             raise KeyedError(("options", key), _POINTLESS[key])
         else:
-            hint = kinds.suggestion(key, [*known, "maxiter"])
+            others = [method for method, options in OPTIONS.items() if key in options]
+            hint = f"it is one of {others[0]}" if others else kinds.suggestion(key, [*known, "maxiter"])
             raise KeyedError(("options", key), f"unknown option of {name}; {hint}")
         try:
             checked[key] = kinds.checker(annotation)(value)
