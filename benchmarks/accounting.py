@@ -179,26 +179,26 @@ def of_element(
         flop["node gradient"] += number * (2 * (2 * entries - products) + 8 * products + operands)
     for _, size, _, number in graph.groups.tolist():
         flop["densities"] += 2 * nd * size * (number + 1)
-        flop["density adjoint"] += 2 * nd * size * number + 3 * nd * size
+        flop["density adjoint"] += (2 * size + 2 * nd - 1) * number + 2 * nd * size
         flop["density tangents"] += 2 * nd * size * number + 4 * nd * size
-        product = 4 * nd * size if size <= 3 else 6 * size + 3 * nd
-        flop["density gradient"] += (2 * nd * size + product + nd) * number + 11 * nd * size
+        flop["density gradient"] += (10 * size + 8 * nd - 2) * number + 4 * nd * size
     flop["radial gradient"] += 2 * graph.n_leaves
     if not stored and not bondwise:
         flop["atomic base"] += making
 
     # numbers of 8 bytes
     Phi, leaves, moments = graph.n_components, graph.n_leaves, table.n_moments
-    nodes, y = Phi - leaves, nd * int(graph.groups[:, 1].sum())
+    left = int(graph.groups[:, 1].sum())
+    nodes, y = Phi - leaves, nd * left
     coefficients = (nd + 0.5) * len(graph.right) / lanes()  # with the table of right nodes
+    entries = (nd + 1) * len(graph.right) / lanes()  # with that of left nodes and functions
     gradients = 2 * nd * len(graph.right) / lanes() + 2 * table.n_radial
     row, record = 4, 8.5
     numbers = {
         "atomic base": moments + leaves + (0 if stored else moments + record * n_bonds),
         "nodes": Phi + nodes,
         "densities": Phi + y + coefficients,
-        "embedding": Phi,
-        "density adjoint": 3 * Phi + y + coefficients,
+        "density adjoint": Phi + 3 * left + y + entries,
         "node adjoint": 3 * Phi,
         "moment adjoint": leaves + moments,
         "forces": moments + (record + 2 * row) * n_bonds,
@@ -207,7 +207,7 @@ def of_element(
         "tangent base": moments + leaves,
         "node tangents": 2 * Phi + nodes,
         "density tangents": 2 * Phi + 2 * y + coefficients,
-        "density gradient": 4 * Phi + 2 * y + coefficients + gradients - 2 * table.n_radial,
+        "density gradient": 3 * Phi + 2 * left + 2 * y + entries + gradients - 2 * table.n_radial,
         "node gradient": 5 * Phi,
         "radial gradient": 2 * leaves + 2 * moments + 2 * table.n_radial,
     }

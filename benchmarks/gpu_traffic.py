@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pacehpc.backends.cuda import right_nodes
+from pacehpc.backends.graph import right_nodes
 from pacehpc.backends.shape import Shape
 
 

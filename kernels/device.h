@@ -99,7 +99,6 @@ FN void add_sums_over_lanes(double* totals, lanes* v, int count) {
   const int q = lane() / (LANES / 8);
   if (lane() % (LANES / 8) == 0 && q < count) totals[q] += v[0];
 }
-template <int COUNT> FN void add_sums_over_lanes(double* totals, lanes* v) { add_sums_over_lanes(totals, v, COUNT); }
 
 #else  // host compiler
 
@@ -241,8 +240,8 @@ FN double sum_over_lanes(lanes x) {
 #endif
 }
 
-// totals[q] += sum over lanes of v[q], q < LANES, all at once
-template <int COUNT> FN void add_sums_over_lanes(double* totals, const lanes* v) {
+// totals[q] += sum over lanes of v[q], q < LANES, all at once; what is not among the `count` wanted is 0
+FN void add_sums_over_lanes(double* totals, const lanes* v, int count) {
 #if defined(__AVX512F__) && LANES == 8
   __m512d pairs[4], a, b;
   UNROLL for (int i = 0; i < 4; i++)

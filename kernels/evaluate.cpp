@@ -11,6 +11,7 @@
 #include "moments.h"
 #include "products.h"
 #include "radial.h"
+#include "right_nodes.h"
 
 #include <chrono>
 #ifdef _OPENMP
@@ -96,9 +97,8 @@ static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, L
   store_to_atoms(P.atom_energies, 1, atoms, P.tile_count[tile], energy);
   for (int p = 0; p < ND; p++) { t.dF[p] = dF[p]; t.ddF[p] = ddF[p]; }
   if (!forces) return;
-  for (index_t k = 0; k < element.n_components; k++) t.Phi_bar[k] = broadcast(0);
   clock.finish(EMBEDDING);
-  density_adjoint(element, t.Phi, t.Phi_bar, dF, t.y);
+  adjoint_by_right_nodes(P.rights[e], element, t.Phi, t.Phi_bar, dF, t.y);
   clock.finish(DENSITY_ADJOINT);
   couple_adjoint(element, t.Phi, t.Phi_bar);
   clock.finish(NODE_ADJOINT);
@@ -168,9 +168,8 @@ static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, 
     alpha[p] = a * dF[p] - dF_dot[p];
     beta[p] = -dF[p];
   }
-  for (index_t k = 0; k < element.n_components; k++) s.dPhi_bar[k] = broadcast(0);
   clock.finish(DENSITY_TANGENTS);
-  density_adjoint_tangent(element, t.Phi, s.dPhi, s.dPhi_bar, dF, dF_dot, alpha, beta, t.y, s.dy, functions);
+  gradient_by_right_nodes(P.rights[e], element, t.Phi, s.dPhi, s.dPhi_bar, dF, dF_dot, alpha, beta, t.y, s.dy, functions);
   clock.finish(DENSITY_GRADIENT);
   if (!P.radial_fixed) {
     couple_adjoint_tangent(element, t.Phi, s.dPhi, t.Phi_bar, s.dPhi_bar);

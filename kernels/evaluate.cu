@@ -35,7 +35,6 @@ struct Work {
   const index_t* incoming_offset;  // [n_atoms + 1]
   const double* low;    // [n_structures]: 1 where the structure counts as low
   double* terms;        // [n_structures][N_TERMS + N_MAXIMA]
-  const RightTable* rights;        // [n_elements]
   // pieces: the virtual shards of the batch
   index_t n_pieces;
   const index_t* piece_structures;  // [n_pieces + 1]
@@ -130,7 +129,7 @@ KERNEL(128, 3) adjoint_of_densities(const Problem P, const Work W) {
     const Lanes state = tile_state(W, tile);
     lanes dF[ND];
     UNROLL for (int p = 0; p < ND; p++) dF[p] = state[DF + p];
-    adjoint_by_right_nodes(W.rights[P.tile_element[tile]], element, of_tile(W.Phi, P.max_components, tile),
+    adjoint_by_right_nodes(P.rights[P.tile_element[tile]], element, of_tile(W.Phi, P.max_components, tile),
                            of_tile(W.Phi_bar, P.max_components, tile), dF, of_tile(W.y, P.max_y, tile));
   }
 }
@@ -400,7 +399,7 @@ KERNEL(128, 3) make_density_gradient(const Problem P, const Work W) {
       alpha[p] = state[ALPHA + p];
       beta[p] = -dF[p];
     }
-    gradient_by_right_nodes(W.rights[e], element, of_tile(W.Phi, P.max_components, tile),
+    gradient_by_right_nodes(P.rights[e], element, of_tile(W.Phi, P.max_components, tile),
                             of_tile(W.dPhi, P.max_components, tile), of_tile(W.dPhi_bar, P.max_components, tile), dF,
                             dF_dot, alpha, beta, of_tile(W.y, P.max_y, tile), of_tile(W.dy, P.max_y, tile),
                             W.rows + row * W.columns + W.element_columns[3 * e]);

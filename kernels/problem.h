@@ -31,6 +31,13 @@ struct ElementTable {
   index_t embedding_kind;  // 0 FinnisSinclairShiftedScaled, 1 FinnisSinclair
 };
 
+struct RightTable {        // the groups of an element turned round, see right_nodes.h
+  const int* nodes;        // [n_nodes][4]: offset of the right node, 2L+1, first entry, number of entries
+  const int* entries;      // [n_functions][2]: offset of the left node, function
+  const int* others;       // offsets of components of no right node
+  index_t n_nodes, n_others;
+};
+
 struct PairTable {         // of centre element e and neighbour element mu: [e * n_elements + mu]
   index_t bond_class;      // −1: no functions use this bond
   index_t leaf_offset, moment_offset, radial_offset, first_offset;
@@ -40,6 +47,7 @@ struct Problem {
   // potential
   index_t n_elements;
   const ElementTable* elements;
+  const RightTable* rights;    // [n_elements]
   const PairTable* pairs;
   const BondType* bond_types;
   index_t max_components, max_moments, max_y;

@@ -162,99 +162,6 @@ FN void density_tangent_group(LanesIn Phi, LanesIn dPhi, const int* right, index
     UNROLL for (int i = 0; i < M; i++) drho[p] += dy[p * M + i] * Phi[left + i] + y[p * M + i] * dPhi[left + i];
 }
 
-// Φ̄_a += Σ_p F'_p y_p, Φ̄_b += c_kp F'_p Φ_a
-template <int M>
-FN void density_adjoint_group(LanesIn Phi, Lanes Phi_bar, const int* right, index_t n, int left, const double* c,
-                              const lanes* dF, LanesIn y) {
-  lanes q[ND][M];
-  UNROLL for (int i = 0; i < M; i++) {
-    const lanes a = Phi[left + i];
-    lanes to_a = Phi_bar[left + i];
-    UNROLL for (int p = 0; p < ND; p++) {
-      q[p][i] = dF[p] * a;
-      to_a += dF[p] * y[p * M + i];
-    }
-    Phi_bar[left + i] = to_a;
-  }
-  for (index_t k = 0; k < n; k++) {
-    const Lanes b_bar = Phi_bar + right[k];
-    UNROLL for (int i = 0; i < M; i++) {
-      lanes to_b = b_bar[i];
-      UNROLL for (int p = 0; p < ND; p++) to_b += c[k * ND + p] * q[p][i];
-      b_bar[i] = to_b;
-    }
-  }
-}
-
-// what one function adds to the gradient of its coefficients, atom by atom: alpha_p B + beta_p Ḃ
-template <int M>
-FN void function_gradient(LanesIn b, LanesIn db, const lanes (&with_b)[ND][M], const lanes (&with_db)[ND][M],
-                          const lanes* a, const lanes* da, const lanes* alpha, const lanes* beta, lanes* gradient) {
-  if constexpr (M <= 3) {
-    UNROLL for (int p = 0; p < ND; p++) gradient[p] = broadcast(0);
-    UNROLL for (int i = 0; i < M; i++) {
-      const lanes x = keep_in_register(b[i]), dx = keep_in_register(db[i]);
-      UNROLL for (int p = 0; p < ND; p++) gradient[p] += with_b[p][i] * x + with_db[p][i] * dx;
-    }
-  } else {
-    lanes B = broadcast(0), dB = B;
-    UNROLL for (int i = 0; i < M; i++) {
-      const lanes x = keep_in_register(b[i]), dx = db[i];
-      B += a[i] * x;
-      dB += da[i] * x + a[i] * dx;
-    }
-    UNROLL for (int p = 0; p < ND; p++) gradient[p] = alpha[p] * B + beta[p] * dB;
-  }
-}
-
-// tangent of the adjoint, and the gradient of the functions' coefficients
-template <int M>
-FN void density_adjoint_tangent_group(LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, const int* right, index_t n, int left,
-                                      const double* c, const lanes* dF, const lanes* dF_dot, const lanes* alpha,
-                                      const lanes* beta, LanesIn y, LanesIn dy, double* gradient) {
-  lanes q[ND][M], a[M], da[M], with_b[ND][M], with_db[ND][M];
-  UNROLL for (int i = 0; i < M; i++) {
-    a[i] = Phi[left + i];
-    da[i] = dPhi[left + i];
-    lanes to_a = dPhi_bar[left + i];
-    UNROLL for (int p = 0; p < ND; p++) {
-      q[p][i] = dF_dot[p] * a[i] + dF[p] * da[i];
-      to_a += dF_dot[p] * y[p * M + i] + dF[p] * dy[p * M + i];
-    }
-    dPhi_bar[left + i] = to_a;
-  }
-  for (index_t k = 0; k < n; k++) {
-    const Lanes b_bar = dPhi_bar + right[k];
-    UNROLL for (int i = 0; i < M; i++) {
-      lanes to_b = b_bar[i];
-      UNROLL for (int p = 0; p < ND; p++) to_b += c[k * ND + p] * q[p][i];
-      b_bar[i] = to_b;
-    }
-  }
-  UNROLL for (int i = 0; i < M; i++)
-    UNROLL for (int p = 0; p < ND; p++) {
-      with_b[p][i] = alpha[p] * a[i] + beta[p] * da[i];
-      with_db[p][i] = beta[p] * a[i];
-    }
-  index_t k = 0;
-  constexpr int AT_ONCE = ND < SUMS_AT_ONCE ? SUMS_AT_ONCE / ND : 1;
-  if constexpr (ND <= SUMS_AT_ONCE) for (; k + AT_ONCE <= n; k += AT_ONCE) {
-    lanes v[SUMS_AT_ONCE];
-    UNROLL for (int r = 0; r < SUMS_AT_ONCE; r++) if (r >= AT_ONCE * ND) v[r] = broadcast(0);
-    UNROLL for (int r = 0; r < AT_ONCE; r++)
-      function_gradient<M>(Phi + right[k + r], dPhi + right[k + r], with_b, with_db, a, da, alpha, beta, v + r * ND);
-    add_sums_over_lanes<AT_ONCE * ND>(gradient + k * ND, v);
-  }
-  for (; k < n; k++) {
-    lanes v[ND];
-    function_gradient<M>(Phi + right[k], dPhi + right[k], with_b, with_db, a, da, alpha, beta, v);
-    UNROLL for (int p = 0; p < ND; p++) {
-      const double sum = sum_over_lanes(v[p]);
-      add_once(gradient + k * ND + p, sum);
-    }
-  }
-}
-
 STAGE void make_densities(const ElementTable& element, LanesIn Phi, lanes* rho, Lanes y) {
   const int* group = element.groups;
   for (index_t g = 0; g < element.n_groups; g++, y = y + ND * group[1], group += 4) {
@@ -271,30 +178,6 @@ STAGE void make_density_tangents(const ElementTable& element, LanesIn Phi, Lanes
   for (index_t g = 0; g < element.n_groups; g++, y = y + ND * group[1], dy = dy + ND * group[1], group += 4) {
     switch (group[1]) {
 #define CASE(M) case M: density_tangent_group<M>(Phi, dPhi, element.right + group[2], group[3], group[0], element.c + (index_t)group[2] * ND, y, drho, dy); break;
-      NODE_SIZES(CASE)
-#undef CASE
-    }
-  }
-}
-
-STAGE void density_adjoint(const ElementTable& element, LanesIn Phi, Lanes Phi_bar, const lanes* dF, LanesIn y) {
-  const int* group = element.groups;
-  for (index_t g = 0; g < element.n_groups; g++, y = y + ND * group[1], group += 4) {
-    switch (group[1]) {
-#define CASE(M) case M: density_adjoint_group<M>(Phi, Phi_bar, element.right + group[2], group[3], group[0], element.c + (index_t)group[2] * ND, dF, y); break;
-      NODE_SIZES(CASE)
-#undef CASE
-    }
-  }
-}
-
-STAGE void density_adjoint_tangent(const ElementTable& element, LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, const lanes* dF,
-                                   const lanes* dF_dot, const lanes* alpha, const lanes* beta, LanesIn y, LanesIn dy,
-                                   double* gradient) {
-  const int* group = element.groups;
-  for (index_t g = 0; g < element.n_groups; g++, y = y + ND * group[1], dy = dy + ND * group[1], group += 4) {
-    switch (group[1]) {
-#define CASE(M) case M: density_adjoint_tangent_group<M>(Phi, dPhi, dPhi_bar, element.right + group[2], group[3], group[0], element.c + (index_t)group[2] * ND, dF, dF_dot, alpha, beta, y, dy, gradient + (index_t)group[2] * ND); break;
       NODE_SIZES(CASE)
 #undef CASE
     }

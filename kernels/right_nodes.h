@@ -1,17 +1,10 @@
 // Adjoints of the densities' bilinear forms, and the gradient of their coefficients, right node by right node.
 //
-// The host goes left node by left node (products.h), and each of them reads and writes the adjoints of many right nodes.
-// On a GPU these pass through device memory every time. There are few left nodes: gathered from them, every right node
-// is read and written once, while the left nodes stay in the caches.
+// Left node by left node, as the densities go (products.h), every function would read and write the adjoint of its right
+// node. There are few left nodes: gathered from them, every right node is read and written once, while the left nodes stay
+// in the caches. The gradient comes in the order of the entries, right node by right node.
 #pragma once
 #include "problem.h"
-
-struct RightTable {
-  const int* nodes;      // [n_nodes][4]: offset of the right node, 2L+1, first entry, number of entries
-  const int* entries;    // [n_functions][2]: offset of the left node, function
-  const int* others;     // offsets of components of no right node
-  index_t n_nodes, n_others;
-};
 
 // c · dF of a function
 FN lanes with_coefficients(const double* c, const lanes* dF) {
@@ -24,7 +17,7 @@ FN lanes with_coefficients(const double* c, const lanes* dF) {
 template <int M>
 FN void adjoint_of_right_node(LanesIn Phi, const int* entry, index_t n, const double* c, const lanes* dF, Lanes b_bar) {
   lanes to_b[M];
-  UNROLL for (int i = 0; i < M; i++) to_b[i] = 0;
+  UNROLL for (int i = 0; i < M; i++) to_b[i] = broadcast(0);
   for (index_t k = 0; k < n; k++, entry += 2) {
     const LanesIn a = Phi + entry[0];
     const lanes factor = with_coefficients(c + (index_t)entry[1] * ND, dF);
@@ -42,9 +35,9 @@ template <int M> FN void adjoint_of_left_node(Lanes a_bar, const lanes* dF, Lane
   }
 }
 
-FN void adjoint_by_right_nodes(const RightTable& rights, const ElementTable& element, LanesIn Phi, Lanes Phi_bar,
+STAGE void adjoint_by_right_nodes(const RightTable& rights, const ElementTable& element, LanesIn Phi, Lanes Phi_bar,
                                const lanes* dF, LanesIn y) {
-  for (index_t k = 0; k < rights.n_others; k++) Phi_bar[rights.others[k]] = 0;
+  for (index_t k = 0; k < rights.n_others; k++) Phi_bar[rights.others[k]] = broadcast(0);
   const int* node = rights.nodes;
   for (index_t k = 0; k < rights.n_nodes; k++, node += 4) {
     switch (node[1]) {
@@ -74,18 +67,18 @@ FN void gradient_of_right_node(LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, int ri
   UNROLL for (int i = 0; i < M; i++) {
     b[i] = (Phi + right)[i];
     db[i] = (dPhi + right)[i];
-    to_b[i] = 0;
+    to_b[i] = broadcast(0);
   }
   for (index_t k = 0; k < n; k += AT_ONCE, entry += 2 * AT_ONCE) {
     const int count = n - k < AT_ONCE ? n - k : AT_ONCE;
     lanes v[ND > SUMS_AT_ONCE ? ND : SUMS_AT_ONCE];
-    UNROLL for (int r = 0; r < SUMS_AT_ONCE; r++) v[r] = 0;
+    UNROLL for (int r = 0; r < SUMS_AT_ONCE; r++) v[r] = broadcast(0);
     UNROLL for (int r = 0; r < AT_ONCE; r++)
       if (r < count) {
         const LanesIn a = Phi + entry[2 * r], da = dPhi + entry[2 * r];
         const double* own = c + (index_t)entry[2 * r + 1] * ND;
         const lanes factor = with_coefficients(own, dF), factor_dot = with_coefficients(own, dF_dot);
-        lanes B = 0, dB = 0;
+        lanes B = broadcast(0), dB = B;
         UNROLL for (int i = 0; i < M; i++) {
           const lanes x = a[i], dx = da[i];
           to_b[i] += factor_dot * x + factor * dx;
@@ -112,10 +105,10 @@ FN void tangent_of_left_node(Lanes a_bar, const lanes* dF, const lanes* dF_dot, 
   }
 }
 
-FN void gradient_by_right_nodes(const RightTable& rights, const ElementTable& element, LanesIn Phi, LanesIn dPhi,
+STAGE void gradient_by_right_nodes(const RightTable& rights, const ElementTable& element, LanesIn Phi, LanesIn dPhi,
                                 Lanes dPhi_bar, const lanes* dF, const lanes* dF_dot, const lanes* alpha,
                                 const lanes* beta, LanesIn y, LanesIn dy, double* gradient) {
-  for (index_t k = 0; k < rights.n_others; k++) dPhi_bar[rights.others[k]] = 0;
+  for (index_t k = 0; k < rights.n_others; k++) dPhi_bar[rights.others[k]] = broadcast(0);
   const int* node = rights.nodes;
   for (index_t k = 0; k < rights.n_nodes; k++, node += 4) {
     switch (node[1]) {

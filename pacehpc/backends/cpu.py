@@ -12,6 +12,7 @@ import numpy as np
 from pacehpc import fixed_point, metrics
 from pacehpc.backends.bondwise import angular_size, row_size, tile_rows
 from pacehpc.backends.compile import compile_library, kernel_folder, lanes, load_library
+from pacehpc.backends.graph import right_nodes
 from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
 from pacehpc.backends.layout import RUN, Layout, make_layout
 from pacehpc.backends.memory import keeps_moments
@@ -176,6 +177,8 @@ class CpuEvaluator:
         P, shape, n = self._problem, self.shape, len(potential.elements)
         element_type, pair_type, bond_type = _Records.element(), _Records.pair(), _Records.bond()
         self._elements = (element_type * n)()
+        self._rights = (_Records.right() * n)()
+        function_order = []  # functions of each element in the order of their gradient
         self._pairs = (pair_type * (n * n))()
         self._bond_types = (bond_type * (n * n))()
         for e, (element, table) in enumerate(zip(potential.elements, shape.elements, strict=True)):
@@ -183,6 +186,12 @@ class CpuEvaluator:
             record.nodes = self._keep(f"nodes {e}", np.ascontiguousarray(graph.nodes))
             record.groups = self._keep(f"groups {e}", np.ascontiguousarray(graph.groups))
             record.right = self._keep(f"right {e}", graph.right)
+            nodes, entries, others = right_nodes(graph.groups, graph.right, graph.n_components)
+            function_order.append(entries[:, 1])
+            turned = self._rights[e]
+            turned.nodes, turned.entries = self._keep(f"right nodes {e}", nodes), self._keep(f"entries {e}", entries)
+            turned.others = self._keep(f"other components {e}", others)
+            turned.n_nodes, turned.n_others = len(nodes), len(others)
             record.c = self.coefficients.functions[e].ctypes.data
             record.c_radial = self.coefficients.radial[e].ctypes.data
             record.c_first = self.coefficients.first[e].ctypes.data
@@ -204,6 +213,7 @@ class CpuEvaluator:
                     setattr(self._bond_types[e * n + mu], name, value)
         P.n_elements = n
         P.elements = ctypes.addressof(self._elements)
+        P.rights = ctypes.addressof(self._rights)
         P.pairs = ctypes.addressof(self._pairs)
         P.bond_types = ctypes.addressof(self._bond_types)
         P.max_components = max(t.graph.n_components for t in shape.elements)
@@ -217,11 +227,11 @@ class CpuEvaluator:
         rows = np.arange(P.n_gradient).reshape(n, -1)
         parts = np.split(rows, np.cumsum([P.max_functions * shape.n_densities, P.n_radial_gradient]), axis=1)
         sizes = [(len(t.positions) * shape.n_densities, t.n_radial, t.n_first) for t in shape.elements]
-        places = np.concatenate(
-            [row[: size[k]] for k, part in enumerate(parts) for row, size in zip(part, sizes, strict=True)]
-        )
+        places = [row[: size[k]] for k, part in enumerate(parts) for row, size in zip(part, sizes, strict=True)]
+        for e, order in enumerate(function_order):
+            places[e] = places[e].reshape(-1, shape.n_densities)[np.argsort(order)].ravel()
         # without this evaluator, which would live on with its sums
-        self._in_parameters = partial(_in_order_of_parameters, self.coefficients, places)
+        self._in_parameters = partial(_in_order_of_parameters, self.coefficients, np.concatenate(places))
 
     def _build_structures(
         self, potential: Potential, batch_atoms: int | None, store_moments: bool | None, bondwise: bool | None
@@ -370,6 +380,10 @@ class _Records:
     @classmethod
     def element(cls) -> type[ctypes.Structure]:
         return cls._make("ElementTable")
+
+    @classmethod
+    def right(cls) -> type[ctypes.Structure]:
+        return cls._make("RightTable")
 
     @classmethod
     def pair(cls) -> type[ctypes.Structure]:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pacehpc import fixed_point, metrics
+from pacehpc.backends.graph import right_nodes
 from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
 from pacehpc.backends.layout import Layout, make_layout
 from pacehpc.backends.memory import keeps_moments
@@ -542,7 +543,7 @@ class CudaEvaluator:
                     bonds[e * n + mu][name] = value
         problem = self._problem = np.zeros(1, record("Problem"))
         problem["n_elements"] = n
-        for name, table in (("elements", elements), ("pairs", pairs), ("bond_types", bonds)):
+        for name, table in (("elements", elements), ("rights", rights), ("pairs", pairs), ("bond_types", bonds)):
             problem[name] = keep(table.view(np.uint8))
         problem["max_components"] = max(t.graph.n_components for t in shape.elements)
         problem["max_moments"] = max(t.n_moments for t in shape.elements)
@@ -551,7 +552,7 @@ class CudaEvaluator:
         problem["radial_fixed"] = not self._radial_gradient
 
         work = self._work = np.zeros(1, record("Work"))
-        work["element_columns"], work["rights"] = keep(starts), keep(rights.view(np.uint8))
+        work["element_columns"] = keep(starts)
         work["columns"] = self._columns
         # without this evaluator, whose memory would live on with the sums
         self._in_parameters = partial(_in_order_of_parameters, self.coefficients, places)
@@ -751,24 +752,6 @@ class _Batch:
     problem: np.ndarray
     work: np.ndarray
     arrays: dict[str, Any]
-
-
-def right_nodes(groups: np.ndarray, right: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The groups of functions by left node (graph.groups, graph.right), turned round.
-
-    Returns int32 (n, 4), [offset of the right node, 2L+1, first entry, number of entries], entries (n_functions, 2),
-    [offset of the left node, function], and the components that belong to no right node.
-    """
-    functions = np.concatenate([np.arange(first, first + n) for _, _, first, n in groups] or [np.zeros(0, np.int64)])
-    left, size = np.repeat(groups[:, 0], groups[:, 3]), np.repeat(groups[:, 1], groups[:, 3])
-    order = np.argsort(right[functions], kind="stable")
-    entries = np.stack([left, functions], axis=1)[order]
-    offsets, first, count = np.unique(right[functions][order], return_index=True, return_counts=True)
-    nodes = np.stack([offsets, size[order][first], first, count], axis=1)
-    inside = np.zeros(n_components, bool)
-    for offset, components in nodes[:, :2]:
-        inside[offset : offset + components] = True
-    return nodes.astype(np.int32), entries.astype(np.int32), np.flatnonzero(~inside).astype(np.int32)
 
 
 def state_size(shape: Shape) -> int:

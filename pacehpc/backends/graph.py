@@ -6,7 +6,7 @@ by i, so that every node obeys Φ_{L,−M} = (−1)^M conj(Φ_LM) and needs 2L+1
 sign.
 The last coupling, to L = 0, is not a node but a dot product: B = factor · Φ_a·Φ_b.
 All functions of an element are then a sparse bilinear form over nodes, which the kernels walk through left node by left
-node.
+node, and its adjoint right node by right node.
 """
 
 from __future__ import annotations
@@ -207,6 +207,24 @@ def build_graph(
         functions=np.array([functions[k][0] for k in walk], np.int64),
         couplings=couplings,
     )
+
+
+def right_nodes(groups: np.ndarray, right: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The groups of functions by left node (graph.groups, graph.right), turned round.
+
+    Returns int32 (n, 4), [offset of the right node, 2L+1, first entry, number of entries], entries (n_functions, 2),
+    [offset of the left node, function], and the components that belong to no right node.
+    """
+    functions = np.concatenate([np.arange(first, first + n) for _, _, first, n in groups] or [np.zeros(0, np.int64)])
+    left, size = np.repeat(groups[:, 0], groups[:, 3]), np.repeat(groups[:, 1], groups[:, 3])
+    order = np.argsort(right[functions], kind="stable")
+    entries = np.stack([left, functions], axis=1)[order]
+    offsets, first, count = np.unique(right[functions][order], return_index=True, return_counts=True)
+    nodes = np.stack([offsets, size[order][first], first, count], axis=1)
+    inside = np.zeros(n_components, bool)
+    for offset, components in nodes[:, :2]:
+        inside[offset : offset + components] = True
+    return nodes.astype(np.int32), entries.astype(np.int32), np.flatnonzero(~inside).astype(np.int32)
 
 
 def _phase(power: int) -> int:

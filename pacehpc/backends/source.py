@@ -47,7 +47,7 @@ def kernel_names() -> list[str]:
 
 def record(struct: str) -> np.dtype:
     """Structured dtype of a struct of the kernels, read from their source so that the two cannot differ."""
-    for name in ("problem.h", "right_nodes.h", SOURCE):
+    for name in ("problem.h", SOURCE):
         text = re.sub(r"//[^\n]*", "", (kernel_folder() / name).read_text(encoding="utf-8"))
         match = re.search(rf"struct {struct} \{{(.*?)\}};", text, re.S)
         if match:

@@ -27,9 +27,9 @@ from pacehpc.backends.cuda import (
     device_options,
     load_cupy,
     memory_needs,
-    right_nodes,
     row_items,
 )
+from pacehpc.backends.graph import right_nodes
 from pacehpc.backends.interface import LossWeights
 from pacehpc.backends.layout import make_layout
 from pacehpc.backends.reference import ReferenceEvaluator
