@@ -163,14 +163,15 @@ STAGE void add_radial_gradient_of_bonds(const Problem& P, index_t slot, int n, L
 
 // ---- the stages of a tile; rows and angular begin with its first bond ----
 
-// a case DO(id, J, L, N) for each neighbour element: its pair table, first slot, n slots after `done` slots of the tile
-#define FOR_NEIGHBOUR_ELEMENTS(DO)                                                                \
+// a case DO(id, J, L, N) for each neighbour element: its pair table, first slot, n slots after `done` slots of the tile;
+// OTHERWISE where no function uses its bonds
+#define FOR_NEIGHBOUR_ELEMENTS(DO, OTHERWISE)                                                     \
   index_t done = 0;                                                                               \
   for (index_t mu = 0; mu < P.n_elements; mu++) {                                                 \
     const PairTable& pair = P.pairs[e * P.n_elements + mu];                                       \
     const index_t slot = P.tile_slot_offset[tile * P.n_elements + mu];                            \
     const int n = P.tile_slots[tile * P.n_elements + mu];                                         \
-    switch (pair.bond_class) { BOND_CLASSES(DO) }                                                 \
+    switch (pair.bond_class) { BOND_CLASSES(DO) default: OTHERWISE; }                             \
     done += n;                                                                                    \
   }
 
@@ -184,7 +185,7 @@ STAGE void make_base_of_bonds(const Problem& P, index_t tile, Lanes rows, Lanes 
     add_base_of_bonds<J, L, N>(P, slot, n, element.c_radial + pair.radial_offset, element.c_first + pair.first_offset, \
                                rows + done * P.row_size, angular, A + pair.leaf_offset, density);                  \
     break;
-  FOR_NEIGHBOUR_ELEMENTS(CASE)
+  FOR_NEIGHBOUR_ELEMENTS(CASE, )
 #undef CASE
 }
 
@@ -202,7 +203,7 @@ STAGE lanes make_base_tangent_of_bonds(const Problem& P, index_t tile, bool movi
     add_base_tangent_of_bonds<J, L, N>(P, slot, n, moving, centre, rows + done * P.row_size,                   \
                                        angular + done * P.angular_size, dA + pair.leaf_offset, drho, dcutoff); \
     break;
-  FOR_NEIGHBOUR_ELEMENTS(CASE)
+  FOR_NEIGHBOUR_ELEMENTS(CASE, add_cutoff_change(P, slot, n, moving, centre, dcutoff))
 #undef CASE
   return dcutoff;
 }
@@ -215,7 +216,7 @@ STAGE void make_forces_of_bonds(const Problem& P, index_t tile, LanesIn rows, La
   case id:                                                                                                            \
     add_forces_of_bonds<J, L, N>(P, slot, n, rows + done * P.row_size, A_bar + pair.leaf_offset, dF, embedding_energy, sum); \
     break;
-  FOR_NEIGHBOUR_ELEMENTS(CASE)
+  FOR_NEIGHBOUR_ELEMENTS(CASE, add_cutoff_forces(P, slot, n, embedding_energy, sum))
 #undef CASE
   add_force_to_centres(P, tile, sum);
 }
@@ -229,6 +230,6 @@ STAGE void add_radial_gradient_of_tile(const Problem& P, index_t tile, LanesIn a
                                           Z + pair.leaf_offset, alpha, beta, gradient + pair.radial_offset,            \
                                           gradient_first + pair.first_offset);                                         \
     break;
-  FOR_NEIGHBOUR_ELEMENTS(CASE)
+  FOR_NEIGHBOUR_ELEMENTS(CASE, )
 #undef CASE
 }

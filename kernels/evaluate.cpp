@@ -70,7 +70,7 @@ static Lanes rows_of(const Problem& P, index_t tile, double* rows) {
 }
 
 // rows: radial functions of the tile's bonds, of a tile that goes bond by bond
-static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, Lanes rows, bool forces, double* stages) {
+static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, Lanes rows, double* stages) {
   Clock clock(stages);
   const int e = P.tile_element[tile];
   const ElementTable& element = P.elements[e];
@@ -96,7 +96,6 @@ static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, L
 #endif
   store_to_atoms(P.atom_energies, 1, atoms, P.tile_count[tile], energy);
   for (int p = 0; p < ND; p++) { t.dF[p] = dF[p]; t.ddF[p] = ddF[p]; }
-  if (!forces) return;
   clock.finish(EMBEDDING);
   adjoint_by_right_nodes(P.rights[e], element, t.Phi, t.Phi_bar, dF, t.y);
   clock.finish(DENSITY_ADJOINT);
@@ -211,12 +210,49 @@ static void start_forces(const Problem& P, index_t first, index_t last) {
 #endif
 }
 
-extern "C" {
+// the virtual shards of one thread: energies and forces, or also the gradient of the data part of the loss
+static void evaluate_shards(const Problem& P, index_t thread, bool gradient) {
+  double* memory = P.workspace + thread * P.workspace_size;
+  double* stages = P.stage_seconds ? P.stage_seconds + thread * N_STAGES : 0;
+  const Scratch scratch(P, memory);
+  double* rows = memory + Scratch::size(P) * LANES;
+  double* tiles = rows + P.most_rows * P.row_size * LANES;
+  const index_t functions_size = P.max_functions * ND + LANES;
+  double* functions = P.gradient_functions + thread * P.n_elements * functions_size;
+  double* radial = P.gradient_radial + thread * P.n_elements * P.n_radial_gradient * LANES;
+  double* first = P.gradient_first + thread * P.n_elements * P.n_first_gradient * LANES;
+  for (index_t shard = P.thread_shards[thread]; shard < P.thread_shards[thread + 1]; shard++) {
+    if (gradient) {
+      memset(functions, 0, sizeof(double) * P.n_elements * functions_size);
+      memset(radial, 0, sizeof(double) * P.n_elements * P.n_radial_gradient * LANES);
+      memset(first, 0, sizeof(double) * P.n_elements * P.n_first_gradient * LANES);
+    }
+    for (index_t batch = P.shard_batches[shard]; batch < P.shard_batches[shard + 1]; batch++) {
+      const index_t* b = P.batches + 4 * batch;
+      start_forces(P, P.atom_offsets[b[2]], P.atom_offsets[b[3]]);
+      for (index_t tile = b[0]; tile < b[1]; tile++) {
+        const index_t place = gradient ? tile - b[0] : 0;
+        first_pass(P, tile, TileState(P, tiles + place * P.tile_workspace, tile), scratch, rows_of(P, tile, rows), stages);
+      }
+      Clock clock(stages);
+      make_residuals(P, b[2], b[3], gradient);
+      clock.finish(RESIDUALS);
+      if (gradient)
+        for (index_t tile = b[0]; tile < b[1]; tile++) {
+          const index_t e = P.tile_element[tile];
+          second_pass(P, tile, TileState(P, tiles + (tile - b[0]) * P.tile_workspace, tile), scratch,
+                      rows_of(P, tile, rows), P.kappa > 0 || P.stress_weight > 0, functions + e * functions_size,
+                      lane_array(radial + e * P.n_radial_gradient * LANES),
+                      lane_array(first + e * P.n_first_gradient * LANES), stages);
+        }
+    }
+    Clock clock(stages);
+    if (gradient) add_shard_gradient(P, thread, functions, radial, first);
+    clock.finish(SHARD_SUMS);
+  }
+}
 
-index_t size_of_problem() { return sizeof(Problem); }
-index_t size_of_element_table() { return sizeof(ElementTable); }
-index_t size_of_bond_type() { return sizeof(BondType); }
-index_t number_of_stages() { return N_STAGES; }
+extern "C" {
 
 // once per set of positions: bond records, core repulsion, stored moments
 void prepare(const Problem* problem) {
@@ -234,53 +270,17 @@ void prepare(const Problem* problem) {
   }
 }
 
-// energies (0), energies and forces (1), or also the gradient of the data part of the loss (2)
-void evaluate(const Problem* problem, int what) {
+// see evaluate_shards
+void evaluate(const Problem* problem, int gradient) {
   const Problem& P = *problem;
 #pragma omp parallel num_threads(P.n_threads)
   {
-    index_t thread = 0;
+    index_t first = 0, team = 1;
 #ifdef _OPENMP
-    thread = omp_get_thread_num();
+    first = omp_get_thread_num();
+    team = omp_get_num_threads();  // may be fewer than were asked for
 #endif
-    double* memory = P.workspace + thread * P.workspace_size;
-    double* stages = P.stage_seconds ? P.stage_seconds + thread * N_STAGES : 0;
-    const Scratch scratch(P, memory);
-    double* rows = memory + Scratch::size(P) * LANES;
-    double* tiles = rows + P.most_rows * P.row_size * LANES;
-    const index_t functions_size = P.max_functions * ND + LANES;
-    double* functions = P.gradient_functions + thread * P.n_elements * functions_size;
-    double* radial = P.gradient_radial + thread * P.n_elements * P.n_radial_gradient * LANES;
-    double* first = P.gradient_first + thread * P.n_elements * P.n_first_gradient * LANES;
-    for (index_t shard = P.thread_shards[thread]; shard < P.thread_shards[thread + 1]; shard++) {
-      if (what == 2) {
-        memset(functions, 0, sizeof(double) * P.n_elements * functions_size);
-        memset(radial, 0, sizeof(double) * P.n_elements * P.n_radial_gradient * LANES);
-        memset(first, 0, sizeof(double) * P.n_elements * P.n_first_gradient * LANES);
-      }
-      for (index_t batch = P.shard_batches[shard]; batch < P.shard_batches[shard + 1]; batch++) {
-        const index_t* b = P.batches + 4 * batch;
-        if (what > 0) start_forces(P, P.atom_offsets[b[2]], P.atom_offsets[b[3]]);
-        for (index_t tile = b[0]; tile < b[1]; tile++) {
-          const index_t place = what == 2 ? tile - b[0] : 0;
-          first_pass(P, tile, TileState(P, tiles + place * P.tile_workspace, tile), scratch, rows_of(P, tile, rows), what > 0, stages);
-        }
-        Clock clock(stages);
-        make_residuals(P, b[2], b[3], what == 2);
-        clock.finish(RESIDUALS);
-        if (what == 2)
-          for (index_t tile = b[0]; tile < b[1]; tile++) {
-            const index_t e = P.tile_element[tile];
-            second_pass(P, tile, TileState(P, tiles + (tile - b[0]) * P.tile_workspace, tile), scratch,
-                        rows_of(P, tile, rows), P.kappa > 0 || P.stress_weight > 0, functions + e * functions_size,
-                        lane_array(radial + e * P.n_radial_gradient * LANES),
-                        lane_array(first + e * P.n_first_gradient * LANES), stages);
-          }
-      }
-      Clock clock(stages);
-      if (what == 2) add_shard_gradient(P, thread, functions, radial, first);
-      clock.finish(SHARD_SUMS);
-    }
+    for (index_t thread = first; thread < P.n_threads; thread += team) evaluate_shards(P, thread, gradient);
   }
 }
 }

@@ -239,7 +239,7 @@ KERNEL(128, 3) gather_forces(const Problem P, const Work W) {
 
 // ---- errors of structures, a warp for each: what the loss asks of energies and forces, and the sums of the metrics ----
 
-KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets, int with_forces) {
+KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets) {
   for (index_t s = this_warp(); s < P.n_structures; s += all_warps()) {
     const index_t begin = P.atom_offsets[s], end = P.atom_offsets[s + 1];
     lanes sum = 0;
@@ -254,7 +254,7 @@ KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets, i
     for (index_t i = begin + lane(); i < end; i += LANES) {
       lanes squares = 0;
       UNROLL for (int k = 0; k < 3; k++) {
-        const lanes df = with_forces ? P.atom_forces[4 * i + k] - P.forces[4 * i + k] : 0;
+        const lanes df = P.atom_forces[4 * i + k] - P.forces[4 * i + k];
         P.residuals[4 * i + k] = 2 * P.kappa * P.w_forces[i] * df;
         squares += df * df;
         f_absolute += fabs(df);
@@ -266,24 +266,22 @@ KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets, i
     }
     double stress_loss = 0, stress_squares = 0, n_stress = 0;
 #if STRESS
-    if (with_forces) {
-      lanes virial[6];
-      UNROLL for (int q = 0; q < 6; q++) virial[q] = 0;
-      for (index_t i = begin + lane(); i < end; i += LANES)
-        UNROLL for (int q = 0; q < 6; q++) virial[q] += P.atom_virials[6 * i + q];
-      UNROLL for (int q = 0; q < 6; q++) {
-        const double target = P.volumes[s] * P.stress[6 * s + q], error = sum_over_lanes(virial[q]) - target;
-        const bool known = target == target;
-        virial[q] = known ? -2 * P.stress_weight * P.w_energy[s] * error * per_atom * per_atom : 0;
-        if (known) {
-          n_stress = 1;
-          stress_loss += (q < 3 ? 1 : 2) * P.w_energy[s] * per_atom * per_atom * error * error;
-          stress_squares += error / P.volumes[s] * (error / P.volumes[s]);
-        }
+    lanes virial[6];
+    UNROLL for (int q = 0; q < 6; q++) virial[q] = 0;
+    for (index_t i = begin + lane(); i < end; i += LANES)
+      UNROLL for (int q = 0; q < 6; q++) virial[q] += P.atom_virials[6 * i + q];
+    UNROLL for (int q = 0; q < 6; q++) {
+      const double target = P.volumes[s] * P.stress[6 * s + q], error = sum_over_lanes(virial[q]) - target;
+      const bool known = target == target;
+      virial[q] = known ? -2 * P.stress_weight * P.w_energy[s] * error * per_atom * per_atom : 0;
+      if (known) {
+        n_stress = 1;
+        stress_loss += (q < 3 ? 1 : 2) * P.w_energy[s] * per_atom * per_atom * error * error;
+        stress_squares += error / P.volumes[s] * (error / P.volumes[s]);
       }
-      for (index_t i = begin + lane(); i < end; i += LANES)
-        UNROLL for (int q = 0; q < 6; q++) P.strain_residuals[6 * i + q] = virial[q];
     }
+    for (index_t i = begin + lane(); i < end; i += LANES)
+      UNROLL for (int q = 0; q < 6; q++) P.strain_residuals[6 * i + q] = virial[q];
 #endif
     f_loss = sum_over_lanes(f_loss);
     f_squares = sum_over_lanes(f_squares);

@@ -45,6 +45,28 @@ FN void add_force_to_centres(const Problem& P, index_t tile, const ForceSum& sum
 #endif
 }
 
+// the force of a bond on its other end, and its part of the virial
+FN void give_force(const Problem& P, index_t slot, LanesIn bond, lanes fx, lanes fy, lanes fz, ForceSum& sum) {
+  sum.x += fx; sum.y += fy; sum.z += fz;
+#if STRESS
+  const lanes ux = bond[0], uy = bond[1], uz = bond[2], r = 1 / select(bond[3] > 0, bond[3], broadcast(1));
+  sum.virial[0] += fx * ux * r; sum.virial[1] += fy * uy * r; sum.virial[2] += fz * uz * r;
+  sum.virial[3] += fy * uz * r; sum.virial[4] += fx * uz * r; sum.virial[5] += fx * uy * r;
+#endif
+  subtract_from_rows(P.atom_forces, P.bond_atoms + slot * LANES, fx, fy, fz);
+}
+
+// bonds that no function uses: only the cutoff factor of the core repulsion depends on them
+STAGE void add_cutoff_forces(const Problem& P, index_t slot, index_t n_slots, lanes embedding_energy, ForceSum& sum) {
+#if CORE
+  for (const index_t end = slot + n_slots; slot < end; slot++) {
+    const LanesIn bond = lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES);
+    const lanes along = embedding_energy * lane_array((const double*)P.core_slope + slot * LANES)[0];
+    give_force(P, slot, bond, along * bond[0], along * bond[1], along * bond[2], sum);
+  }
+#endif
+}
+
 // f_ij of one bond from S_lm = ∂E/∂(env Y_lm) and dS_lm, the same of its slope
 template <int L>
 FN void add_force_of_bond(const Problem& P, index_t slot, const lanes* S, const lanes* dS, lanes embedding_energy, ForceSum& sum) {
@@ -81,14 +103,7 @@ FN void add_force_of_bond(const Problem& P, index_t slot, const lanes* S, const 
 #if CORE
   along += embedding_energy * lane_array((const double*)P.core_slope + slot * LANES)[0];
 #endif
-  const lanes fx = along * ux + across * gx, fy = along * uy + across * gy, fz = along * uz + across * gz;
-  sum.x += fx; sum.y += fy; sum.z += fz;
-#if STRESS
-  const lanes r = 1 / select(inverse > 0, inverse, broadcast(1));
-  sum.virial[0] += fx * ux * r; sum.virial[1] += fy * uy * r; sum.virial[2] += fz * uz * r;
-  sum.virial[3] += fy * uz * r; sum.virial[4] += fx * uz * r; sum.virial[5] += fx * uy * r;
-#endif
-  subtract_from_rows(P.atom_forces, P.bond_atoms + slot * LANES, fx, fy, fz);
+  give_force(P, slot, bond, along * ux + across * gx, along * uy + across * gy, along * uz + across * gz, sum);
 }
 
 template <int J, int L>
@@ -113,6 +128,7 @@ STAGE void make_forces(const Problem& P, index_t tile, LanesIn w, lanes embeddin
   case id: add_bond_forces<J, L>(P, slot, n_slots, w + pair.moment_offset, embedding_energy, sum); break;
       BOND_CLASSES(CASE)
 #undef CASE
+      default: add_cutoff_forces(P, slot, n_slots, embedding_energy, sum);
     }
   }
   add_force_to_centres(P, tile, sum);

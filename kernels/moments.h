@@ -157,6 +157,13 @@ FN Motion motion_of_centre(const Problem& P, const int* atoms) {
   return centre;
 }
 
+// the change of f_c by bonds that no function uses
+STAGE void add_cutoff_change(const Problem& P, index_t slot, index_t n_slots, bool moving, const Motion& centre, lanes& dcutoff) {
+#if CORE
+  if (moving) for (const index_t end = slot + n_slots; slot < end; slot++) bond_motion(P, slot, centre, dcutoff);
+#endif
+}
+
 // G of a tile, or with `moving` its change Ġ along the residuals; returns the change of f_c
 STAGE lanes make_moments(const Problem& P, index_t tile, bool moving, Lanes moments) {
   const int e = P.tile_element[tile];
@@ -174,6 +181,7 @@ STAGE lanes make_moments(const Problem& P, index_t tile, bool moving, Lanes mome
     break;
       BOND_CLASSES(CASE)
 #undef CASE
+      default: add_cutoff_change(P, slot, n_slots, moving, centre, dcutoff);
     }
   }
   return dcutoff;

@@ -126,7 +126,7 @@ class CpuEvaluator:
 
     def evaluate(self, parameters: np.ndarray, gradient: bool = True) -> Sums:
         """The data part of the loss, its gradient, and the sums behind the metrics."""
-        self._run(parameters, 2 if gradient else 1)
+        self._run(parameters, gradient)
         virials = self._structure_virials() if self.loss.stress > 0 else None
         terms, maxima = self._errors.sums(self._structure_energies, self._forces[:, :3], virials)
         if not gradient:
@@ -136,7 +136,7 @@ class CpuEvaluator:
 
     def predict(self, parameters: np.ndarray) -> Prediction:
         """Atomic energies, forces and virials (NaN unless the evaluator was made with virials)."""
-        self._run(parameters, 1)
+        self._run(parameters, gradient=False)
         virials = (
             self._structure_virials() if self.with_virials else np.full((self.structures.n_structures, 3, 3), np.nan)
         )
@@ -147,21 +147,21 @@ class CpuEvaluator:
         seconds = np.zeros((self._threads, len(STAGES)))
         self._problem.stage_seconds = seconds.ctypes.data
         try:
-            self._run(parameters, 2)
+            self._run(parameters, gradient=True)
         finally:
             self._problem.stage_seconds = None
         return dict(zip(STAGES, seconds.max(axis=0).tolist(), strict=True))
 
-    def _run(self, parameters: np.ndarray, what: int) -> None:
+    def _run(self, parameters: np.ndarray, gradient: bool) -> None:
         parameters = np.asarray(parameters, float)
         if parameters.shape != (self.coefficients.n_parameters,):
             raise ValueError(f"{parameters.shape} parameters given, {self.coefficients.n_parameters} expected")
         self.coefficients.set(parameters)
-        if what == 2:
+        if gradient:
             self._gradient_sums[:] = 0
             self._too_large[:] = 0
         if self.structures.n_atoms:
-            self._library.evaluate(ctypes.byref(self._problem), what)
+            self._library.evaluate(ctypes.byref(self._problem), int(gradient))
 
     def _structure_virials(self) -> np.ndarray:
         s = self.structures

@@ -463,7 +463,7 @@ class CudaEvaluator:
         self._launch("make_bond_forces", batch.n_tiles * FORCE_WARPS * LANES, batch.problem, batch.work)
         self._tiles(batch, "gather_forces")
         n = batch.structures.stop - batch.structures.start
-        self._launch("make_residuals", n * LANES, batch.problem, batch.work, np.int32(targets), np.int32(1))
+        self._launch("make_residuals", n * LANES, batch.problem, batch.work, np.int32(targets))
 
     def _second_pass(self, batch: _Batch) -> None:
         if self.loss.kappa > 0 or self.loss.stress > 0:

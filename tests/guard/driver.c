@@ -16,6 +16,6 @@ int main(int argc, char** argv) {
   char* memory = aligned_alloc(64, head[0]);
   if (fread(pointers, 8, head[1], file) != (size_t)head[1] || fread(memory, 1, head[0], file) != (size_t)head[0]) return 1;
   for (int64_t i = 0; i < head[1]; i++) *(char**)(memory + pointers[i]) = memory + *(int64_t*)(memory + pointers[i]);
-  ((void (*)(void*, int))dlsym(library, "evaluate"))(memory + head[2], 2);
+  ((void (*)(void*, int))dlsym(library, "evaluate"))(memory + head[2], 1);
   return fwrite(memory, 1, head[0], stdout) != (size_t)head[0];
 }
