@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from ase.data import chemical_symbols
 
 from pacehpc.dataset import checks, neighbours, reference, shards, weights
 from pacehpc.dataset.asefiles import KEYS
-from pacehpc.dataset.files import Table, find_file, read_table
+from pacehpc.dataset.files import Table, find_file, frame_table, read_bytes, read_table
+from pacehpc.dataset.unpickle import unpickle_frame
 from pacehpc.errors import PacehpcError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Dataset:
     sources: list[str]
     source: np.ndarray  # (n_structures,) int32, index into sources
     rows: np.ndarray  # (n_structures,) int64, position in the data as loaded
-    index: list[Any]  # row labels
+    index: list[Any]  # row labels; those of the files, unless `numbered`
     names: list[str]
     info: list[dict[str, Any]]
     atom_offsets: np.ndarray  # (n_structures+1,) int64
@@ -69,6 +70,7 @@ class Dataset:
     reference_energy: dict[str, float] | None = None  # resolved; None: energy_corrected came with the data
     weighting: str = "uniform"
     extra: dict[str, np.ndarray] = field(default_factory=dict)  # given weights before normalisation
+    numbered: bool = False  # labels of the files repeat, so rows are numbered from 0
 
     @classmethod
     def load(
@@ -197,6 +199,7 @@ class Dataset:
             reference_energy=self.reference_energy,
             weighting=self.weighting,
             extra={k: v[atoms if k == "w_forces" else chosen] for k, v in self.extra.items()},
+            numbered=self.numbered,
         )
 
     def structures(self, potential: Potential, rows: slice | Sequence[int] | None = None) -> Structures:
@@ -432,14 +435,15 @@ def _list(columns: Mapping[str, Any]) -> str:
 
 def _joined(parts: list[Dataset]) -> Dataset:
     """Several files as one Dataset, rows numbered through where labels would repeat."""
+    labels = [label for p in parts for label in p.index]
+    total = len(labels)
+    numbered = len(set(map(str, labels))) < total
+    if numbered:
+        logger.info("%s: row labels repeat, rows are numbered from 0", ", ".join(p.sources[0] for p in parts))
+        labels = list(range(total))
     if len(parts) == 1:
-        data = parts[0]
-        if len(set(map(str, data.index))) < len(data.index):
-            data.index = list(range(len(data)))
-            logger.info("%s: row labels repeat, rows are numbered from 0", data.sources[0])
-        return data
+        return replace(parts[0], index=labels, numbered=numbered)
     counts = [len(p) for p in parts]
-    total = sum(counts)
     n_atoms = np.concatenate([p.atoms_per_structure for p in parts])
     w_energy, w_forces = weights.uniform(n_atoms)
     extra = {
@@ -458,7 +462,7 @@ def _joined(parts: list[Dataset]) -> Dataset:
         sources=[p.sources[0] for p in parts],
         source=np.repeat(np.arange(len(parts), dtype=np.int32), counts),
         rows=np.arange(total),
-        index=list(range(total)),
+        index=labels,
         names=[name for p in parts for name in p.names],
         info=[info for p in parts for info in p.info],
         atom_offsets=np.concatenate(([0], np.cumsum(n_atoms))).astype(np.int64),
@@ -474,6 +478,7 @@ def _joined(parts: list[Dataset]) -> Dataset:
         flat_w_forces=w_forces,
         low=np.ones(total, bool),
         extra=extra,
+        numbered=numbered,
     )
 
 
@@ -541,10 +546,34 @@ def _selection(
         unknown = [k for k in weighting if k not in ("type", "filename")]
         if unknown or "filename" not in weighting:
             raise PacehpcError(f"fit.weighting: ExternalWeightingPolicy needs 'filename' and nothing else {unknown}.")
-        from pacehpc.dataset.files import read_bytes
-        from pacehpc.dataset.unpickle import unpickle_frame
-
         path: Path = find_file(weighting["filename"], datapath)
-        columns, labels = unpickle_frame(read_bytes(path), str(path))
-        return weights.external(columns, labels, str(path), data.index, data.atom_offsets)
+        content = read_bytes(path)
+        selection = weights.external(*unpickle_frame(content, str(path)), str(path), data.index, data.atom_offsets)
+        if data.numbered:
+            _same_structures(data, content, str(path))
+        return selection
     return weights.Selection(everything, *weights.uniform(data.atoms_per_structure))
+
+
+def _same_structures(data: Dataset, content: bytes, where: str) -> None:
+    """Raises PacehpcError unless a pickled frame of weights holds the structures of its labels.
+
+    For rows that were numbered: in another order of the files their numbers would belong to other structures.
+    """
+    columns, labels = unpickle_frame(content, where)
+    if "ase_atoms" not in columns:
+        raise PacehpcError(
+            f"{where}: the row labels of {', '.join(data.sources)} repeat, so they do not say which weights belong to "
+            "which structure. Give every structure a label of its own, or keep the column 'ase_atoms' in this file, "
+            "with the labels of fitting_data_info.pckl.gzip."
+        )
+    offsets, numbers, positions, _, _ = checks.geometry(frame_table(content, where))
+    place = {label: row for row, label in enumerate(data.index)}
+    for k, label in enumerate(labels):
+        row = place[label]
+        here, there = slice(offsets[k], offsets[k + 1]), slice(data.atom_offsets[row], data.atom_offsets[row + 1])
+        if not (
+            np.array_equal(numbers[here], data.numbers[there])
+            and np.allclose(positions[here], data.positions[there], rtol=0, atol=1e-6)
+        ):
+            raise PacehpcError(f"{where}, row {label}: its atoms are not those of {data.where(row)}.")

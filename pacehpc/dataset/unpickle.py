@@ -504,7 +504,7 @@ def _array(value: Any) -> np.ndarray:
 
 def _labels(index: Any, what: str) -> list[Any]:
     if isinstance(index, np.ndarray):
-        return list(index.view(np.ndarray).ravel())
+        return index.view(np.ndarray).ravel().tolist()
     if not isinstance(index, IndexState) or len(index.args) != 2 or not isinstance(index.args[1], dict):
         raise Refused(f"{what} of unknown form")
     cls, fields = index.args

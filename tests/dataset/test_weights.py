@@ -95,6 +95,23 @@ def test_implausible_corrected_energies_are_referenced_anew(load, caplog):
     assert load(frame_of([-40.0, 500.0], ["Al2", "Al2"])).reference_energy is None  # -20 and 250 still count
 
 
+def test_implausible_energies_without_the_given_reference_are_said(load, caplog):
+    frame = frame_of([-6.0, -7.0], ["Al2", "Al2"], only_energy=True)
+    load(frame, reference_energy=-0.5)
+    assert "outside" not in caplog.text
+    load(frame.assign(energy=1000 * frame["energy"].astype(float)), reference_energy=-0.5)  # meV
+    assert "reach from -3500 to -3000 eV/atom, outside [-20, 250]" in caplog.text
+
+
+def test_one_column_of_weights_alone_is_said(load, caplog):
+    frame = frame_of([-1.0, -2.0], ["Al", "Al2"], w_energy=[1.0, 9.0])
+    np.testing.assert_allclose(load(frame).w_energy, 0.5)
+    assert "w_energy is not used, weights need the column w_forces as well" in caplog.text
+    caplog.clear()
+    load(frame.assign(w_forces=[[1.0], [1.0, 1.0]]))
+    assert "not used" not in caplog.text
+
+
 def test_columns_factors_and_augmented_names(load):
     frame = frame_of([-1.0, -2.0, -3.0], ["Al", "Al2", "Al"], name=["a", "b", "augmented/c"])
     data = load(frame, aug_factor=0.5)
@@ -178,6 +195,33 @@ def test_external_weights(load, tmp_path):
         load(frame, weighting={"type": "ExternalWeightingPolicy"})
     with pytest.raises(PacehpcError, match="'Mine' is none of"):
         load(frame, weighting={"type": "Mine"})
+
+
+def test_external_weights_for_several_files(tmp_path):
+    """Labels of the files count while they are unique; rows that are numbered need the atoms in the file of weights."""
+    first, second = frame_of([-1.0, -2.0, -3.0], ["Al", "Al", "Al"]), frame_of([-4.0], ["Al"])
+    files = [tmp_path / "a.pkl", tmp_path / "b.pkl"]
+    weighting = {"type": "ExternalWeightingPolicy", "filename": str(tmp_path / "w.pkl")}
+
+    def load(labels, more, outer):
+        first.index, second.index = labels, more
+        first.to_pickle(files[0])
+        second.to_pickle(files[1])
+        outer.to_pickle(tmp_path / "w.pkl")
+        return Dataset.load(files, weighting=weighting)
+
+    outer = pd.DataFrame({"w_energy": [1.0, 2.0, 3.0], "w_forces": [1.0, 2.0, 3.0]}, index=[0, 1, 2])
+    data = load([2, 0, 1], [7], outer)
+    assert data.index == [2, 0, 1] and data.w_energy.tolist() == [3 / 6, 1 / 6, 2 / 6]
+    with pytest.raises(PacehpcError, match="repeat, so they do not say which"):
+        load([2, 0, 1], [1], outer)
+    outer["ase_atoms"] = list(first.ase_atoms)
+    assert load([2, 0, 1], [1], outer).w_energy.tolist() == [1 / 6, 2 / 6, 3 / 6]
+    moved = [atoms.copy() for atoms in first.ase_atoms]
+    moved[1].positions += 0.1
+    outer["ase_atoms"] = moved
+    with pytest.raises(PacehpcError, match=r"w\.pkl, row 1: its atoms are not those of .*a\.pkl, row 1"):
+        load([2, 0, 1], [1], outer)
 
 
 def test_hull_by_hand():
