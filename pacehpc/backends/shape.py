@@ -16,7 +16,8 @@ from pacehpc.backends.graph import ElementGraph, build_graph, element_functions,
 from pacehpc.physics.core import SCREENING
 from pacehpc.potential import Bond, Potential
 
-FAMILIES = {"ChebExpCos": 0, "ChebPow": 1, "ChebLinear": 2, "SBessel": 3, "TEST_SBessel": 3}
+FAMILIES = {"ChebExpCos": 0, "ChebPow": 1, "ChebLinear": 2, "SBessel": 3}
+"""What kernels/bonds.h calls them."""
 INNER_CUTOFFS = {"zbl": 0, "distance": 1, "density": 2}
 CORES = {"distance": 1, "density": 2, "zbl": 3}
 EMBEDDINGS = {"FinnisSinclairShiftedScaled": 0, "FinnisSinclair": 1}
@@ -61,7 +62,7 @@ def elementary_basis(radbase: str, nradbase: int) -> np.ndarray:
 def bond_basis(bond: Bond) -> np.ndarray:
     """`elementary_basis` of a bond, (nradbase, J)."""
     matrix = elementary_basis(bond.radbase, bond.nradbase)
-    return matrix * bond.rcut**-1.5 if FAMILIES[bond.radbase] == 3 else matrix
+    return matrix * bond.rcut**-1.5 if bond.radbase == "SBessel" else matrix
 
 
 @dataclass

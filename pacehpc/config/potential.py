@@ -14,13 +14,14 @@ from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 from pacehpc.config import kinds
 from pacehpc.config.kinds import KeyedError, choice, nearest
 from pacehpc.config.section import Section
+from pacehpc.physics.radial import FAMILIES, OLD_NAMES
 
 KEYWORDS = ("ALL", "UNARY", "BINARY", "TERNARY", "QUATERNARY", "QUINARY")
 _ALLOWED_KEYWORDS = {"embeddings": KEYWORDS[:2], "bonds": KEYWORDS[:3], "functions": KEYWORDS}
 _LONGEST = {"embeddings": 1, "bonds": 2}
 
 EmbeddingName = choice("FinnisSinclairShiftedScaled", "FinnisSinclair")
-RadialBasis = choice("ChebExpCos", "ChebPow", "ChebLinear", "SBessel", same={"TEST_SBessel": "SBessel"})
+RadialBasis = choice(*FAMILIES, same=OLD_NAMES)
 InnerCutoff = choice("distance", "density", "zbl")
 CutoffFunction = choice("cos")
 CoefficientsInit = choice("zero", "random")

@@ -16,7 +16,9 @@ from pacehpc.physics.cutoff import cosine_step, smooth_step
 if TYPE_CHECKING:
     from pacehpc.potential import Bond, Potential
 
-FAMILIES = ("ChebExpCos", "ChebPow", "ChebLinear", "SBessel", "TEST_SBessel")
+FAMILIES = ("ChebExpCos", "ChebPow", "ChebLinear", "SBessel")
+OLD_NAMES = {"TEST_SBessel": "SBessel"}
+"""Names in old files and inputs, and what they mean."""
 SMOOTHNESS_POINTS = 100
 
 
@@ -105,12 +107,12 @@ def _bare_basis(bond: Bond, r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     """g_k, g_k', g_k'' (len(r), nradbase) without dcut factor and inner cutoff; 0 for r >= rcut."""
     values = [np.zeros((len(r), bond.nradbase)) for _ in range(3)]
     seen = r < bond.rcut
-    if bond.radbase in ("SBessel", "TEST_SBessel"):
+    if bond.radbase == "SBessel":
         parts = _bessel(bond, r[seen])
     elif bond.radbase in FAMILIES:
         parts = _chebyshev(bond, r[seen])
     else:
-        raise PacehpcError(f"unknown radbase '{bond.radbase}': use one of {', '.join(FAMILIES[:4])}.")
+        raise PacehpcError(f"unknown radbase '{bond.radbase}': use one of {', '.join(FAMILIES)}.")
     for value, part in zip(values, parts, strict=True):
         value[seen] = part
     return tuple(values)

@@ -17,8 +17,9 @@ import numpy as np
 
 from pacehpc.basis import Function, complete_couplings
 from pacehpc.errors import PacehpcError
+from pacehpc.physics.radial import OLD_NAMES
 from pacehpc.potential.check import check_elements, check_embedding
-from pacehpc.potential.fields import OLD_NAMES, Fields
+from pacehpc.potential.fields import Fields
 from pacehpc.potential.files import format_list, format_number, write_atomically
 from pacehpc.potential.model import Block, Bond, Embedding, Pair, Potential, sorted_pairs
 from pacehpc.yamlio import loads_yaml

@@ -23,6 +23,7 @@ from pacehpc.basis import (
     resolve,
 )
 from pacehpc.errors import PacehpcError
+from pacehpc.physics.radial import OLD_NAMES
 from pacehpc.potential.assemble import assemble, coefficients_by_function, identity_coefficients
 from pacehpc.potential.check import check_bond, check_elements, check_embedding
 from pacehpc.potential.initial import InitialParts, Source, merge_initial
@@ -245,8 +246,8 @@ def _bond(given: dict[str, Any], initial: Bond | None, policy: str | None, where
             values[name] = _numbers(given[key], f"{place}: {key}")
         else:
             values[name] = _number(given[key], f"{place}: {key}")
-    if values.get("radbase") == "TEST_SBessel":
-        values["radbase"] = "SBessel"
+    if isinstance(values.get("radbase"), str):
+        values["radbase"] = OLD_NAMES.get(values["radbase"], values["radbase"])
     if initial is None:
         wanted = Bond(**{"inner_cutoff_type": default_type, **values})
     else:

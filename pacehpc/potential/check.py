@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pacehpc.errors import PacehpcError
+from pacehpc.physics.radial import FAMILIES
 
 if TYPE_CHECKING:
     from pacehpc.potential.model import Bond, Embedding, Potential
 
-RADIAL_BASES = ("ChebExpCos", "ChebPow", "ChebLinear", "SBessel")
 EMBEDDINGS = ("FinnisSinclairShiftedScaled", "FinnisSinclair")
 SIZES = ("nradbase", "nradmax", "lmax")
 INNER_CUTOFF_TYPES = ("distance", "density", "zbl")
@@ -53,8 +53,8 @@ def check_embedding(embedding: Embedding, where: str) -> None:
 
 def check_bond(bond: Bond, where: str) -> None:
     """Raise PacehpcError for a bond that has no meaning."""
-    if bond.radbase not in RADIAL_BASES:
-        raise PacehpcError(f"{where}: unknown radbase '{bond.radbase}'; known are {', '.join(RADIAL_BASES)}")
+    if bond.radbase not in FAMILIES:
+        raise PacehpcError(f"{where}: unknown radbase '{bond.radbase}'; known are {', '.join(FAMILIES)}")
     _check_finite(bond.radparameters, f"{where}: radparameters")
     if bond.radbase in ("ChebExpCos", "ChebPow") and (not bond.radparameters or bond.radparameters[0] <= 0):
         raise PacehpcError(

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pacehpc.potential.model import Bond
 
 LARGEST = sys.float_info.max
-OLD_NAMES = {"TEST_SBessel": "SBessel"}
 
 
 class Fields:

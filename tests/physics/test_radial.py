@@ -7,7 +7,7 @@ import pytest
 
 from pacehpc.errors import PacehpcError
 from pacehpc.physics.cutoff import smooth_step
-from pacehpc.physics.radial import orthogonality, radial_basis, smoothness
+from pacehpc.physics.radial import FAMILIES, orthogonality, radial_basis, smoothness
 from pacehpc.potential import Bond, Potential
 
 PLAIN = Bond(
@@ -24,8 +24,12 @@ BONDS = {
     "pow 1.5 inner": replace(PLAIN, radbase="ChebPow", radparameters=(1.5,), r_in=1.2, delta_in=0.4),
     "linear": replace(PLAIN, radbase="ChebLinear", radparameters=(1.0,)),
     "bessel": replace(PLAIN, radbase="SBessel"),
-    "bessel inner": replace(PLAIN, radbase="TEST_SBessel", r_in=1.2, delta_in=0.4),
+    "bessel inner": replace(PLAIN, radbase="SBessel", r_in=1.2, delta_in=0.4),
 }
+
+
+def test_all_families_are_here():
+    assert {bond.radbase for bond in BONDS.values()} == set(FAMILIES)
 
 
 @pytest.fixture(params=BONDS.values(), ids=BONDS)
