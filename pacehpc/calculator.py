@@ -17,7 +17,7 @@ from pacehpc.dataset.neighbours import cutoff_matrix, find_neighbours, species_i
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
 
-UPDATED_IN_PLACE = ("cpu",)
+UPDATED_IN_PLACE = ("cpu", "cuda")
 """Backends whose evaluators take new bond vectors."""
 
 

@@ -271,6 +271,7 @@ class CudaEvaluator:
         self.shape = make_shape(potential, stress=self.with_virials)
         self.coefficients = Coefficients(potential, self.shape)
         self._potential, self._profile, self._radial_gradient = potential, profile, radial_gradient
+        self._elements = potential.elements
         self._block, self._moment_block = block, min(block, MOMENT_BLOCK) if block < BLOCK else MOMENT_BLOCK
         self._store_moments = store_moments
         with cupy.cuda.Device(index):
@@ -368,6 +369,21 @@ class CudaEvaluator:
                 self._rows[: batch.n_rows * self._columns].fill(0)
                 self._second_pass(batch)
                 self._launch("add_rows", pieces * self._columns, batch.problem, batch.work)
+
+    def update(self, bond_vector: np.ndarray) -> None:
+        """New vectors of the same bonds, (n_bonds, 3) in Å; those that are not shorter than their rcut are left out.
+
+        Of an evaluator without targets: the bonds of a fit stay as they are.
+        """
+        offsets = self.structures.bond_offsets
+        if not self.structures.n_bonds:
+            return
+        with self._on_device():
+            for batch in self._batches:
+                vectors = bond_vector[offsets[batch.atoms.start] : offsets[batch.atoms.stop]]
+                if batch.n_slots:
+                    batch.arrays["bonds"].set(batch.places.records(vectors).reshape(-1), stream=self._stream)
+                self._prepare(batch)
 
     def predict(self, parameters: np.ndarray) -> Prediction:
         """Atomic energies, forces and virials (NaN unless the evaluator was made with virials)."""
@@ -633,7 +649,7 @@ class CudaEvaluator:
 
     def _make_batch(self, cut: slice) -> _Batch:
         """Bonds and targets of a run of structures on the device."""
-        cupy, shape, n = self._cupy, self.shape, len(self._potential.elements)
+        cupy, shape, n = self._cupy, self.shape, len(self._elements)
         s = self.structures.select(cut)
         needed = np.ones((n, n), bool) if shape.core else shape.bond_class >= 0
         inside = self._starts[(self._starts > cut.start) & (self._starts < cut.stop)] - cut.start
@@ -647,12 +663,13 @@ class CudaEvaluator:
         def put(name: str, array: np.ndarray) -> None:
             arrays[name] = self._to_device(array if array.size else np.zeros(1, array.dtype))
 
-        vectors = np.zeros((layout.n_slots, BOND_RECORD, LANES))
         used = np.flatnonzero(layout.bond_place >= 0)
-        slot, lane = np.divmod(layout.bond_place[used], LANES)
-        for axis in range(3):
-            vectors[slot, axis, lane] = s.bond_vector[used, axis]
-        put("bonds", vectors)
+        places = _Places(used, *np.divmod(layout.bond_place[used], LANES), layout.n_slots)
+        if s.energy is None:
+            centre = np.repeat(s.species, np.diff(s.bond_offsets))[used]
+            rcut = np.array([[self._potential.bonds[a, b].rcut for b in self._elements] for a in self._elements])
+            places.squared_rcut = rcut[centre, s.species[s.bond_atom[used]]] ** 2
+        put("bonds", places.records(s.bond_vector))
         put("bond_atoms", layout.bond_atoms)
         for name in ("tile_element", "tile_atoms", "tile_count", "tile_slots", "tile_slot_offset"):
             put(name, getattr(layout, name))
@@ -700,7 +717,10 @@ class CudaEvaluator:
         work["result"] = self._result.data.ptr
         offsets = self.structures.atom_offsets
         atoms = slice(int(offsets[cut.start]), int(offsets[cut.stop]))
-        return _Batch(cut, atoms, layout.n_tiles, layout.n_slots, int(piece_rows[-1]), problem, work, arrays)
+        batch = _Batch(cut, atoms, layout.n_tiles, layout.n_slots, int(piece_rows[-1]), problem, work, arrays)
+        if s.energy is None:
+            batch.places = places
+        return batch
 
     def _allocate_work(self, made: list[_Batch]) -> None:
         """Work arrays that all batches share, as large as the largest needs."""
@@ -741,6 +761,29 @@ def _in_order_of_parameters(coefficients: Coefficients, places: np.ndarray, sums
 
 
 @dataclass
+class _Places:
+    """Where the bonds of a batch stand in its records."""
+
+    used: np.ndarray
+    """(n,): the bonds that kernels read."""
+    slot: np.ndarray
+    lane: np.ndarray
+    n_slots: int
+    squared_rcut: np.ndarray | None = None
+    """(n,): where bonds may be longer than their rcut."""
+
+    def records(self, bond_vector: np.ndarray) -> np.ndarray:
+        """(n_slots, BOND_RECORD, LANES) with the vectors of the batch's bonds, (n_bonds, 3), in the first rows."""
+        vectors = bond_vector[self.used]
+        if self.squared_rcut is not None:
+            vectors *= (np.einsum("bd,bd->b", vectors, vectors) < self.squared_rcut)[:, None]
+        records = np.zeros((self.n_slots, BOND_RECORD, LANES))
+        for axis in range(3):
+            records[self.slot, axis, self.lane] = vectors[:, axis]
+        return records
+
+
+@dataclass
 class _Batch:
     """A run of structures that goes through both passes together; records are passed to kernels by value."""
 
@@ -752,6 +795,8 @@ class _Batch:
     problem: np.ndarray
     work: np.ndarray
     arrays: dict[str, Any]
+    places: _Places | None = None
+    """Only without targets, where `update` brings new vectors."""
 
 
 def state_size(shape: Shape) -> int:

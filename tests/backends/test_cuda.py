@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -225,6 +226,36 @@ def test_functions_of_one_bond_alone(brute_force):
     s = with_random_targets(brute_force(potential, [bulk("Al", cubic=True)]))
     x = potential.parameters
     agree(CudaEvaluator(potential, s, LOSS).evaluate(x), ReferenceEvaluator(potential, s, LOSS).evaluate(x))
+
+
+@pytest.mark.parametrize("name", ["alni_mixed", "cuozr_zbl", "al_density_core"])
+def test_new_vectors_of_the_same_bonds(case, name):
+    """As in molecular dynamics: some bonds of the list are longer than their cutoff, now or before."""
+    potential, s = case(name)
+    x, vectors = potential.parameters, s.bond_vector.copy()
+    s = replace(s, energy=None, forces=None, w_energy=None, w_forces=None, stress=None, low=None)
+    expected = CudaEvaluator(potential, s, LOSS).predict(x)
+    stretched = CudaEvaluator(potential, replace(s, bond_vector=1.1 * vectors), LOSS, batch_bytes=1)
+    assert len(stretched._batches) == s.n_structures
+
+    rcut = np.array([[potential.bonds[a, b].rcut for b in potential.elements] for a in potential.elements])
+    centre = np.repeat(np.arange(s.n_atoms), np.diff(s.bond_offsets))
+    inside = np.linalg.norm(1.1 * vectors, axis=1) < rcut[s.species[centre], s.species[s.bond_atom]]
+    assert 0 < np.count_nonzero(inside) < len(inside)
+    offsets = np.r_[0, np.cumsum(np.bincount(centre[inside], minlength=s.n_atoms))]
+    cut = replace(s, bond_offsets=offsets, bond_atom=s.bond_atom[inside], bond_vector=1.1 * vectors[inside])
+    wanted = ReferenceEvaluator(potential, cut, LOSS).predict(x)
+
+    def close(found, wanted):
+        for key in ("energies", "forces", "virials"):
+            a, b = getattr(found, key), getattr(wanted, key)
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10 * np.nanmax(np.abs(b)))
+
+    close(stretched.predict(x), wanted)
+    stretched.update(vectors)
+    close(stretched.predict(x), expected)
+    stretched.update(1.1 * vectors)
+    close(stretched.predict(x), wanted)
 
 
 def test_no_synchronisation_between_batches(case):
@@ -528,18 +559,26 @@ def test_source_is_one_text():
 
 
 def test_calculator(golden):
-    """PaceCalculator on a GPU gives what it gives on the CPU."""
+    """PaceCalculator on a GPU gives what it gives on the CPU; while atoms move a little it keeps its evaluator."""
     from pacehpc.calculator import PaceCalculator
 
     folder = golden / "potentials"
     potential = Potential.load(folder / "al_cheblinear.yaml")
     atoms = max(read(folder / "al_cheblinear.extxyz", ":"), key=lambda a: (all(a.pbc), len(a)))
-    found = {}
-    for backend in ("cuda", "cpu"):
-        atoms.calc = PaceCalculator(potential, backend=backend)
-        found[backend] = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
-    for ours, theirs in zip(found["cuda"], found["cpu"], strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-11)
+    moved = atoms.copy()
+    moved.rattle(0.03, seed=3)
+    moved.set_cell(1.005 * moved.cell, scale_atoms=True)
+    calculators = [PaceCalculator(potential, backend=backend) for backend in ("cuda", "cpu")]
+    evaluators = []
+    for frame in (atoms, moved):
+        found = []
+        for calculator in calculators:
+            frame.calc = calculator
+            found.append((frame.get_potential_energy(), frame.get_forces(), frame.get_stress()))
+        for ours, theirs in zip(*found, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-11)
+        evaluators.append(calculators[0]._evaluator)
+    assert isinstance(evaluators[0], CudaEvaluator) and evaluators[0] is evaluators[1]
 
 
 def test_gpu_check_runs(tmp_path):
