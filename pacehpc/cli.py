@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -119,6 +120,20 @@ def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
         stop.ignore()
 
 
+def _take_back_input(arguments: argparse.Namespace) -> None:
+    """The input in `-ip old.yaml input.yaml` and `-d data.pckl.gzip input.yaml`, whose options take several names."""
+    for option in ("initial_potential", "data"):
+        names = getattr(arguments, option) or []
+        if arguments.input is not None or len(names) < 2 or not names[-1].endswith((".yaml", ".yml")):
+            continue
+        try:
+            is_potential = "species" in Path(names[-1]).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        if not is_potential:
+            arguments.input = names.pop()
+
+
 def _subcommand(module: str, argv: Sequence[str]) -> int:
     try:
         return import_module(module).main(argv)
@@ -191,6 +206,14 @@ def _settings(arguments: argparse.Namespace) -> Any:
         raise PacehpcError(
             f"-o {arguments.output}: a fit writes a B-basis file (.yaml); `pacehpc yaml2yace` makes the .yace of it."
         )
+    for option, name in (("-o", arguments.output), ("-l", arguments.log)):
+        if Path(name).is_dir():
+            raise PacehpcError(f"{option} {name}: is a folder; name a file in it.")
+        if not Path(name).parent.is_dir():
+            raise PacehpcError(
+                f"{option} {name}: there is no folder {Path(name).parent}; make it, or correct the name."
+            )
+    _take_back_input(arguments)
     path = _input_file(arguments)
     if path is None and not (arguments.data and arguments.potential):
         raise PacehpcError("there is no input.yaml here: name the input file, or give -p POTENTIAL and -d DATA.")
@@ -246,5 +269,5 @@ def _move_aside(paths: list[Path]) -> str:
     folder = Path(f"previous_{number}")
     folder.mkdir()
     for path in paths:
-        path.rename(folder / path.name)
+        shutil.move(path, folder / path.name)  # -o may name another file system
     return str(folder)

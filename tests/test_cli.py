@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pacehpc import cli
+from pacehpc.errors import PacehpcError
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "examples" / "al_ni" / "al_ni.pckl.gzip"
@@ -129,3 +133,37 @@ def test_separately_launched_worlds_are_refused_before_any_work(pacehpc, tmp_pat
         assert done.returncode == 1 and "separate programs" in done.stderr and "Traceback" not in done.stderr
     assert pacehpc(SLURM_STEP_NUM_TASKS="2", SLURM_PROCID="1").stderr == ""
     assert [p.name for p in tmp_path.iterdir()] == ["input.yaml"]
+
+
+def test_names_that_no_file_can_have_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for option, name in (("-o", "."), ("-o", ""), ("-l", ""), ("-o", "nodir/x.yaml"), ("-l", "nodir/x")):
+        with pytest.raises(PacehpcError, match=f"^{option} {name}: (is a folder|there is no folder nodir)"):
+            cli._settings(cli.parser().parse_args([option, name]))
+
+
+def test_potential_and_log_in_other_folders(pacehpc, tmp_path):
+    (tmp_path / "out").mkdir()
+    names = ["-o", str(tmp_path / "out" / "fitted.yaml"), "-l", "out/fit[1].log", "--no-predict"]
+    first = pacehpc(*names)
+    assert first.returncode == 0, first.stderr
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"fitted.yaml", "fit[1].log"}
+    fresh = pacehpc(*names, "--fresh")
+    assert fresh.returncode == 0, fresh.stderr
+    assert {"fitted.yaml", "fit[1].log", "metrics.txt"} <= {p.name for p in (tmp_path / "previous_1").iterdir()}
+
+
+def test_an_input_behind_options_that_take_several_names(tmp_path, monkeypatch, golden):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(INPUT)
+    for name in ("one.yaml", "two.yaml"):
+        shutil.copy(golden / "potentials" / "al_chebexpcos.yaml", tmp_path / name)
+    for argv in (
+        ["-ip", "one.yaml", "two.yaml", "mine.yaml"],
+        ["-ip", "one.yaml", "two.yaml", "-d", "d.xyz", "mine.yaml"],
+    ):
+        settings = cli._settings(cli.parser().parse_args(argv))
+        assert settings.potential["initial_potential"] == ["one.yaml", "two.yaml"]
+        assert settings.data.filename == (["d.xyz"] if "-d" in argv else [str(DATA)])
+    with pytest.raises(PacehpcError, match=r"there is no input\.yaml here"):
+        cli._settings(cli.parser().parse_args(["-ip", "one.yaml", "two.yaml"]))

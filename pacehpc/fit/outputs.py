@@ -57,8 +57,8 @@ FINAL_ERRORS = ("loss", "rmse_epa", "rmse_f_comp", "mae_epa", "mae_f_comp")
 
 def results_here(folder: Path, output: str, log_file: str) -> list[Path]:
     """What an earlier fit left in this folder."""
-    names = (*RESULTS, output, log_file)
-    return sorted({path for name in names for path in folder.glob(name)})
+    named = {folder / name for name in (output, log_file) if (folder / name).exists()}
+    return sorted(named.union(*(folder.glob(name) for name in RESULTS)))
 
 
 class Seconds(dict):

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
+from glob import escape
 from pathlib import Path
 
 from pacehpc.errors import PacehpcError
@@ -25,7 +26,7 @@ def patterns(outputs: Iterable[str]) -> list[str]:
     """Names, with wildcards, of all that a run may write; ``outputs``: the names that its command line gave."""
     from pacehpc.fit.outputs import RESULTS
 
-    return [*(f"{name}/*" if name == "report" else name for name in RESULTS), *PREPARED, *outputs]
+    return [*(f"{name}/*" if name == "report" else name for name in RESULTS), *PREPARED, *map(escape, outputs)]
 
 
 def _matches(folder: Path, names: Iterable[str]) -> set[str]:
