@@ -17,7 +17,7 @@ from ase.data import chemical_symbols
 
 from pacehpc.dataset import checks, neighbours, reference, shards, weights
 from pacehpc.dataset.asefiles import KEYS
-from pacehpc.dataset.files import Table, find_file, frame_table, read_bytes, read_table
+from pacehpc.dataset.files import Table, file_hash, find_file, frame_table, read_bytes, read_table
 from pacehpc.dataset.unpickle import unpickle_frame
 from pacehpc.errors import PacehpcError
 
@@ -70,6 +70,7 @@ class Dataset:
     reference_energy: dict[str, float] | None = None  # resolved; None: energy_corrected came with the data
     weighting: str = "uniform"
     extra: dict[str, np.ndarray] = field(default_factory=dict)  # given weights before normalisation
+    sha256: list[str] = field(default_factory=list)  # of each source, as it was read
     numbered: bool = False  # labels of the files repeat, so rows are numbered from 0
 
     @classmethod
@@ -199,6 +200,7 @@ class Dataset:
             reference_energy=self.reference_energy,
             weighting=self.weighting,
             extra={k: v[atoms if k == "w_forces" else chosen] for k, v in self.extra.items()},
+            sha256=self.sha256,
             numbered=self.numbered,
         )
 
@@ -377,6 +379,7 @@ def read_raw(
         raise PacehpcError(f"data.keys: unknown key {unknown[0]!r}; known: {', '.join(KEYS)}.")
     paths = [find_file(name, datapath) for name in names]
     data = _joined([checked_table(read_table(path, keys), elements, stress_units) for path in paths])
+    data.sha256 = [file_hash(path) for path in paths]
     if rows is not None:
         data = data.subset(rows)
     if data.n_structures == 0:
@@ -412,7 +415,7 @@ def checked_table(table: Table, elements: Sequence[str] | None, stress_units: st
         rows=np.arange(n),
         index=list(table.labels),
         names=[name if isinstance(name, str) else "" for name in names],
-        info=table.info or [{} for _ in range(n)],
+        info=[_plain(one) for one in table.info or [{}] * n],
         atom_offsets=offsets,
         numbers=numbers,
         positions=positions,
@@ -427,6 +430,10 @@ def checked_table(table: Table, elements: Sequence[str] | None, stress_units: st
         low=np.ones(n, bool),
         extra=extra,
     )  # fmt: skip
+
+
+def _plain(info: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()}
 
 
 def _list(columns: Mapping[str, Any]) -> str:

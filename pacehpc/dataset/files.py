@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -55,6 +56,12 @@ def find_file(name: str | os.PathLike[str], datapath: str | os.PathLike[str] | N
         if place.is_file():
             return place
     raise PacehpcError(f"Data file not found: {', '.join(map(str, places))}. Check data.filename and data.datapath.")
+
+
+def file_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _memory() -> int:

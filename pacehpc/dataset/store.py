@@ -8,7 +8,7 @@ Structures stand in the order of their virtual shards; everything ragged is flat
 | atoms | numbers, positions, forces, w_forces, n_bonds |
 | bonds | atom (index within the structure), shift (int16, in cell vectors) |
 | shards | bounds (n_shards+1, in structures), costs |
-| text | index (JSON), names, sources as UTF-8 bytes, and offsets of each |
+| text | index and info (JSON), names, sources and their sha256 as UTF-8 bytes, and offsets of each |
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 
 from pacehpc.dataset import neighbours, shards
 from pacehpc.dataset.dataset import Dataset, concatenated_ranges, progress_bar
-from pacehpc.dataset.files import Table
+from pacehpc.dataset.files import Table, file_hash
 from pacehpc.errors import PacehpcError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pacehpc")
 
-FORMAT = 2
+FORMAT = 3
 # what h5py and numpy raise where a file holds something else than it should
 _DAMAGE = (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError, RecursionError)
 _RUN = 2**14  # bonds read at a time
@@ -49,8 +49,7 @@ def input_hash(files: Sequence[str | os.PathLike[str]], options: Mapping[str, An
     """SHA-256 of the files' contents and of all options that shape the prepared data."""
     digest = hashlib.sha256(json.dumps([FORMAT, options], sort_keys=True, default=str).encode())
     for path in files:
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_hash(path)))
     return digest.hexdigest()
 
 
@@ -159,7 +158,9 @@ def _write_columns(
         "structures/source": data.source[order],
         **_flat_text("index", [json.dumps(data.index[k], default=str) for k in order]),
         **_flat_text("names", [data.names[k] for k in order]),
+        **_flat_text("info", [json.dumps(data.info[k], default=str) for k in order]),
         **_flat_text("sources", data.sources),
+        **_flat_text("sha256", data.sha256),
         "atoms/numbers": data.numbers[atoms],
         "atoms/positions": data.positions[atoms],
         "atoms/forces": data.flat_forces[atoms],
@@ -176,7 +177,7 @@ def _write_columns(
 def _reserve(path: Path, dataset: Dataset, n_bonds: int) -> None:
     """Raise OSError if the disk lacks room for the store: the HDF5 library crashes where it fills while it writes."""
     size = 2**18 + 300 * len(dataset) + 100 * dataset.n_atoms + 10 * n_bonds
-    size += sum(len(str(text)) for column in (dataset.names, dataset.index) for text in column)
+    size += sum(len(str(text)) for column in (dataset.names, dataset.index, dataset.info) for text in column)
     with open(path, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, size)
     path.unlink()
@@ -488,15 +489,18 @@ class Store:
             return s[name][:] if name in s else None
 
         index, names = [json.loads(v) for v in text("index")], text("names")
-        if len(index) != self.n_structures or len(names) != self.n_structures:
+        info = [json.loads(v) for v in text("info")]
+        if {len(index), len(names), len(info)} != {self.n_structures}:
             raise ValueError("labels are missing")
+        if not all(isinstance(one, dict) for one in info):
+            raise ValueError("info is no mapping")
         shuffled = Dataset(
             sources=text("sources"),
             source=s["source"][:],
             rows=s["loaded_rows"][:],
             index=index,
             names=names,
-            info=[{} for _ in range(self.n_structures)],
+            info=info,
             atom_offsets=atom_offsets,
             numbers=a["numbers"][:],
             positions=a["positions"][:],
@@ -512,6 +516,7 @@ class Store:
             above_hull=optional("above_hull"),
             reference_energy=self.reference_energy,
             weighting=str(self._file.attrs["weighting"]),
+            sha256=text("sha256"),
         )
         _check_finite(
             {
@@ -556,6 +561,10 @@ _SHAPES = {  # entries of one row, and the kinds of numbers
     "bonds/shift": ((3,), "i"),
     "shards/bounds": ((), "i"),
     "shards/costs": ((), "f"),
+    "text/info": ((), "u"),
+    "text/info_offsets": ((), "i"),
+    "text/sha256": ((), "u"),
+    "text/sha256_offsets": ((), "i"),
     "text/sources": ((), "u"),
     "text/sources_offsets": ((), "i"),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from threadpoolctl import threadpool_info
 import pacehpc
 from pacehpc.checkpoint.files import sync_folder
 from pacehpc.dataset import write_frame
+from pacehpc.dataset.files import file_hash
 from pacehpc.metrics import GPA
 from pacehpc.report import lines, tables
 
@@ -311,16 +311,11 @@ def metadata(settings: Settings, input_file: Path | None, data: Dataset, started
         found["user"] = "unknown"
     found["pacehpc_version"] = pacehpc.__version__
     if input_file is not None:
-        found["input_sha256"] = _sha256(input_file)
-    found["data_sha256"] = " ".join(_sha256(Path(name)) for name in data.sources)
+        found["input_sha256"] = file_hash(input_file)
+    found["data_sha256"] = " ".join(data.sha256)
     if data.reference_energy is not None:
         found["reference_energy"] = json.dumps(data.reference_energy)
     return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_predictions(settings: Settings, data: Dataset, which: str, prediction: Prediction, nn_min: np.ndarray) -> None:

@@ -33,6 +33,7 @@ def make_data(folder: Path, n_structures=60, seed=0, largest=24) -> Dataset:
         grid = np.argwhere(np.ones((3, 3, 3)))[:n] * 2.6 + random.uniform(-0.2, 0.2, (n, 3))
         pbc = [(True, True, True), (True, True, False), (False, False, False)][k % 3]
         frames.append(Atoms(random.choice(["Al", "Ni"], n), grid, cell=np.eye(3) * 7.8, pbc=pbc))
+        frames[-1].info |= {"tag": f"t{k}", "number": np.float32(0.1 * k), "sure": np.bool_(k % 2)}
         energies.append(random.normal(-3, 1) * n)
         forces.append(random.normal(0, 1, (n, 3)))
         names.append("augmented/x" if k % 7 == 0 else f"s{k}")
@@ -198,12 +199,13 @@ def test_everything_else_comes_back_in_the_original_order(tmp_path):
     with Store(tmp_path / "store.h5") as store:
         back = store.dataset()
         assert store.inputs == "abc"
+    assert data.info[3] == {"tag": "t3", "number": pytest.approx(0.3), "sure": True} and len(data.sha256) == 1
     for field in dataclasses.fields(Dataset):
         a, b = getattr(data, field.name), getattr(back, field.name)
         if isinstance(a, np.ndarray):
             np.testing.assert_array_equal(a, b, err_msg=field.name)
             assert a.dtype == b.dtype, field.name
-        elif field.name not in ("info", "extra"):
+        elif field.name != "extra":
             assert a == b, field.name
 
 

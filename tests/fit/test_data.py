@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,10 @@ import pandas as pd
 import pytest
 
 from pacehpc.config import load_settings
+from pacehpc.dataset.database import ingest
+from pacehpc.dataset.dataset import read_raw
 from pacehpc.fit.data import prepare, stored_reference
+from pacehpc.fit.run import Tasks
 from pacehpc.potential import Potential
 
 DATA = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
@@ -89,3 +94,40 @@ def test_a_fit_goes_on_with_the_energies_of_the_first(fit):
         fit__maxiter=1,
     )
     assert json.loads(Potential.load(folder / "output_potential.yaml").metadata["reference_energy"]) == first
+
+
+def test_elements_that_the_fit_does_not_describe_are_said(fit):
+    functions = {"ALL": {"nradmax_by_orders": [3], "lmax_by_orders": [0]}}
+    log = fit(fit__maxiter=1, potential__functions=functions)[1] / "log.txt"
+    assert "WARNING" not in log.read_text() and "train: energies -4.4517 to 0.0000 eV/atom" in log.read_text()
+    for said, elements, given in (
+        ("no structure to fit contains Cu:", ["Al", "Cu", "Ni"], functions),
+        ("potential.functions: none for Ni alone", ["Al", "Ni"], dict.fromkeys(("Al", "NiAl"), functions["ALL"])),
+    ):
+        log.unlink()
+        fit(fit__maxiter=1, potential__elements=elements, potential__functions=given)
+        warnings = [line.split("WARNING")[1].strip() for line in log.read_text().splitlines() if "WARNING" in line]
+        assert len(warnings) == 1 and warnings[0].startswith(said)
+
+
+def test_a_fit_does_not_need_the_files_of_prepared_data(fit, tmp_path, monkeypatch):
+    """They may lie elsewhere at the next start, and the result of a query that is not kept is gone already."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    shutil.copy(DATA, tmp_path / "first" / "data.pckl.gzip")
+    known = hashlib.sha256(DATA.read_bytes()).hexdigest()
+    monkeypatch.setenv("PACEMAKERDATAPATH", str(tmp_path / "first"))
+    fit(Tasks(prepare=True), data__filename=["data.pckl.gzip"])
+    (tmp_path / "first" / "data.pckl.gzip").rename(tmp_path / "second" / "data.pckl.gzip")
+    monkeypatch.setenv("PACEMAKERDATAPATH", str(tmp_path / "second"))
+    code, folder = fit(data__filename=["data.pckl.gzip"], fit__maxiter=1)
+    assert code == 0 and "prepared before" in (folder / "log.txt").read_text()
+    assert Potential.load(folder / "output_potential.yaml").metadata["data_sha256"] == known
+
+
+def test_a_query_whose_result_is_not_kept(fit, tmp_path):
+    ingest(str(tmp_path / "all.db"), read_raw(DATA, rows=slice(30)), "DFT")
+    query = {"element": ["Al", "Ni"], "ref_energy": 0.0, "cache_ref_df": False}
+    code, folder = fit(data={"database": "all.db", "config": query}, fit__maxiter=1)
+    assert code == 0 and not list(folder.glob("df-*"))
+    assert len(Potential.load(folder / "output_potential.yaml").metadata["data_sha256"]) == 64
