@@ -19,7 +19,16 @@ from pacehpc.checkpoint.threads import set_threads
 from pacehpc.errors import PacehpcError
 from pacehpc.fit import outputs
 from pacehpc.fit.cycles import FitState, run_cycles
-from pacehpc.fit.data import nearest_distances, predicted_imbalance, prepare, queried, read_shard, shortest_bonds
+from pacehpc.fit.data import (
+    nearest_distances,
+    predicted_imbalance,
+    prepare,
+    queried,
+    read_shard,
+    shortest_bonds,
+    warn_of_elements,
+)
+from pacehpc.fit.dry_run import describe as describe_data
 from pacehpc.fit.dry_run import dry_run
 from pacehpc.fit.optimizers import check_memory
 from pacehpc.fit.progress import Interrupted, Progress, restore
@@ -129,6 +138,10 @@ def run(
             outputs.log_stress(plan.train, plan.test)
     if root:
         with seconds.spent_on("report"):
+        shortest = {}
+        if tasks.fit and settings.fit.repulsion == "auto":
+            shortest = shortest_bonds(shards["train"], target, comm)
+            parallel.on_root(lambda: check_zbl(target, shortest), comm, share=False)
             target.save("target_potential.yaml")
             outputs.save_data(plan.train, "fitting_data_info")
             if plan.test is not None:
@@ -156,7 +169,7 @@ def run(
         code = parallel.broadcast(int(state.failed), comm)
         iteration = state.best.n_iterations if root else 0
         if settings.fit.repulsion == "auto":
-            potential = with_zbl(potential, shortest_bonds(shards["train"], potential, comm))
+            potential = with_zbl(potential, shortest)
     _finish(settings, comm, tasks, plan, shards, potential, iteration, seconds)
     if root:
         if progress is not None:
@@ -221,6 +234,12 @@ def _plan(settings: Settings, tasks: Tasks, input_file: Path | None, progress: P
         n_trainable = int(trainable_mask(target, settings.fit.trainable_parameters).sum())
         if n_trainable == 0:
             raise PacehpcError("fit.trainable_parameters: nothing is left to fit.")
+        sharp = [pair for pair, bond in target.bonds.items() if bond.dcut == 0]
+        if sharp:
+            raise PacehpcError(
+                f"fit.repulsion: auto, but the bond {' '.join(sharp[0])} has dcut 0, and ZBL needs a positive "
+                "one, such as 0.01."
+            )
         check_memory(settings.fit.optimizer, n_trainable, settings.fit.maxiter)
     callbacks = load_callbacks(settings.fit.callbacks) if tasks.fit else []
     train, test, stores = prepare(settings, target, tasks.rebuild)
@@ -335,7 +354,7 @@ def with_zbl(potential: Potential, shortest: dict[tuple[str, str], float]) -> Po
     potential = potential.copy()
     for a, b in potential.bonds:
         pair = (min(a, b), max(a, b))
-        r_in = shortest.get(pair, float(covalent_radii[atomic_numbers[a]] + covalent_radii[atomic_numbers[b]]))
+        r_in = shortest.get(pair, covalent_distance(a, b))
         potential.bonds[a, b] = replace(
             potential.bonds[a, b], inner_cutoff_type="zbl", r_in=r_in, delta_in=0.1, core_repulsion=(1.0, 1.0)
         )
@@ -352,6 +371,22 @@ def _finish(
     tasks: Tasks,
     plan: Plan | None,
     shards: dict[str, Shard],
+def check_zbl(potential: Potential, shortest: dict[tuple[str, str], float]) -> None:
+    """Raises PacehpcError where `with_zbl` would begin at or beyond a cutoff."""
+    for (a, b), bond in potential.bonds.items():
+        if (min(a, b), max(a, b)) not in shortest and covalent_distance(a, b) >= bond.rcut:
+            raise PacehpcError(
+                f"fit.repulsion: auto, but no bond {a} {b} is in the data, and the sum of the covalent radii "
+                f"({covalent_distance(a, b):.2f} Å), where ZBL would begin, is not smaller than its rcut "
+                f"({bond.rcut:g} Å): make rcut larger."
+            )
+
+
+def covalent_distance(a: str, b: str) -> float:
+    """Sum of the covalent radii of two elements, Å."""
+    return float(covalent_radii[atomic_numbers[a]] + covalent_radii[atomic_numbers[b]])
+
+
     potential: Potential,
     iteration: int,
     seconds: outputs.Seconds,

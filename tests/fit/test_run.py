@@ -213,6 +213,19 @@ def test_repulsion_auto_refuses_trained_inner_cutoffs(fit):
         fit(fit__repulsion="auto", potential__bonds=bonds)
 
 
+@pytest.mark.parametrize(("bond", "data", "what"), [
+    ({"rcut": 4.5, "dcut": 0.0}, DATA, "dcut 0"),
+    ({"rcut": 2.4, "dcut": 0.1}, "al.pckl.gzip", "no bond (Al Ni|Ni Al) is in the data"),
+])  # fmt: skip
+def test_repulsion_auto_that_could_not_be_written_is_refused_before_the_fit(fit, bond, data, what):
+    frame = pd.read_pickle(DATA, compression="gzip")
+    frame[[set(a.symbols) == {"Al"} for a in frame["ase_atoms"]]].to_pickle("al.pckl.gzip", compression="gzip")
+    bonds = {"ALL": {"radbase": "ChebPow", "radparameters": [2.0], **bond}}
+    with pytest.raises(PacehpcError, match=rf"fit\.repulsion.*{what}"):
+        fit(fit__repulsion="auto", potential__bonds=bonds, data__filename=[str(data)])
+    assert not Path("checkpoint").exists() and not Path("metrics.txt").exists()
+
+
 def test_bonds_absent_from_the_data_begin_at_the_covalent_radii(golden):
     potential = Potential.load(golden / "potentials" / "alni_mixed.yaml")
     changed = with_zbl(potential, {("Al", "Al"): 2.5, ("Ni", "Ni"): 2.2})
