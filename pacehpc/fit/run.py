@@ -134,14 +134,14 @@ def run(
         stores = parallel.broadcast(plan.stores if root else None, comm)
         shards = {name: read_shard(path, target, comm, settings.backend.memory_limit) for name, path in stores.items()}
         predicted = predicted_imbalance(stores, parallel.size_of(comm)) if root else 1.0
-        if root and settings.fit.loss.stress > 0:
-            outputs.log_stress(plan.train, plan.test)
-    if root:
-        with seconds.spent_on("report"):
         shortest = {}
         if tasks.fit and settings.fit.repulsion == "auto":
             shortest = shortest_bonds(shards["train"], target, comm)
             parallel.on_root(lambda: check_zbl(target, shortest), comm, share=False)
+        if root and settings.fit.loss.stress > 0:
+            outputs.log_stress(plan.train, plan.test)
+    if root:
+        with seconds.spent_on("report"):
             target.save("target_potential.yaml")
             outputs.save_data(plan.train, "fitting_data_info")
             if plan.test is not None:
@@ -230,16 +230,16 @@ def _plan(settings: Settings, tasks: Tasks, input_file: Path | None, progress: P
                 f"fit.repulsion: auto, but the bond {' '.join(inner[0])} has an inner cutoff (r_in "
                 f"{target.bonds[inner[0]].r_in}): auto would drop this trained factor. Remove one of them."
             )
-    if tasks.fit:
-        n_trainable = int(trainable_mask(target, settings.fit.trainable_parameters).sum())
-        if n_trainable == 0:
-            raise PacehpcError("fit.trainable_parameters: nothing is left to fit.")
         sharp = [pair for pair, bond in target.bonds.items() if bond.dcut == 0]
         if sharp:
             raise PacehpcError(
                 f"fit.repulsion: auto, but the bond {' '.join(sharp[0])} has dcut 0, and ZBL needs a positive "
                 "one, such as 0.01."
             )
+    if tasks.fit:
+        n_trainable = int(trainable_mask(target, settings.fit.trainable_parameters).sum())
+        if n_trainable == 0:
+            raise PacehpcError("fit.trainable_parameters: nothing is left to fit.")
         check_memory(settings.fit.optimizer, n_trainable, settings.fit.maxiter)
     callbacks = load_callbacks(settings.fit.callbacks) if tasks.fit else []
     train, test, stores = prepare(settings, target, tasks.rebuild)
@@ -365,12 +365,6 @@ def with_zbl(potential: Potential, shortest: dict[tuple[str, str], float]) -> Po
     return potential
 
 
-def _finish(
-    settings: Settings,
-    comm: Any | None,
-    tasks: Tasks,
-    plan: Plan | None,
-    shards: dict[str, Shard],
 def check_zbl(potential: Potential, shortest: dict[tuple[str, str], float]) -> None:
     """Raises PacehpcError where `with_zbl` would begin at or beyond a cutoff."""
     for (a, b), bond in potential.bonds.items():
@@ -387,6 +381,12 @@ def covalent_distance(a: str, b: str) -> float:
     return float(covalent_radii[atomic_numbers[a]] + covalent_radii[atomic_numbers[b]])
 
 
+def _finish(
+    settings: Settings,
+    comm: Any | None,
+    tasks: Tasks,
+    plan: Plan | None,
+    shards: dict[str, Shard],
     potential: Potential,
     iteration: int,
     seconds: outputs.Seconds,
