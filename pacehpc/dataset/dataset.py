@@ -405,6 +405,9 @@ def checked_table(table: Table, elements: Sequence[str] | None, stress_units: st
     if "w_energy" in columns and "w_forces" in columns:
         extra["w_energy"] = checks.scalars(table, "w_energy")
         extra["w_forces"] = checks.per_atom(table, "w_forces", offsets, ())
+    elif "w_energy" in columns or "w_forces" in columns:
+        found, missing = ("w_energy", "w_forces") if "w_energy" in columns else ("w_forces", "w_energy")
+        logger.warning("%s: %s is not used, weights need the column %s as well", table.source, found, missing)
     if "w_factor" in columns:
         extra["w_factor"] = checks.scalars(table, "w_factor")
     names = columns.get("name", [""] * n)

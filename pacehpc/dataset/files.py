@@ -40,8 +40,10 @@ class Table:
     columns: dict[str, list[Any] | np.ndarray] = field(default_factory=dict)
 
 
-def find_file(name: str | os.PathLike[str], datapath: str | os.PathLike[str] | None = None) -> Path:
-    """The file ``name``: as it is, else in ``datapath``, else in $PACEMAKERDATAPATH.
+def find_file(
+    name: str | os.PathLike[str], datapath: str | os.PathLike[str] | None = None, key: str = "data.filename"
+) -> Path:
+    """The file ``name``, as the input's ``key`` gives it: as it is, else in ``datapath``, else in $PACEMAKERDATAPATH.
 
     Raises:
         PacehpcError: it is in none of them; the message lists where was looked.
@@ -55,7 +57,8 @@ def find_file(name: str | os.PathLike[str], datapath: str | os.PathLike[str] | N
     for place in places:
         if place.is_file():
             return place
-    raise PacehpcError(f"Data file not found: {', '.join(map(str, places))}. Check data.filename and data.datapath.")
+    looked = ", ".join(f"{place} (a folder)" if place.is_dir() else str(place) for place in places)
+    raise PacehpcError(f"Data file not found: {looked}. Check {key} and data.datapath.")
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:

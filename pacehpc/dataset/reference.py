@@ -127,4 +127,12 @@ def reference_energies(
         )
     resolved = resolve(option, elements, counts, energy, volume)
     logger.info("reference energies: %s", ", ".join(f"{k} {v:.6f} eV" for k, v in resolved.items()))
-    return corrected(resolved, elements, counts, energy), resolved
+    found = corrected(resolved, elements, counts, energy)
+    per_atom = found / counts.sum(axis=1)
+    if not ((per_atom >= PLAUSIBLE[0]) & (per_atom <= PLAUSIBLE[1])).all():
+        logger.warning(
+            "%s: energies without the reference energies reach from %.4g to %.4g eV/atom, outside [%g, %g]: are these "
+            "total energies in eV, and data.reference_energy the energies of atoms?",
+            where, per_atom.min(), per_atom.max(), *PLAUSIBLE,
+        )  # fmt: skip
+    return found, resolved

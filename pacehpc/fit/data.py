@@ -52,9 +52,10 @@ def prepare(
         log.info("reference energies: those that the potential was fitted with")
         reference = stored
     policy = None if settings.fit.weighting is None else settings.fit.weighting.model_dump(exclude_none=True)
-    files = [find_file(name, given.datapath) for name in [*given.filename, *(given.test_filename or [])]]
+    files = [find_file(name, given.datapath) for name in given.filename]
+    files += [find_file(name, given.datapath, "data.test_filename") for name in given.test_filename or []]
     if policy is not None and "filename" in policy:
-        files.append(find_file(policy["filename"], given.datapath))
+        files.append(find_file(policy["filename"], given.datapath, "fit.weighting.filename"))
     inputs = input_hash(
         files,
         {**given.model_dump(), "reference": reference, "stored": stored, "weighting": policy, "seed": settings.seed},
@@ -172,6 +173,20 @@ def load_data(
         part.w_energy, part.flat_w_forces = weights.normalise(part.w_energy, part.flat_w_forces, f"the {name} set")
     log.info("data: %d structures to fit, %d to test", len(parts[0]), len(parts[1]))
     return parts[0], parts[1]
+
+
+def warn_of_elements(potential: Potential, data: Dataset) -> None:
+    """Warn of elements that the fit will not describe: without functions of their own, or absent from the data."""
+    alone = {block.name for block in potential.blocks if block.functions}
+    bare = [element for element in potential.elements if element not in alone]
+    if bare:
+        log.warning(
+            "potential.functions: none for %s alone (UNARY), so that a crystal of that element has no energy",
+            ", ".join(bare),
+        )
+    absent = [element for element in potential.elements if element not in data.elements]
+    if absent:
+        log.warning("no structure to fit contains %s: its functions are not fitted", ", ".join(absent))
 
 
 def stored_reference(potential: Potential | None) -> dict[str, float] | None:

@@ -82,6 +82,9 @@ def oddities(name: str, data: Dataset, structures: Structures, rows: np.ndarray,
         labels = ", ".join(str(data.index[row]) for row in group[:SHOWN]) + (", ..." if len(group) > SHOWN else "")
         log.info("    rows %s: energies differ by %.2f meV/atom", labels, 1e3 * np.ptp(per_atom[group]))
 
+    lonely = np.count_nonzero(np.diff(structures.bond_offsets) == 0)
+    log.info("%s: %d of %d atoms have no neighbour within the cutoff", name, lonely, data.n_atoms)
+
     largest_force = np.maximum.reduceat(np.linalg.norm(data.flat_forces, axis=1), data.atom_offsets[:-1])
     closest = np.empty(len(data))
     closest[rows] = closest_relative(structures, elements)

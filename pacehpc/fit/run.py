@@ -128,6 +128,10 @@ def run(
             if root:
                 dry_run(settings, plan, len(hosts))
             return 0
+        if root:
+            for name, data in (("train", plan.train), ("test", plan.test)):
+                if data is not None:
+                    describe_data(name, data)
         if progress is not None:
             forced = parallel.on_root(lambda: _same_data(plan, progress, resume, forced or tasks.force), comm) or forced
         target = parallel.broadcast(plan.target if root else None, comm)
@@ -243,6 +247,8 @@ def _plan(settings: Settings, tasks: Tasks, input_file: Path | None, progress: P
         check_memory(settings.fit.optimizer, n_trainable, settings.fit.maxiter)
     callbacks = load_callbacks(settings.fit.callbacks) if tasks.fit else []
     train, test, stores = prepare(settings, target, tasks.rebuild)
+    if tasks.fit:
+        warn_of_elements(target, train)
     metadata = outputs.metadata(settings, input_file, train, started)
     return Plan(train, test, stores, target, start, callbacks, metadata)
 

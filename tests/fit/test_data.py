@@ -14,6 +14,7 @@ import pytest
 from pacehpc.config import load_settings
 from pacehpc.dataset.database import ingest
 from pacehpc.dataset.dataset import read_raw
+from pacehpc.errors import PacehpcError
 from pacehpc.fit.data import prepare, stored_reference
 from pacehpc.fit.run import Tasks
 from pacehpc.potential import Potential
@@ -94,6 +95,19 @@ def test_a_fit_goes_on_with_the_energies_of_the_first(fit):
         fit__maxiter=1,
     )
     assert json.loads(Potential.load(folder / "output_potential.yaml").metadata["reference_energy"]) == first
+
+
+def test_a_missing_file_is_named_with_its_key(fit):
+    for key, changes in (
+        ("data.filename", {"data__filename": ["none.pkl"]}),
+        ("data.test_filename", {"data__test_filename": ["none.pkl"]}),
+        ("fit.weighting.filename", {"fit__weighting": {"type": "ExternalWeightingPolicy", "filename": "none.pkl"}}),
+    ):
+        with pytest.raises(PacehpcError, match=rf"not found: none\.pkl\. Check {key} and data\.datapath"):
+            fit(**changes)
+    Path("folder").mkdir()
+    with pytest.raises(PacehpcError, match=r"folder \(a folder\)"):
+        fit(data__filename=["folder"])
 
 
 def test_elements_that_the_fit_does_not_describe_are_said(fit):

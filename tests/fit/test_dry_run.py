@@ -58,6 +58,7 @@ def test_everything_is_shown(fit):
     assert code == 0 and not (folder / "target_potential.yaml").exists()
     assert re.search(r"train: \d+ structures, \d+ atoms \(Al \d+, Ni \d+\)", text)
     assert re.search(r"test: \d+ duplicates", text) and re.search(r"train: \d+ outliers in the shortest distance", text)
+    assert "train: 0 of" not in text and re.search(r"train: [1-9]\d* of \d+ atoms have no neighbour", text)
     assert re.search(r"lower tier \(below 0.5 eV/atom above the hull\): \d+ structures, energies 0\.\d+", text)
     assert re.search(r"block Al Ni +rank 2: \d+ functions", text)
     assert re.search(r"memory: about \S+ MiB of a rank for data", text)

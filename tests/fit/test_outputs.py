@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ from pacehpc.fit.run import Tasks
 from pacehpc.metrics import GPA
 from pacehpc.potential import Potential
 from pacehpc.report.tables import read_table
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "al_ni"
 
 
 def test_voigt_rows_of_virials():
@@ -47,6 +50,16 @@ def test_stress_is_predicted_and_shown(fit, weight):
     atoms = frame["ase_atoms"].iloc[int(np.flatnonzero(periodic)[0])].copy()
     atoms.calc = PaceCalculator(Potential.load(folder / "output_potential.yaml"))
     np.testing.assert_allclose(atoms.get_stress(), predicted[periodic][0], rtol=1e-8, atol=1e-12)
+
+
+def test_stresses_that_are_asked_for_and_absent_are_a_warning(fit):
+    frame = pd.read_pickle(EXAMPLE / "al_ni.pckl.gzip", compression="gzip").iloc[:20]
+    frame.drop(columns="stress").to_pickle("without.pckl.gzip", compression="gzip")
+    for name, level in (("without.pckl.gzip", "WARNING"), (str(EXAMPLE / "al_ni.pckl.gzip"), "INFO")):
+        _, folder = fit(fit__loss__stress=1.0, fit__maxiter=1, data__filename=[name])
+        line = next(line for line in (folder / "log.txt").read_text().splitlines() if "Stress (train)" in line)
+        assert f" {level} " in line
+        (folder / "log.txt").unlink()
 
 
 def test_interim_potentials_take_a_hundredth_of_the_time(fit, monkeypatch):
