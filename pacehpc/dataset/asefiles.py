@@ -97,7 +97,7 @@ def read_asedb(path: Path, keys: Mapping[str, str] | None = None) -> Table:
     table, rows = Table(str(path), []), []
     try:
         with connect(str(path), type="db", use_lock_file=False) as database:
-            for row in database.select(include_data=False):
+            for row in database.select():
                 add_row(table, rows, row)
     except Exception as problem:
         raise PacehpcError(
@@ -111,6 +111,8 @@ def add_row(table: Table, rows: list[Mapping[str, Any]], row: Any) -> None:
     """Geometry of an ASE database's row to `table`, everything else that is known of it to `rows`."""
     known = dict(row.key_value_pairs)
     known.update({k: row.get(k) for k in ("energy", "forces", "stress") if row.get(k) is not None})
+    if "w_energy" in known and "w_forces" not in known and "w_forces" in row.data:
+        known["w_forces"] = row.data["w_forces"]
     rows.append(known)
     table.labels.append(row.id)
     table.numbers.append(row.numbers)

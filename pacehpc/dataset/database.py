@@ -153,6 +153,8 @@ def _rows(name: str, elements: set[str], calculator: str | None) -> Table:
         reason = f"{type(problem).__name__}: {shown(str(problem).strip())[:200]}"
         raise PacehpcError(f"{shown(name)}: cannot be read ({reason}).") from None
     fill_columns(table, known, {"energy": "energy", "forces": "forces", "stress": "stress"})
+    for name in ("energy_corrected", "w_energy", "w_forces", "w_factor"):  # rows of another origin may lack them
+        table.columns.pop(name, None)
     return table
 
 
@@ -167,8 +169,10 @@ def isolated_atoms(data: Dataset) -> dict[str, float]:
     return found
 
 
-def ingest(name: str, data: Dataset, calculator: str) -> int:
+def ingest(name: str, data: Dataset, calculator: str, complete: bool = False) -> int:
     """Write structures with energy, forces, stress and name to a database, all or none; returns their number.
+
+    complete: with ``energy_corrected`` and the weights that came with the data, too, for a database of its own.
 
     Raises:
         PacehpcError: data without total energies, or a database that cannot be written.
@@ -179,6 +183,7 @@ def ingest(name: str, data: Dataset, calculator: str) -> int:
         raise PacehpcError("A database holds total energies, but the data have only 'energy_corrected'.")
     if not re.fullmatch(r"[\w.+-]+", calculator):
         raise PacehpcError(f"calculator: {calculator!r} may hold letters, digits and . + - _ only.")
+    w_forces = data.per_structure(data.extra["w_forces"]) if "w_forces" in data.extra else None
     database = connect(name, create=True)
     try:
         with database:
@@ -189,14 +194,21 @@ def ingest(name: str, data: Dataset, calculator: str) -> int:
                     results["stress"] = data.stress[k]
                 atoms.calc = SinglePointCalculator(atoms, **results)
                 atoms.calc.name = calculator
-                database.write(atoms, **_key(data.names[k]))
+                keys, own = _key(data.names[k]), {}
+                if complete:
+                    keys |= {key: float(data.extra[key][k]) for key in ("w_energy", "w_factor") if key in data.extra}
+                    if np.isfinite(data.energy_corrected[k]):
+                        keys["energy_corrected"] = float(data.energy_corrected[k])
+                    if w_forces is not None:
+                        own = {"w_forces": w_forces[k]}
+                database.write(atoms, data=own, **keys)
     except Exception as problem:
         reason = f"{type(problem).__name__}: {shown(str(problem).strip())[:200]}"
         raise PacehpcError(f"{shown(name)}: cannot be written ({reason}).") from None
     return len(data)
 
 
-def _key(label: str) -> dict[str, str]:
+def _key(label: str) -> dict[str, Any]:
     """The name as a key of the row, where ASE accepts it (no text that looks like a number or a word of its own)."""
     from ase.db.core import check
 

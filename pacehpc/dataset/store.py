@@ -4,7 +4,8 @@ Structures stand in the order of their virtual shards; everything ragged is flat
 
 | group | datasets |
 | --- | --- |
-| structures | rows, atom_offsets, bond_offsets (n+1), cells, pbc, energy_corrected, [energy], [stress], w_energy, low |
+| structures | rows, atom_offsets and bond_offsets (n+1), cells, pbc, energy_corrected, w_energy, low, |
+|  | where known: energy, stress, above_hull, w_factor |
 | atoms | numbers, positions, forces, w_forces, n_bonds |
 | bonds | atom (index within the structure), shift (int16, in cell vectors) |
 | shards | bounds (n_shards+1, in structures), costs |
@@ -167,7 +168,10 @@ def _write_columns(
         "atoms/w_forces": data.flat_w_forces[atoms],
         "atoms/n_bonds": n_bonds[atoms].astype(np.int32),
     }
-    for name, optional in (("energy", data.energy), ("stress", data.stress), ("above_hull", data.above_hull)):
+    # weights that a policy or the data's columns gave have it in them already
+    w_factor = data.extra.get("w_factor") if data.weighting in ("uniform", "given") else None
+    known = {"energy": data.energy, "stress": data.stress, "above_hull": data.above_hull, "w_factor": w_factor}
+    for name, optional in known.items():
         if optional is not None:
             columns[f"structures/{name}"] = optional[order]
     for name, values in columns.items():
@@ -516,14 +520,17 @@ class Store:
             above_hull=optional("above_hull"),
             reference_energy=self.reference_energy,
             weighting=str(self._file.attrs["weighting"]),
+            extra={"w_factor": s["w_factor"][:]} if "w_factor" in s else {},
             sha256=text("sha256"),
         )
+        has_reference = not np.isnan(shuffled.energy_corrected).all()  # a converted file may have total energies only
         _check_finite(
             {
                 "positions": shuffled.positions,
                 "cells": shuffled.cells,
                 "energy": shuffled.energy,
-                "energy_corrected": shuffled.energy_corrected,
+                "energy_corrected": shuffled.energy_corrected if has_reference else None,
+                "w_factor": shuffled.extra.get("w_factor"),
                 "forces": shuffled.flat_forces,
                 "w_energy": shuffled.w_energy,
                 "w_forces": shuffled.flat_w_forces,
@@ -544,6 +551,7 @@ _SHAPES = {  # entries of one row, and the kinds of numbers
     "structures/energy": ((), "f"),
     "structures/stress": ((6,), "f"),
     "structures/above_hull": ((), "f"),
+    "structures/w_factor": ((), "f"),
     "structures/w_energy": ((), "f"),
     "structures/low": ((), "b"),
     "structures/loaded_rows": ((), "i"),
@@ -568,6 +576,7 @@ _SHAPES = {  # entries of one row, and the kinds of numbers
     "text/sources": ((), "u"),
     "text/sources_offsets": ((), "i"),
 }
+_OPTIONAL = {f"structures/{name}" for name in ("energy", "stress", "above_hull", "w_factor")}
 
 
 def _only_checksums(data: h5py.Dataset) -> bool:
@@ -586,7 +595,7 @@ def _check_layout(file: h5py.File, size: int) -> None:
     for name, (shape, kind) in _SHAPES.items():
         group, _, last = name.rpartition("/")
         link = file[group] if group else file
-        if last not in link and name in ("structures/energy", "structures/stress", "structures/above_hull"):
+        if last not in link and name in _OPTIONAL:
             continue
         if not isinstance(link.get(last, getlink=True), h5py.HardLink):
             raise ValueError(f"{name} is not in this file")
@@ -615,7 +624,9 @@ def store_table(path: Path) -> Table:
     """
     with Store(path) as store:
         data = store.dataset()
-    columns: dict[str, Any] = {"energy_corrected": data.energy_corrected, "forces": data.forces, "name": data.names}
+    columns: dict[str, Any] = {"forces": data.forces, "name": data.names, **data.extra}
+    if np.isfinite(data.energy_corrected).all():
+        columns["energy_corrected"] = data.energy_corrected
     if data.energy is not None:
         columns["energy"] = data.energy
     if data.stress is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from pacehpc.dataset.dataset import Dataset
 from pacehpc.dataset.frames import frame_of, write_frame
 from pacehpc.dataset.store import write_store
 from pacehpc.errors import PacehpcError
+
+logger = logging.getLogger("pacehpc")
 
 FORMATS = {
     "frame": r"\.(pckl|pkl|pickle)(\.(gzip|gz))?$",
@@ -47,15 +50,16 @@ def write_data(data: Dataset, path: str | os.PathLike[str], cutoff: float = 0.0,
         PacehpcError: an unknown format, or a file that cannot be written.
     """
     path, kind = Path(path), format_of(path)
+    data = _of_all(data)
     try:
         if kind == "frame":
             write_frame(raw_frame(data), path)
         elif kind == "extxyz":
             _replaced(path, lambda beside: _write_text(data, beside, path.suffix == ".gz"))
         elif kind == "asedb":
-            _replaced(path, lambda beside: ingest(str(beside), data, calculator))
+            _replaced(path, lambda beside: ingest(str(beside), data, calculator, complete=True))
         else:
-            write_store(path, _with_reference(_with_given_weights(data)), float(cutoff))
+            write_store(path, _with_given_weights(data), float(cutoff))
     except OSError as problem:
         raise PacehpcError(f"{path}: cannot be written ({problem.strerror or problem}).") from None
 
@@ -86,16 +90,19 @@ def _with_given_weights(data: Dataset) -> Dataset:
     if "w_energy" not in data.extra:
         return data
     w_energy, w_forces = data.extra["w_energy"], data.extra["w_forces"]
-    return replace(data, w_energy=w_energy, flat_w_forces=w_forces, weighting="columns")
+    return replace(data, w_energy=w_energy, flat_w_forces=w_forces, weighting="given")
 
 
-def _with_reference(data: Dataset) -> Dataset:
-    if np.isfinite(data.energy_corrected).all():
+def _of_all(data: Dataset) -> Dataset:
+    """Without ``energy_corrected`` where only some structures have it: it cannot be read back from a part."""
+    known = np.isfinite(data.energy_corrected)
+    if known.all():
         return data
     if data.energy is None:
-        raise PacehpcError("Some structures have neither 'energy' nor 'energy_corrected'.")
-    zero = {e: 0.0 for e in data.elements} | {"shift": 0.0}
-    return replace(data, energy_corrected=data.energy, reference_energy=zero)
+        raise PacehpcError("Some files have only 'energy', some only 'energy_corrected': convert them one by one.")
+    if known.any():
+        logger.warning("energy_corrected is left out: not all files have it")
+    return replace(data, energy_corrected=np.full(len(data), np.nan))
 
 
 def _write_text(data: Dataset, path: Path, packed: bool) -> None:
@@ -113,7 +120,6 @@ def _numbers(values: np.ndarray) -> str:
 
 def _write_frames(data: Dataset, out: io.TextIOWrapper) -> None:
     """Extended xyz with all digits, of which ASE keeps eight; keys as `REF_energy`, which ASE leaves alone."""
-    corrected = np.isfinite(data.energy_corrected)
     weights = data.per_structure(data.extra["w_forces"]) if "w_forces" in data.extra else None
     forces, bounds = data.forces, data.atom_offsets
     for s in range(len(data)):
@@ -122,7 +128,7 @@ def _write_frames(data: Dataset, out: io.TextIOWrapper) -> None:
             keys.insert(0, f'Lattice="{_numbers(data.cells[s])}"')
         if data.energy is not None:
             keys.append(f"REF_energy={float(data.energy[s])!r}")
-        if corrected[s]:
+        if np.isfinite(data.energy_corrected[s]):
             keys.append(f"energy_corrected={float(data.energy_corrected[s])!r}")
         if data.stress is not None and np.isfinite(data.stress[s]).all():
             keys.append(f'REF_stress="{_numbers(data.stress[s][[0, 5, 4, 5, 1, 3, 4, 3, 2]])}"')

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from ase import Atoms
 from ase.io import read
 
 from pacehpc import cli
-from pacehpc.dataset import Dataset, Store
+from pacehpc.dataset import Dataset, Store, write_frame, write_store
 from pacehpc.dataset.dataset import read_raw
 from pacehpc.errors import PacehpcError
 from pacehpc.utilities import data as data_command
@@ -19,11 +21,6 @@ FIELDS = ("numbers", "positions", "cells", "pbc", "energy", "flat_forces", "stre
 @pytest.fixture
 def source(tmp_path):
     """A frame with all periodicities, some stresses, names and weights."""
-    import pandas as pd
-    from ase import Atoms
-
-    from pacehpc.dataset import write_frame
-
     random = np.random.default_rng(3)
     rows = []
     for k in range(12):
@@ -36,6 +33,7 @@ def source(tmp_path):
     frame["name"] = [f"kind{k % 2}" for k in range(12)]
     frame["w_energy"] = random.uniform(size=12)
     frame["w_forces"] = [random.uniform(size=len(a)) for a in frame.ase_atoms]
+    frame["w_factor"] = random.uniform(size=12)
     write_frame(frame, tmp_path / "source.pckl.gzip")
     return tmp_path / "source.pckl.gzip"
 
@@ -55,9 +53,43 @@ def test_through_every_format(source, tmp_path, capsys):
         assert_same(read_raw(tmp_path / name), first)
         before = tmp_path / name
     assert cli.main(["data", "convert", str(tmp_path / "c.xyz.gz"), str(tmp_path / "g.h5")]) == 0
-    for name in [*NAMES[:3], "g.h5"]:
-        for key in ("w_energy", "w_forces"):
+    for name in [*NAMES, "g.h5"]:
+        for key in ("w_energy", "w_forces", "w_factor"):
             np.testing.assert_array_equal(read_raw(tmp_path / name).extra[key], first.extra[key])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_energies_stay_what_they_are(source, tmp_path, name, capsys):
+    """Total energies do not turn into energies without free atoms, nor the other way round."""
+    frame = pd.read_pickle(source, compression="gzip")
+    cli.main(["data", "convert", str(source), str(tmp_path / name)])
+    with pytest.raises(PacehpcError, match="no column 'energy_corrected'"):
+        Dataset.load(tmp_path / name)
+    frame["energy_corrected"] = frame["energy"] + 1.0
+    write_frame(frame, tmp_path / "both.pckl.gzip")
+    cli.main(["data", "convert", str(tmp_path / "both.pckl.gzip"), str(tmp_path / name)])
+    back = Dataset.load(tmp_path / name)
+    np.testing.assert_array_equal(back.energy_corrected, frame["energy_corrected"])
+    np.testing.assert_array_equal(back.energy, frame["energy"])
+    cli.main(["data", "convert", str(tmp_path / "both.pckl.gzip"), str(source), str(tmp_path / name)])
+    assert np.isnan(read_raw(tmp_path / name).energy_corrected).all()
+    write_frame(frame.drop(columns="energy"), tmp_path / "corrected.pckl.gzip")
+    capsys.readouterr()
+    assert cli.main(["data", "convert", str(tmp_path / "corrected.pckl.gzip"), str(source), str(tmp_path / name)]) == 1
+    assert "convert them one by one" in capsys.readouterr().err
+
+
+def test_prepared_data_keep_their_weights(source, tmp_path):
+    """As data of another fit: weights of a policy, or those of w_factor, which counts once."""
+    frame = pd.read_pickle(source, compression="gzip").drop(columns=["w_energy", "w_forces"])
+    write_frame(frame, tmp_path / "data.pckl.gzip")
+    for weighting in (None, {"type": "EnergyBasedWeightingPolicy"}):
+        data = Dataset.load(tmp_path / "data.pckl.gzip", reference_energy=0.0, weighting=weighting)
+        assert np.ptp(data.w_energy) > 0
+        write_store(tmp_path / "prepared.h5", data, 4.0)
+        again = Dataset.load(tmp_path / "prepared.h5")
+        np.testing.assert_allclose(again.w_energy, data.w_energy)
+        np.testing.assert_allclose(again.flat_w_forces, data.flat_w_forces)
 
 
 def test_formats_can_be_mixed_and_are_known_by_content(source, tmp_path):
@@ -70,7 +102,9 @@ def test_formats_can_be_mixed_and_are_known_by_content(source, tmp_path):
     mixed = Dataset.load(hidden, reference_energy=0.0)
     assert len(mixed) == 48 and mixed.index == list(range(48))
     np.testing.assert_array_equal(mixed.energy[:12], mixed.energy[36:])
-    assert mixed.weighting == "uniform"  # not all have weights
+    assert mixed.weighting == "columns"
+    write_frame(pd.read_pickle(hidden[-1], compression="gzip").drop(columns="w_energy"), hidden[-1])
+    assert Dataset.load(hidden, reference_energy=0.0).weighting == "uniform"  # not all have weights
 
 
 def test_ase_reads_our_extxyz(source, tmp_path):
