@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pacehpc.basis.couplings import coupling_tree
 from pacehpc.physics.clebsch_gordan import clebsch_gordan
 from pacehpc.potential import Function, Potential
 
@@ -60,22 +61,6 @@ def _regrouping_factor(la: int, lb: int, lc: int) -> float:
     first, second = real_coupling(la, lb, lc), real_coupling(lb, lc, la).transpose(2, 0, 1)
     position = np.argmax(abs(first))
     return float(first.flat[position] / second.flat[position])
-
-
-@functools.cache
-def coupling_tree(rank: int) -> tuple[tuple[int, int], ...]:
-    """Pairs of objects coupled in order; objects 0..rank−1 are leaves, rank + t is the result of pair t."""
-    level, pairs = list(range(rank)), []
-    waiting = level.pop() if rank % 2 else None
-    while len(level) > 1:
-        following = []
-        for a, b in zip(level[::2], level[1::2], strict=False):
-            pairs.append((a, b))
-            following.append(rank + len(pairs) - 1)
-        level = following + ([level[-1]] if len(level) % 2 else [])
-    if waiting is not None:
-        pairs.append((level[0], waiting))
-    return tuple(pairs)
 
 
 @dataclass
