@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from pacehpc import Dataset, Potential
 from pacehpc.backends import create_evaluator
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import LossWeights
+from pacehpc.processors import processor
 from pacehpc.yamlio import load_yaml
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -137,16 +137,11 @@ def repeat(call: object, seconds: float) -> list[float]:
 
 def machine() -> dict[str, object]:
     """Processor and the speed of a matrix product on one core."""
-    name = platform.processor()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            name = line.split(":")[1].strip()
-            break
     n = 1024
     a = np.random.default_rng(0).standard_normal((n, n))
     with threadpool_limits(1, user_api="blas"):
         best = min(repeat(lambda: a @ a, 1.0))
-    return {"processor": name, "cores": os.cpu_count(), "dgemm_gflops": 2 * n**3 / best / 1e9}
+    return {"processor": processor(), "cores": os.cpu_count(), "dgemm_gflops": 2 * n**3 / best / 1e9}
 
 
 if __name__ == "__main__":

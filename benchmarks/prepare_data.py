@@ -73,7 +73,7 @@ def load() -> None:
 def measure(size: int, ranks: int, kind: str, folder: Path) -> dict[str, object]:
     """All steps in `folder`."""
     from pacehpc.dataset.writing import write_data
-    from pacehpc.fit import outputs
+    from pacehpc.processors import processor
 
     data = folder / f"data.{kind}"
     start = time.perf_counter()
@@ -101,7 +101,7 @@ def measure(size: int, ranks: int, kind: str, folder: Path) -> dict[str, object]
         "data_gib": round(data.stat().st_size / 2**30, 4),
         "store_gib": round((folder / "prepared_data.h5").stat().st_size / 2**30, 4),
         **{k: round(v, 3) for k, v in json.loads(loaded).items()},
-        "cpu": outputs.processor(), "cpus": os.cpu_count(),
+        "cpu": processor(), "cpus": os.cpu_count(),
     }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pacehpc.errors import PacehpcError
+from pacehpc.processors import threads_given
 from pacehpc.shared_memory import remove_left_segments
 
 T = TypeVar("T")
@@ -162,8 +163,7 @@ def physical_cores(processors: Iterable[int]) -> int:
 def share_kernel_threads(comm: Any | None, asked: int | None = None) -> int:
     """Set OMP_NUM_THREADS, which kernels heed, to `asked`, else leave it, else to this rank's share of the cores."""
     share = share_of_cores(comm)
-    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    threads = asked or (int(given) if given.isdigit() and int(given) > 0 else share)
+    threads = asked or threads_given() or share
     os.environ["OMP_NUM_THREADS"] = str(threads)
     return threads
 
@@ -181,9 +181,9 @@ def share_cores(comm: Any | None, asked: int | None = None) -> int:
     if asked is not None and is_root(comm):
         threadpool_limits(asked, user_api="blas")
         return asked
-    given = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
-    if given.isdigit() and int(given) > 0:
-        threads = min(threads, int(given)) if ranks > 1 else int(given)
+    given = threads_given("OPENBLAS_NUM_THREADS") or threads_given()
+    if given:
+        threads = min(threads, given) if ranks > 1 else given
     threadpool_limits(threads, user_api="blas")
     return threads
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 from functools import cache, cached_property, partial
 
@@ -19,6 +18,7 @@ from pacehpc.backends.memory import keeps_moments
 from pacehpc.backends.shape import EMBEDDINGS, Coefficients, bond_type_record, make_shape
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
+from pacehpc.processors import kernel_threads
 
 BOND_RECORD = 8
 STAGES = (
@@ -31,12 +31,6 @@ STAGES = (
 def prepare(potential: Potential, loss: LossWeights) -> float:
     """Compile the kernels of a potential into the cache; returns the seconds it took, 0 if they were there."""
     return compile_library(make_shape(potential, stress=loss.stress > 0).header)[1]
-
-
-def default_threads() -> int:
-    """Threads of one rank: OMP_NUM_THREADS, else 1."""
-    text = os.environ.get("OMP_NUM_THREADS", "1").split(",")[0]
-    return max(1, int(text)) if text.strip().isdigit() else 1
 
 
 class CpuEvaluator:
@@ -68,7 +62,7 @@ class CpuEvaluator:
         self.shape = make_shape(potential, stress=self.with_virials)
         self.coefficients = Coefficients(potential, self.shape)
         self._library = load_library(self.shape.header)
-        self._threads = threads or default_threads()
+        self._threads = threads or kernel_threads()
         self._problem = _Records.problem()
         self._problem.radial_fixed = not radial_gradient
         self._kept: dict[str, np.ndarray] = {}  # arrays that the kernels point to

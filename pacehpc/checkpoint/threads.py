@@ -7,12 +7,6 @@ import os
 from threadpoolctl import threadpool_info, threadpool_limits
 
 
-def kernel_threads() -> int:
-    """Threads of a rank's kernels: OMP_NUM_THREADS, else 1."""
-    text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(text) if text.isdigit() and int(text) > 0 else 1
-
-
 def set_threads(blas: int, kernels: int) -> None:
     """Fix the threads of BLAS and of the kernels of evaluators made from now on, whatever the environment said."""
     import scipy.linalg.blas  # noqa: F401  a library that is loaded later would not be limited

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import platform
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from pacehpc.checkpoint.files import sync_folder
 from pacehpc.dataset import write_frame
 from pacehpc.dataset.files import file_hash
 from pacehpc.metrics import GPA
+from pacehpc.processors import processor
 from pacehpc.report import lines, tables
 
 if TYPE_CHECKING:
@@ -232,16 +232,6 @@ def versions() -> dict[str, str]:
     if "mpi4py.MPI" in sys.modules:
         found["MPI"] = " ".join(sys.modules["mpi4py.MPI"].Get_library_version().splitlines()[0].split(",")[0].split())
     return found
-
-
-def processor() -> str:
-    """The model of the CPU."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.machine()
-    model = re.search(r"model name\s*: (.*)", text)
-    return model[1] if model else platform.machine()
 
 
 def log_objective(objective: Objective) -> None:

@@ -13,6 +13,7 @@ from pacehpc import backends, parallel
 from pacehpc.backends import memory
 from pacehpc.backends.shape import make_shape
 from pacehpc.errors import PacehpcError
+from pacehpc.processors import kernel_threads
 
 if TYPE_CHECKING:
     from pacehpc.backends.interface import Structures
@@ -116,7 +117,7 @@ def cpu_memory(
 ) -> float:
     """Bytes of these structures and of their evaluators; store_moments: they keep G of every atom (None: as usual)."""
     from pacehpc.backends.compile import lanes
-    from pacehpc.backends.cpu import default_batch_atoms, default_threads
+    from pacehpc.backends.cpu import default_batch_atoms
 
     shape, total = make_shape(potential, stress=stress), 0.0
     n = len(shape.elements)
@@ -131,7 +132,7 @@ def cpu_memory(
             lanes(),
             memory.keeps_moments(s) if store_moments is None else store_moments,
             stress,
-            default_threads(),
+            kernel_threads(),
             batch_atoms,
         )
     return total

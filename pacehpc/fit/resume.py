@@ -25,10 +25,11 @@ from pacehpc.checkpoint.compatibility import (
     content_hash,
     differences,
 )
-from pacehpc.checkpoint.threads import blas_libraries, kernel_threads
+from pacehpc.checkpoint.threads import blas_libraries
 from pacehpc.dataset import Store
 from pacehpc.dataset.files import find_file
 from pacehpc.errors import PacehpcError
+from pacehpc.processors import kernel_threads
 
 if TYPE_CHECKING:
     from pacehpc.config.models import Settings

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -18,6 +16,7 @@ from pacehpc.backends.interface import LossWeights, Structures
 from pacehpc.calculator import Neighbourhood
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
+from pacehpc.processors import processor
 from pacehpc.utilities.command import command
 
 ATOMS = 250
@@ -117,14 +116,3 @@ def seconds(work: Callable[[], object], total: float = 0.2) -> float:
         work()
         times.append(time.perf_counter() - start)
     return float(np.median(times))
-
-
-def processor() -> str:
-    """Name of this machine's processor."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -14,6 +14,7 @@ import pytest
 
 from pacehpc import cli
 from pacehpc.potential import Potential
+from pacehpc.processors import processor
 from pacehpc.utilities import compile as compile_ahead
 from pacehpc.utilities import corerep, timing, yaml2yace
 
@@ -161,7 +162,7 @@ def test_timing(folder, capsys, monkeypatch):
     assert [row[0] for row in rows] == ["fcc", "bcc"]
     for row in rows:
         assert float(row[3]) == float(row[4]) == pytest.approx(1e3 / int(row[1]), abs=0.01)
-    assert timing.processor() in text
+    assert processor() in text
     assert timing.main(["-n", "0", "alni_mixed.yaml"]) == 1
 
 
