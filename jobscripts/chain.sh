@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # For sites without requeue: a chain of jobs, each starting when the one before stopped unfinished.
 #   sbatch chain.sh            # the first; every job submits its successor before it starts
+#   scancel --name=pace        # ends the chain; cancelling the running job alone starts the next one
 # Copy it and edit the lines marked EDIT.
 #SBATCH --job-name=pace
 #SBATCH --nodes=1                    # EDIT

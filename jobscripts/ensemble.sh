@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # An ensemble of potentials: an array of fits that differ in their seed, each in its own folder.
+# The input has to leave something to chance, or all members come out equal: `coefs_init: random` under functions, or
+# several fit_cycles with noise. `data: {seed: 1}` beside test_size gives all members the same test set.
 # Copy it and edit the lines marked EDIT. Submitted again, unfinished members go on and finished ones are left.
 #SBATCH --job-name=pace
 #SBATCH --array=1-8                  # EDIT: members

@@ -16,4 +16,5 @@ input=input.yaml                     # EDIT
 launch=(srun --mpi=pmi2 -K)          # EDIT: --mpi=pmix for Open MPI; (mpirun -n "$SLURM_NTASKS") where srun has no PMI
 
 export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
+export SRUN_CPUS_PER_TASK="$OMP_NUM_THREADS"   # srun of Slurm 22.05 to 23.02 does not take it from the job
 "${launch[@]}" pacehpc "$input" --backend cuda

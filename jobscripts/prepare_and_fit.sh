@@ -13,4 +13,4 @@ prepare_time=2:00:00                 # EDIT
 pacehpc compile "$input"             # kernels are cached in the home folder; same CPU type as the compute nodes
 prepare=$(sbatch --parsable --ntasks=1 --time="$prepare_time" --output=slurm-%j.out \
     --wrap "pacehpc $(printf '%q' "$input") --prepare-data")
-sbatch --dependency="afterok:$prepare" "$fit"
+sbatch --dependency="afterok:$prepare" --kill-on-invalid-dep=yes "$fit"   # no fit where the preparation failed
