@@ -13,6 +13,7 @@ import math
 import pickle
 import struct
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -586,9 +587,29 @@ def unpickle_frame(data: bytes, where: str) -> tuple[dict[str, list[Any] | np.nd
     Raises:
         PacehpcError: the file is damaged, is no frame, or names a class that no frame of structures needs.
     """
+    columns, labels = _taken(data, where, _columns)
+    stubs = [name for name, values in columns.items() if _holds_stub(values)]
+    for name in stubs:
+        del columns[name]
+    if stubs:
+        logger.info("%s: columns left by another program are dropped: %s", where, ", ".join(stubs))
+    return columns, labels
+
+
+def frame_attrs(data: bytes, where: str) -> dict[str, Any]:
+    """What stands in ``attrs`` of a pickled data frame; arguments and errors as of `unpickle_frame`."""
+    return _taken(data, where, _attrs)
+
+
+def _attrs(frame: Any) -> dict[str, Any]:
+    state = frame.state if isinstance(frame, FrameState) and isinstance(frame.state, dict) else {}
+    return dict(state.get("attrs") or {})
+
+
+def _taken(data: bytes, where: str, part: Callable[[Any], Any]) -> Any:
+    """A part of the frame in a pickle."""
     try:
-        frame = _load(data, check_sizes(data))
-        columns, labels = _columns(frame)
+        return part(_load(data, check_sizes(data)))
     except Refused as problem:
         raise PacehpcError(
             f"{where}: refused, the pickle asks for {problem}. Only data frames of ASE atoms and numbers are read; "
@@ -598,12 +619,6 @@ def unpickle_frame(data: bytes, where: str) -> tuple[dict[str, list[Any] | np.nd
         raise
     except Exception as problem:
         raise PacehpcError(f"{where}: damaged pickle ({type(problem).__name__}: {str(problem)[:200]}).") from None
-    stubs = [name for name, values in columns.items() if _holds_stub(values)]
-    for name in stubs:
-        del columns[name]
-    if stubs:
-        logger.info("%s: columns left by another program are dropped: %s", where, ", ".join(stubs))
-    return columns, labels
 
 
 def _holds_stub(values: Any) -> bool:

@@ -20,7 +20,8 @@ from pacehpc.backends.shape import make_shape
 from pacehpc.backends.streaming import BYTES_OF_A_BOND, Stream
 from pacehpc.dataset import Dataset, Store, database, input_hash, weights, write_frame, write_store
 from pacehpc.dataset.dataset import read_raw, referenced, weighted
-from pacehpc.dataset.files import find_file
+from pacehpc.dataset.files import find_file, read_bytes
+from pacehpc.dataset.unpickle import frame_attrs
 from pacehpc.errors import PacehpcError
 from pacehpc.objective import Shard
 
@@ -90,7 +91,16 @@ def queried(settings: Settings, again: bool = False) -> Iterator[Settings]:
         raise PacehpcError("data.filename is missing; name the data, or give data.config.element to query a database.")
     folder = Path(settings.data.datapath or os.environ.get("PACEMAKERDATAPATH") or ".").expanduser()
     path = folder / database.cache_name(asked.calculator, asked.element)
-    if asked.cache_ref_df and not again and path.exists():
+    wanted = {"element": sorted(asked.element)} | asked.model_dump(include={"calculator", "ref_energy", "query_limit"})
+    if asked.query_limit is not None:
+        wanted["seed"] = settings.data.seed
+    if settings.data.database is not None:
+        wanted["database"] = database.shown(settings.data.database)
+    kept = asked.cache_ref_df and not again and path.exists()
+    other = _other_query(path, wanted) if kept else []
+    if other:
+        log.info("data: %s is of another query (%s), the database is asked again", path, ", ".join(other))
+    if kept and not other:
         log.info("data: %s of an earlier query is used; `--query-data` or `--rebuild` asks the database again", path)
     else:
         name = database.locate(settings.data.database)
@@ -98,6 +108,7 @@ def queried(settings: Settings, again: bool = False) -> Iterator[Settings]:
             name, asked.element, asked.calculator, asked.ref_energy, asked.query_limit, settings.data.seed
         )
         log.info("data: %d structures from %s", len(frame), database.shown(name))
+        frame.attrs["query"] = {"database": database.shown(name), **wanted}
         try:
             write_frame(frame, path)
         except OSError as problem:
@@ -107,6 +118,15 @@ def queried(settings: Settings, again: bool = False) -> Iterator[Settings]:
     finally:
         if not asked.cache_ref_df:
             path.unlink()
+
+
+def _other_query(path: Path, wanted: Mapping[str, Any]) -> list[str]:
+    """In what the query whose result stands in a file differs; a file that says nothing of it is taken as it is."""
+    before = frame_attrs(read_bytes(path), str(path)).get("query")
+    if not isinstance(before, dict):
+        return []
+    keys = [key for key in wanted if before.get(key) != wanted[key]]
+    return [f"{key} was {before.get(key)}, is {wanted[key]}" for key in keys]
 
 
 def _reuse(stores: dict[str, Path], potential: Potential | float, inputs: str) -> dict[str, Dataset] | None:

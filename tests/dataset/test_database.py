@@ -216,8 +216,15 @@ def test_query_data_prepares_and_keeps_the_result(sqlite, tmp_path):
     assert second.returncode == 0 and "earlier query" in second.stdout and cache.stat().st_mtime_ns == made
     assert "prepared before" in second.stdout
     assert run("--query-data").returncode == 0 and cache.stat().st_mtime_ns != made
-    cache.unlink()
     text = (tmp_path / "input.yaml").read_text()
+    (tmp_path / "input.yaml").write_text(text.replace("limit: 6", "limit: 5, ref_energy: 1"))
+    third = run("--prepare-data")
+    assert "ref_energy was None, is 1.0, query_limit was 6, is 5" in third.stdout, third.stdout
+    known = Dataset.load(cache)
+    assert len(known) == 5
+    np.testing.assert_allclose(known.energy_corrected, known.energy - known.atoms_per_structure)
+    assert "earlier query" in run("--prepare-data").stdout
+    cache.unlink()
     (tmp_path / "input.yaml").write_text(text.replace("query_limit: 6", "cache_ref_df: false"))
     assert run("--query-data").returncode == 0 and not cache.exists()
     (tmp_path / "input.yaml").write_text("cutoff: 4.0\ndata: some.pckl.gzip\n")
