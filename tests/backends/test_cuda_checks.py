@@ -1,7 +1,7 @@
 """Every access of the CUDA kernels to memory, checked on the host as compute-sanitizer does on a device.
 
-Races, reads of what nobody has written, accesses outside of arrays, and threads that meet at two places (see
-tests/fake_cupy/checks.cpp) are errors of the launch that shows them.
+Races, reads of what nobody has written, accesses outside of arrays, threads that meet at two places, integers that
+overflow (see tests/fake_cupy/checks.cpp) are errors of the launch that shows them.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ KERNEL(beyond_shared_memory) {
   __shared__ double s[64], t[64];
   s[threadIdx.x] = t[threadIdx.x] = 1;
   __syncthreads();
-  x[ME] = s[threadIdx.x + 1] + t[threadIdx.x + 1];
+  const double *a = s, *b = t;
+  x[ME] = a[threadIdx.x + 1] + b[threadIdx.x + 1];
 }
 KERNEL(elsewhere) { x[ME] = *(const double*)address; }
 KERNEL(nobody_wrote) { x[ME] = z[127 - ME]; }
@@ -93,6 +94,11 @@ KERNEL(nobody_wrote_in_this_block) {
   x[ME] = s[threadIdx.x];
 }
 KERNEL(misaligned) { x[ME] = *(const double*)((const char*)y + 4); }
+KERNEL(beyond_a_local_array) {
+  double a[4] = {y[0], y[1], y[2], y[3]};
+  x[ME] = a[threadIdx.x / 2];
+}
+KERNEL(too_large_an_integer) { x[ME] = (int)threadIdx.x * (1 << 30); }
 KERNEL(two_barriers) {
   if (threadIdx.x < 32) { x[ME] = 1; __syncthreads(); }
   else { __syncthreads(); x[ME] = 2; }
@@ -124,6 +130,8 @@ FAULTS = {
     "nobody_wrote": r"unwritten: thread \d+ of block \d .* reads z\[\d+\]",
     "nobody_wrote_in_this_block": r"unwritten: thread \d+ of block 1 .* reads shared memory",
     "misaligned": "misaligned: thread 0 of block 0 .* reads 8 bytes",
+    "beyond_a_local_array": "index: thread 8 of block 0 ",
+    "too_large_an_integer": "overflow: thread 2 of block 0 ",
     "two_barriers": r"apart: thread 0 of block 0 \(.*\) and thread 32 of block 0 \(.*\) wait",
     "two_exchanges": r"apart: thread 0 of block 0 \(.*\) and thread 1 of block 0 \(.*\) wait",
     "barrier_of_some": r"waiting: .* thread 0 of block 0 \(.*\) for thread 32 of block 0",

@@ -3,7 +3,8 @@
 // Sources compiled with -fsanitize=thread call __tsan_read8 and the like at each access; these are ours, not the library's.
 // They ask: is it in an array of this device? Has somebody written it? Does nothing but luck put it before or after
 // an access of another thread? Within a launch only barriers order threads, those of one block; shuffles order nothing, and
-// neither do the blocks' turns. So what is found does not depend on the order in which threads run here.
+// neither do the blocks' turns. So what is found does not depend on the order in which threads run here. Indices of local
+// arrays and integer arithmetic are checked by the handlers of -fsanitize=undefined in the same way.
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,6 +129,11 @@ static void access(const volatile void* address, size_t size, Access kind, const
   }
 }
 
+static void undefined(Kind kind, const void* from) {
+  report(kind, own_number(), from, 0, 0);
+  stop();
+}
+
 void begin_launch(const Launch& launch, char* shared, const void* kernel) {
   Dl_info library;
   dladdr(kernel, &library);
@@ -207,3 +213,14 @@ extern "C" void __tsan_write_range(void* p, size_t n) { emulation::access(p, n, 
 extern "C" void __tsan_init() {}
 extern "C" void __tsan_func_entry(void*) {}
 extern "C" void __tsan_func_exit() {}
+
+#define HANDLER(name, kind) \
+  extern "C" void __ubsan_handle_##name##_abort() { emulation::undefined(emulation::kind, FROM); }
+HANDLER(out_of_bounds, INDEX)
+HANDLER(add_overflow, OVERFLOW)
+HANDLER(sub_overflow, OVERFLOW)
+HANDLER(mul_overflow, OVERFLOW)
+HANDLER(negate_overflow, OVERFLOW)
+HANDLER(divrem_overflow, OVERFLOW)
+HANDLER(shift_out_of_bounds, OVERFLOW)
+HANDLER(float_cast_overflow, OVERFLOW)

@@ -29,7 +29,7 @@ void keep_largest(long long* most, long long x);
 
 // ---- what is wrong, for _checks.py ----
 
-enum Kind { RACE, UNWRITTEN, OUTSIDE, MISALIGNED, OTHER_DEVICE, APART, WAITING, BAD_EXCHANGE };
+enum Kind { RACE, UNWRITTEN, OUTSIDE, MISALIGNED, OTHER_DEVICE, APART, WAITING, BAD_EXCHANGE, INDEX, OVERFLOW };
 enum Access { READ, WRITE, ATOMIC };
 struct Report {
   int kind, access, other_access;

@@ -25,8 +25,12 @@ RUNTIME = (FOLDER / "blocks.cpp", FOLDER / "checks.cpp")
 FLAGS = ["-std=c++17", "-O1", "-g1", "-w", "-fPIC", "-fno-stack-protector", "-U_FORTIFY_SOURCE"]
 # a product and a sum become one operation, as CUDA makes them, where the processor has it
 FUSED = ["-fexpensive-optimizations", *(["-mfma"] if "fma" in Path("/proc/cpuinfo").read_text().split() else [])]
-# threads that take other paths to a barrier have to find one copy of it, and loads stay where the source has them
-AS_WRITTEN = ["-fno-thread-jumps", "-fno-tree-dominator-opts", "-fno-tree-loop-im"]
+# g++: threads that take other paths to a barrier have to find one copy of it, and loads stay where the source has them
+GNU = ["-fno-thread-jumps", "-fno-tree-dominator-opts", "-fno-tree-loop-im"]
+CLANG = ["-fno-sanitize=local-bounds"]  # ends the process instead of the launch
+CHECKS = ["-fsanitize=thread", "-fno-sanitize-recover=all"]
+CHECKS += ["-fsanitize=bounds,signed-integer-overflow,shift,integer-divide-by-zero,float-cast-overflow"]
+UNSET = "-ftrivial-auto-var-init=pattern"  # local variables that nobody set are no zeros; compilers since 2022 have it
 KINDS = {"double": numpy.float64, "int": numpy.int32, "long long": numpy.int64}
 KERNEL = re.compile(
     r'extern "C"\s+__attribute__\(\(noinline\)\)\s+void\s+'
@@ -142,14 +146,15 @@ def runtime() -> Path:
 def _build(code: str, checked: bool) -> tuple[Path, dict[str, dict]]:
     """A library of a source's kernels, and the properties of each (see _Kernel)."""
     source = f'#include "{PRELUDE}"\n{code}'
-    flags = FLAGS + FUSED + ([] if "clang" in _compiler() else AS_WRITTEN) + (["-fsanitize=thread"] if checked else [])
+    flags = FLAGS + FUSED + (CHECKS if checked else []) + (CLANG if "clang" in _compiler() else GNU)
 
     def make(folder: Path) -> None:
         path = folder / "kernels.cpp"
         path.write_text(source)
         kernels = KERNEL.findall(_compile(["-std=c++17", "-w", "-E", "-P", "kernels.cpp"], folder))
         path.write_text(source + "".join(f"\nLAUNCHER({name})" for _, name, _ in kernels) + "\n")
-        _compile([*flags, "-c", "-o", "kernels.o", "kernels.cpp"], folder)
+        unset = [UNSET] if _run([UNSET, "-E", "-x", "c++", "/dev/null"], folder).returncode == 0 else []
+        _compile([*flags, *unset, "-c", "-o", "kernels.o", "kernels.cpp"], folder)
         _compile(["-shared", "-o", "library.so", "kernels.o", str(runtime())], folder)
         shared = _shared_arrays(folder / "library.so")
         properties = {}
@@ -159,7 +164,7 @@ def _build(code: str, checked: bool) -> tuple[Path, dict[str, dict]]:
             properties[name] = {"parameters": kinds, "most_threads": int(most or 0), "shared": shared.get(name, [])}
         (folder / "properties.json").write_text(json.dumps(properties))
 
-    made = _cached([*flags, source, PRELUDE.read_text(), str(runtime())], make)
+    made = _cached([*flags, UNSET, source, PRELUDE.read_text(), str(runtime())], make)
     return made / "library.so", json.loads((made / "properties.json").read_text())
 
 
@@ -181,9 +186,12 @@ def _compiler() -> str:
     return os.environ.get("CXX", "g++")
 
 
+def _run(options: list[str], folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([_compiler(), *options], cwd=folder, capture_output=True, text=True, check=False)
+
+
 def _compile(options: list[str], folder: Path) -> str:
-    command = [_compiler(), *options]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = _run(options, folder)
     assert done.returncode == 0, done.stderr[:4000]
     return done.stdout
 

@@ -18,6 +18,7 @@ import numpy
 from . import cuda
 
 KINDS = ("race", "unwritten", "outside", "misaligned", "other device", "apart", "waiting", "bad exchange")
+KINDS += ("index", "overflow")
 REPORT = numpy.dtype(
     [(name, numpy.int32) for name in ("kind", "access", "other_access")]
     + [(name, numpy.uint32) for name in ("thread", "other", "from", "other_from", "size")]
@@ -102,8 +103,12 @@ def _sentence(r: numpy.void, library: Path, block: int, names: dict[int, str]) -
             return f"apart: {me} and {other} wait for each other at two places"
         case "waiting":
             return f"waiting: threads of a block wait for others that never come: {me} for {other}"
-        case _:
+        case "bad exchange":
             return f"bad exchange: {me} exchanges with a part of its warp"
+        case "index":
+            return f"index: {me} goes beyond an array whose length it knows"
+        case _:
+            return f"overflow: {me} makes an integer that its type does not hold, or divides by zero"
 
 
 def _element(at: int, array: int, names: dict[int, str]) -> str:
