@@ -99,7 +99,7 @@ class Dataset:
             weighting: {'type': 'EnergyBasedWeightingPolicy' | 'ExternalWeightingPolicy', ...}; None: columns
                 ``w_energy`` and ``w_forces`` if both are there, else uniform.
             datapath: folder of relative file names; $PACEMAKERDATAPATH is searched, too.
-            ignore_weights: do not use weights that come with the data.
+            ignore_weights: do not use the columns ``w_energy`` and ``w_forces``; ``w_factor`` counts in any case.
             aug_factor: factor of the weights of structures whose name starts with 'augmented'.
             stress_units: of the column ``stress``: eV/A3, GPa, kbar or -kbar (VASP).
             seed: of random selections by the weighting policy.
@@ -521,9 +521,7 @@ def weighted(
     kept.low, kept.weighting = low[selection.rows], selection.policy
     kept.above_hull = None if selection.above_hull is None else selection.above_hull[selection.rows]
     w_energy, w_forces = selection.w_energy, selection.w_forces
-    factor = np.ones(len(kept))
-    if "w_factor" in kept.extra and not ignore_weights:
-        factor = factor * kept.extra["w_factor"]
+    factor = np.array(kept.extra.get("w_factor", np.ones(len(kept))))
     factor[[name.startswith("augmented") for name in kept.names]] *= aug_factor
     kept.w_energy, kept.flat_w_forces = weights.normalise(
         w_energy * factor, w_forces * np.repeat(factor, kept.atoms_per_structure), ", ".join(kept.sources)

@@ -119,12 +119,14 @@ def test_columns_factors_and_augmented_names(load):
     np.testing.assert_allclose(data.flat_w_forces, np.array([1, 1, 1, 0.5]) / 3.5)
     frame["w_factor"] = [1.0, 4.0, 1.0]
     np.testing.assert_allclose(load(frame, aug_factor=1).w_energy, np.array([1, 4, 1]) / 6)
-    np.testing.assert_allclose(load(frame, aug_factor=1, ignore_weights=True).w_energy, 1 / 3)
+    np.testing.assert_allclose(load(frame, aug_factor=1, ignore_weights=True).w_energy, np.array([1, 4, 1]) / 6)
     frame["w_energy"], frame["w_forces"] = [1.0, 2.0, 3.0], [[1.0], [2.0, 0.0], [5.0]]
     data = load(frame, aug_factor=1, weighting={"type": "EnergyBasedWeightingPolicy"})
     np.testing.assert_allclose(data.w_energy, np.array([1, 8, 3]) / 12)
     np.testing.assert_allclose(data.flat_w_forces, np.array([1, 8, 0, 5]) / 14)
-    np.testing.assert_allclose(load(frame, aug_factor=1, ignore_weights=True).flat_w_forces, 1 / 4)
+    np.testing.assert_allclose(
+        load(frame, aug_factor=1, ignore_weights=True).flat_w_forces, np.array([1, 4, 4, 1]) / 10
+    )
     frame["w_energy"] = [1.0, -2.0, 3.0]
     with pytest.raises(PacehpcError, match="negative weights in w_energy"):
         load(frame)
