@@ -27,7 +27,7 @@ class Neighbours:
     Attributes:
         offsets: (n_atoms+1,) int64, bonds of centre i are offsets[i]:offsets[i+1].
         atom: (n_bonds,) int32, index of the neighbour among the atoms of the run.
-        shift: (n_bonds, 3) int16, cell shift.
+        shift: (n_bonds, 3) int32, cell shift.
     """
 
     offsets: np.ndarray
@@ -170,14 +170,14 @@ def find_neighbours(
         r2 = np.einsum("bd,bd->b", vectors, vectors)
         keep = (np.sqrt(r2) < cutoffs[species[i], species[j]]) & (r2 > 0)
         counts.append(np.bincount(i[keep] - atom_offsets[first], minlength=atom_offsets[last] - atom_offsets[first]))
-        parts.append((j[keep].astype(np.int32), shift[keep].astype(np.int16), vectors[keep]))
+        parts.append((j[keep].astype(np.int32), shift[keep].astype(np.int32), vectors[keep]))
         if progress is not None:
             progress(last - first)
         first = last
     per_atom = np.concatenate(counts) if counts else np.zeros(0, np.int64)
     offsets = np.concatenate(([0], np.cumsum(per_atom))).astype(np.int64)
     atom = np.concatenate([p[0] for p in parts]) if parts else np.zeros(0, np.int32)
-    shift = np.concatenate([p[1] for p in parts]) if parts else np.zeros((0, 3), np.int16)
+    shift = np.concatenate([p[1] for p in parts]) if parts else np.zeros((0, 3), np.int32)
     vectors = np.concatenate([p[2] for p in parts]) if parts else np.zeros((0, 3))
     return Neighbours(offsets, atom, shift), vectors
 

@@ -41,6 +41,7 @@ logger = logging.getLogger("pacehpc")
 FORMAT = 3
 # what h5py and numpy raise where a file holds something else than it should
 _DAMAGE = (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError, RecursionError)
+_FARTHEST = np.iinfo(np.int16).max  # cell vectors between the cells of two neighbours
 _RUN = 2**14  # bonds read at a time
 _CHUNK = 20_000  # atoms whose neighbour lists are in memory at once while a store is written
 _CHUNK_BYTES = 2**14  # of a data set: small, because ranks read whole pieces at the ends of their slices
@@ -132,6 +133,14 @@ def _spool_bonds(
         start = np.repeat(offsets[first:last] - a, np.diff(offsets[first : last + 1]))
         local = found.atom - np.repeat(start, counts[a:b]).astype(np.int32)
         atom_file.write(local.astype(np.int32).tobytes())
+        far = np.nonzero((np.abs(found.shift) > _FARTHEST).any(axis=1))[0]
+        if len(far):
+            atom = a + np.searchsorted(found.offsets, far[0], side="right") - 1
+            row = int(np.searchsorted(offsets, atom, side="right")) - 1
+            raise PacehpcError(
+                f"{dataset.where(row)}: neighbours are more than {_FARTHEST} cells apart. Wrap the atoms into the cell "
+                "(ase.Atoms.wrap), or choose cell vectors that are less oblique (ase.build.niggli_reduce)."
+            )
         shift_file.write(found.shift.astype(np.int16).tobytes())
         if bar is not None:
             bar.update(last - first)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from ase import Atoms
 
@@ -24,8 +25,6 @@ def potential(elements=("Al", "Ni"), rcut=4.0, mixed=3.5):
 
 
 def make_data(folder: Path, n_structures=60, seed=0, largest=24) -> Dataset:
-    import pandas as pd
-
     random = np.random.default_rng(seed)
     frames, energies, forces, names = [], [], [], []
     for k in range(n_structures):
@@ -191,6 +190,28 @@ def test_a_larger_stored_cutoff_serves_smaller_ones(tmp_path):
         Store(tmp_path / "store.h5", potential(rcut=5.1))
     with pytest.raises(PacehpcError, match="shorter than"):
         Store(tmp_path / "store.h5", potential(("Al",)))
+
+
+def test_atoms_that_strayed_far(tmp_path):
+    """As after a long run without wrapping: the same bonds in memory and in the store, or an error."""
+    near = Atoms("Al4", [[0, 0, 0], [0, 2, 2], [2, 0, 2], [2, 2, 0]], cell=np.eye(3) * 4.0, pbc=True)
+
+    def load(cells):
+        far = near.copy()
+        far.positions[0] += cells * far.cell[0]
+        frame = pd.DataFrame({"ase_atoms": [near, far], "energy_corrected": 0.0, "forces": [np.zeros((4, 3))] * 2})
+        frame.index = ["near", "far"]
+        write_frame(frame, tmp_path / "far.pckl.gzip")
+        return Dataset.load(tmp_path / "far.pckl.gzip")
+
+    data = load(-30000)
+    write_store(tmp_path / "store.h5", data, potential())
+    with Store(tmp_path / "store.h5") as store:
+        for structures in (data.structures(potential()), store.read_shard(0, 1)):
+            bonds = np.diff(structures.bond_offsets[structures.atom_offsets])
+            assert bonds[0] == bonds[1] > 0
+    with pytest.raises(PacehpcError, match="row far: neighbours are more than 32767 cells apart"):
+        write_store(tmp_path / "store.h5", load(40000), potential())
 
 
 def test_everything_else_comes_back_in_the_original_order(tmp_path):
