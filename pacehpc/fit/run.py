@@ -295,6 +295,7 @@ def _fit(
             objective.serve()
         interrupted = parallel.broadcast(interrupted, comm)
         rank_seconds += objective.rank_seconds
+        del objective  # and the memory of its evaluators, before those of the next step are made
         state.ladder_step += 1
     return None
 

@@ -113,6 +113,16 @@ def test_little_memory_is_shared_out_in_batches(tmp_path, of_the_cpu):
     same_results(tmp_path, of_the_cpu)
 
 
+def test_a_ladder_step_has_the_whole_device(tmp_path):
+    """What the step before took is free again."""
+    text = INPUT.replace("maxiter: 2", "maxiter: 1\n  ladder_step: 3")
+    code, said = run(tmp_path, "--no-predict", text=text, FAKE_CUPY_MEMORY=str(64 << 20))
+    assert code == 0, said
+    found = re.findall(r"\(train\): peak memory ([\d.]+) MiB of ([\d.]+) MiB allowed", said)
+    assert len(found) == 3 and min(float(peak) for peak, _ in found) > 5, said
+    assert {allowed for _, allowed in found} == {"57.6"}, said
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
