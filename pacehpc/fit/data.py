@@ -53,12 +53,8 @@ def prepare(
         log.info("reference energies: those that the potential was fitted with")
         reference = stored
     policy = None if settings.fit.weighting is None else settings.fit.weighting.model_dump(exclude_none=True)
-    files = [find_file(name, given.datapath) for name in given.filename]
-    files += [find_file(name, given.datapath, "data.test_filename") for name in given.test_filename or []]
-    if policy is not None and "filename" in policy:
-        files.append(find_file(policy["filename"], given.datapath, "fit.weighting.filename"))
     inputs = input_hash(
-        files,
+        files_of(settings),
         {**given.model_dump(), "reference": reference, "stored": stored, "weighting": policy, "seed": settings.seed},
     )
     names = ["train"] if given.test_filename is None and given.test_size is None else ["train", "test"]
@@ -193,6 +189,17 @@ def load_data(
         part.w_energy, part.flat_w_forces = weights.normalise(part.w_energy, part.flat_w_forces, f"the {name} set")
     log.info("data: %d structures to fit, %d to test", len(parts[0]), len(parts[1]))
     return parts[0], parts[1]
+
+
+def files_of(settings: Settings) -> list[Path]:
+    """The files of structures and weights that the input names. Raises PacehpcError where one is missing."""
+    given = settings.data
+    files = [find_file(name, given.datapath) for name in given.filename or []]
+    files += [find_file(name, given.datapath, "data.test_filename") for name in given.test_filename or []]
+    weights_file = getattr(settings.fit.weighting, "filename", None)
+    if weights_file is not None:
+        files.append(find_file(weights_file, given.datapath, "fit.weighting.filename"))
+    return files
 
 
 def warn_of_elements(potential: Potential, data: Dataset) -> None:

@@ -27,8 +27,8 @@ from pacehpc.checkpoint.compatibility import (
 )
 from pacehpc.checkpoint.threads import blas_libraries
 from pacehpc.dataset import Store
-from pacehpc.dataset.files import find_file
 from pacehpc.errors import PacehpcError
+from pacehpc.fit.data import files_of
 from pacehpc.processors import kernel_threads
 
 if TYPE_CHECKING:
@@ -41,13 +41,9 @@ log = logging.getLogger("pacehpc")
 def origin(settings: Settings, ranks: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """What the numbers of a fit depend on; ranks: the CPU model of each rank, and what its kernels are made with."""
     processors, kernels = zip(*ranks, strict=True)
-    given = settings.data
-    names = [*(given.filename or []), *(given.test_filename or [])]
-    if settings.fit.weighting is not None and hasattr(settings.fit.weighting, "filename"):
-        names.append(settings.fit.weighting.filename)
     return {
         "settings": settings.model_dump(mode="json", by_alias=True),
-        "data": content_hash(find_file(name, given.datapath) for name in names),
+        "data": content_hash(files_of(settings)),
         "potential files": content_hash(_potential_files(settings.potential)),
         "ranks": len(processors),
         "backend": backends.resolve(settings.backend.evaluator),
