@@ -430,7 +430,9 @@ class Settings(Section):
     """All keys of an input file."""
 
     cutoff: kinds.Positive | None = Field(
-        None, description="radius of the neighbour list, Å; default: the largest rcut; smaller than an rcut is an error"
+        None,
+        description="radius of the neighbour lists of --prepare-data, Å; default, and in a fit: each rcut; smaller than "
+        "an rcut is an error",
     )
     seed: kinds.CountOrZero = Field(42, description="of every random choice")
     metadata: kinds.Metadata = Field(

@@ -37,16 +37,17 @@ STORES = {"train": Path("prepared_data.h5"), "test": Path("prepared_test_data.h5
 
 
 def prepare(
-    settings: Settings, potential: Potential | None, rebuild: bool = False
+    settings: Settings, potential: Potential | None, rebuild: bool = False, ahead: bool = False
 ) -> tuple[Dataset, Dataset | None, dict[str, Path]]:
     """(train, test or None, the prepared file of each); the files are made where they are missing or do not fit.
 
-    potential None: neighbour lists within `settings.cutoff`, for potentials to come. A file whose lists reach further
-    than the potential is used as it is. Raises PacehpcError for whatever is wrong with the data.
+    Neighbour lists reach to each bond's rcut; to `settings.cutoff` where there is no potential, or with `ahead`, for
+    potentials to come. A file whose lists reach further is used as it is. Raises PacehpcError for whatever is wrong
+    with the data.
     """
     if settings.data.filename is None:
         with queried(settings, rebuild) as settings:
-            return prepare(settings, potential, rebuild)
+            return prepare(settings, potential, rebuild, ahead)
     given = settings.data
     reference, stored = given.reference_energy, stored_reference(potential)
     if stored is not None and reference == "auto":
@@ -59,7 +60,9 @@ def prepare(
     )
     names = ["train"] if given.test_filename is None and given.test_size is None else ["train", "test"]
     stores = {name: STORES[name] for name in names}
-    if not rebuild and (found := _reuse(stores, potential or settings.cutoff, inputs)) is not None:
+    wider = potential is not None and settings.cutoff is not None and settings.cutoff > potential.cutoff
+    reach = settings.cutoff if potential is None or (ahead and wider) else potential
+    if not rebuild and (found := _reuse(stores, reach, inputs)) is not None:
         return found.get("train"), found.get("test"), stores
     train, test = load_data(settings, None if potential is None else potential.elements, reference, policy, stored)
     if stored is not None and train.reference_energy is not None and _differ(stored, train.reference_energy):
@@ -68,10 +71,15 @@ def prepare(
             train.reference_energy,
             stored,
         )
+    if wider and not ahead:
+        log.info(
+            "neighbour lists end at each rcut, at most %g Å; cutoff: %g counts with --prepare-data",
+            potential.cutoff,
+            settings.cutoff,
+        )
     for name, data in (("train", train), ("test", test)):
         if data is not None:
             costs = None if potential is None else atom_costs(potential)
-            reach = settings.cutoff if potential is None else potential
             write_store(stores[name], data, reach, inputs=inputs, atom_costs=costs)
     return train, test, stores
 
@@ -80,7 +88,8 @@ def prepare(
 def queried(settings: Settings, again: bool = False) -> Iterator[Settings]:
     """Settings whose data.filename is the result of the query in data.config: a file of an earlier query, or a new one.
 
-    The file is kept in datapath unless cache_ref_df is false. again: query even where a file is kept.
+    The file is kept in datapath unless cache_ref_df is false, and used while the same is asked for. again: query even
+    where a file is kept.
     """
     asked = settings.data.config
     if asked is None or asked.element is None:

@@ -212,9 +212,9 @@ def _prepare_alone(settings: Settings, tasks: Tasks) -> None:
         if settings.data.filename is not None:
             raise PacehpcError("--query-data: data.filename names the data; remove it, and give data.config.element.")
         with queried(settings, again=True) as settings:
-            _, _, stores = prepare(settings, potential, tasks.rebuild)
+            _, _, stores = prepare(settings, potential, tasks.rebuild, ahead=True)
     else:
-        _, _, stores = prepare(settings, potential, tasks.rebuild)
+        _, _, stores = prepare(settings, potential, tasks.rebuild, ahead=True)
     log.info("Prepared: %s", ", ".join(map(str, stores.values())))
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from pacehpc.config import load_settings
+from pacehpc.dataset import Store
 from pacehpc.dataset.database import ingest
 from pacehpc.dataset.dataset import read_raw
 from pacehpc.errors import PacehpcError
@@ -145,3 +146,20 @@ def test_a_query_whose_result_is_not_kept(fit, tmp_path):
     code, folder = fit(data={"database": "all.db", "config": query}, fit__maxiter=1)
     assert code == 0 and not list(folder.glob("df-*"))
     assert len(Potential.load(folder / "output_potential.yaml").metadata["data_sha256"]) == 64
+
+
+def test_lists_for_potentials_to_come(fit, tmp_path):
+    """--prepare-data stores neighbours within `cutoff`, a fit those within each rcut, but uses longer lists."""
+
+    def stored():
+        with Store(tmp_path / "prepared_data.h5") as store:
+            return store.serves(6.0), store.n_bonds
+
+    fit(cutoff=6.0, fit__maxiter=1)
+    assert not stored()[0] and "cutoff: 6 counts with --prepare-data" in (tmp_path / "log.txt").read_text()
+    (tmp_path / "output_potential.yaml").unlink()
+    fit(Tasks(prepare=True), cutoff=6.0)
+    longer = stored()
+    assert longer[0]
+    fit(fit__maxiter=1)
+    assert stored() == longer and "prepared before" in (tmp_path / "log.txt").read_text()
