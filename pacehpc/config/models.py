@@ -165,11 +165,18 @@ StructureType = choice("all", "bulk", "cluster")
 EnergyZero = choice("convex_hull", "cohesive")
 
 
+def _all_or_number(value: Any) -> int | None:
+    return None if value == -1 and not isinstance(value, bool) else kinds.checker(kinds.Count)(value)
+
+
+NumberToSelect = kinds.kind("whole number, 1 or larger, or -1", _all_or_number, int)
+
+
 class EnergyBasedWeighting(Section):
     """Selects structures and weights them by their energy above the convex hull."""
 
     type: Literal["EnergyBasedWeightingPolicy"] = Field(description="this policy")
-    nfit: kinds.Count | None = Field(None, description="number of structures to select; default: all")
+    nfit: NumberToSelect | None = Field(None, description="number of structures to select; default, and -1: all")
     n_lower: kinds.CountOrZero | None = Field(None, description="number to select from the lower tier")
     n_upper: kinds.CountOrZero | None = Field(None, description="number to select from the upper tier")
     DElow: kinds.NotNegative = Field(1.0, description="upper end of the lower tier, eV per atom")

@@ -343,3 +343,8 @@ def test_reference_page_names_every_key():
 
 def test_checker_finds_the_check():
     assert checker(optimizers.OPTIONS["BFGS"]["gtol"])(1) == 1.0
+
+
+def test_minus_one_selects_all():
+    settings = load_settings(None, {"fit.weighting": {"type": "EnergyBasedWeightingPolicy", "nfit": -1}})
+    assert settings.fit.weighting.nfit is None
