@@ -438,8 +438,8 @@ class Settings(Section):
 
     cutoff: kinds.Positive | None = Field(
         None,
-        description="radius of the neighbour lists of --prepare-data, Å; default, and in a fit: each rcut; smaller than "
-        "an rcut is an error",
+        description="radius of the neighbour lists of --prepare-data, Å; default, and in a fit: each rcut; smaller "
+        "than an rcut is an error",
     )
     seed: kinds.CountOrZero = Field(42, description="of every random choice")
     metadata: kinds.Metadata = Field(
