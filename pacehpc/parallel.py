@@ -168,22 +168,14 @@ def share_kernel_threads(comm: Any | None, asked: int | None = None) -> int:
     return threads
 
 
-def share_cores(comm: Any | None, asked: int | None = None) -> int:
-    """Give this rank's BLAS `asked` threads on the root, else its share of the node's cores; returns the number.
+def limit_blas(comm: Any | None, asked: int | None = None) -> int:
+    """Give this rank's BLAS one thread, and `asked` on the root; returns the number.
 
-    By all ranks together. While ranks wait for messages by spinning, a BLAS thread beyond the share would wait a time
-    slice (milliseconds) for a core, and everybody for it.
+    BLAS sums, and so an optimizer's steps, depend on the threads: ranks, cores and environment do not set them.
     """
     from threadpoolctl import threadpool_limits
 
-    _, ranks = node_rank(comm)
-    threads = share_of_cores(comm)
-    if asked is not None and is_root(comm):
-        threadpool_limits(asked, user_api="blas")
-        return asked
-    given = threads_given("OPENBLAS_NUM_THREADS") or threads_given()
-    if given:
-        threads = min(threads, given) if ranks > 1 else given
+    threads = asked if asked is not None and is_root(comm) else 1
     threadpool_limits(threads, user_api="blas")
     return threads
 

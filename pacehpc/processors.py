@@ -18,9 +18,9 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def threads_given(variable: str = "OMP_NUM_THREADS") -> int | None:
-    """What an environment variable says, of a list its first number; None where that is not a number above 0."""
-    first = os.environ.get(variable, "").split(",")[0].strip()
+def threads_given() -> int | None:
+    """What OMP_NUM_THREADS says, of a list its first number; None where that is not a number above 0."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else None
 
 

@@ -390,8 +390,8 @@ class Backend(Section):
     )
     optimizer_threads: kinds.Count | None = Field(
         None,
-        description="BLAS threads of the optimizer on the first rank; default: the node's cores divided by its ranks. "
-        "More use the cores of ranks that wait, with `wait: yield`",
+        description="BLAS threads of the optimizer on the first rank, from 2000 parameters on; default: 1. More use "
+        "idle cores and those of ranks that wait, with `wait: yield`; last bits depend on this number",
     )
     wait: WaitName = Field(
         "yield",

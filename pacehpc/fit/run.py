@@ -95,7 +95,7 @@ def run(
     seconds = outputs.Seconds()
     root = parallel.is_root(comm)
     hosts = parallel.hosts(comm)
-    blas_threads = parallel.share_cores(comm, settings.backend.optimizer_threads)
+    blas_threads = parallel.limit_blas(comm, settings.backend.optimizer_threads)
     kernel_threads = parallel.share_kernel_threads(comm, settings.backend.threads)
     if root:
         outputs.log_start(settings, hosts)

@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from launch import pacehpc
 
+from pacehpc.fit import optimizers
 from pacehpc.potential import Potential
 from pacehpc.report.tables import read_table
 
@@ -62,6 +64,28 @@ STRATEGIES = {
     .replace("  ladder_step: 6\n", "  min_relative_train_loss_per_iter: 0.9\n  early_stopping_patience: 2\n")
     .replace("noise_relative_sigma: 1e-2", "repulsion: auto"),
 }
+
+
+def test_many_parameters_on_any_ranks_whatever_blas_is_told(tmp_path):
+    """So many that BFGS keeps a matrix and BLAS would take threads for it."""
+    frame = pd.read_pickle(EXAMPLE, compression="gzip")
+    frame[[len(a) <= 8 for a in frame["ase_atoms"]]][:40].to_pickle(tmp_path / "few.pckl.gzip", compression="gzip")
+    text = INPUT.replace(str(EXAMPLE), str(tmp_path / "few.pckl.gzip")).replace(", test_size: 0.1", "")
+    text = text.replace("[4, 1], lmax_by_orders: [0, 1]", "[12, 6, 1], lmax_by_orders: [0, 3, 1]")
+    text = text.split("\nfit:")[0] + "\nfit: {maxiter: 600, options: {gtol: 1e-12}}\nbackend: {evaluator: cpu}\n"
+    found = []
+    for ranks, threads in ((1, "2"), (2, "2"), (1, "1")):
+        folder = tmp_path / f"{ranks}{threads}"
+        folder.mkdir()
+        (folder / "input.yaml").write_text(text)
+        done = pacehpc(ranks, "--no-predict", cwd=folder, OPENBLAS_NUM_THREADS=threads)
+        assert done.returncode == 0, done.stderr
+        x = Potential.load(folder / "output_potential.yaml").parameters
+        assert len(x) > optimizers.SMALL
+        assert "Cycle 0 ended after 600 iterations" in done.stdout
+        found.append(x)
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
