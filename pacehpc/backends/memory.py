@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ METRICS_ATOM = 72  # while errors are summed
 CORE_ATOM, VIRIAL_ATOM = 48, 96
 STRUCTURE = 300
 FUNCTION = 700  # tables, and what is needed to make them
+PROCESS_GROUPS, GROUPS = "/proc/self/cgroup", "/sys/fs/cgroup"
 SPREAD = 1.2  # slots of a tile above the mean number of neighbours, in √(neighbours of an element)
 
 
@@ -91,7 +93,7 @@ def resident() -> int:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
         return 0
-    return 4096 * pages
+    return os.sysconf("SC_PAGE_SIZE") * pages
 
 
 def give_back() -> None:
@@ -102,11 +104,50 @@ def give_back() -> None:
 
 
 def available() -> int | None:
-    """Bytes that the machine can still give; None where the system does not tell."""
+    """Bytes that the machine, and each control group of this process, can still give; None where nothing tells."""
+    found = [limit - used for limit, used in _group_limits()]
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
+                found.append(1024 * int(line.split()[1]))
     except OSError:
         pass
-    return None
+    return max(min(found), 0) if found else None
+
+
+def machine_memory() -> int:
+    """Bytes of physical memory, or the limit of a control group of this process if that is smaller."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([physical, *(limit for limit, _ in _group_limits())])
+
+
+def _group_limits() -> list[tuple[int, int]]:
+    """(limit, bytes in use that cannot be dropped) of this process's control group and of those that hold it.
+
+    Slurm's --mem and the limits of containers are such. A group lies below the place where its kind is mounted; inside
+    a container that place may be the group itself.
+    """
+    found = []
+    try:
+        lines = Path(PROCESS_GROUPS).read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        number, controllers, name = line.split(":", 2)
+        if number == "0":
+            mount, limit, use, droppable = Path(GROUPS), "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            mount, droppable = Path(GROUPS, "memory"), "total_inactive_file"
+            limit, use = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        parts = [part for part in name.split("/") if part and part != ".."]
+        for folder in (mount.joinpath(*parts[:n]) for n in range(len(parts) + 1)):
+            try:
+                text = (folder / limit).read_text().strip()
+                if text.isdecimal():
+                    counts = dict(row.split() for row in (folder / "memory.stat").read_text().splitlines())
+                    found.append((int(text), int((folder / use).read_text()) - int(counts[droppable])))
+            except (OSError, KeyError):
+                continue
+    return found

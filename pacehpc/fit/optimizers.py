@@ -16,12 +16,10 @@ by one dsymv per iteration, and the vectors of the last updates, which one dsyr2
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +27,7 @@ import scipy.optimize
 from scipy.linalg.blas import dsymv, dsyr2k
 from threadpoolctl import threadpool_limits
 
+from pacehpc.backends.memory import machine_memory
 from pacehpc.errors import PacehpcError
 
 try:  # private in scipy, with the same meaning from 1.12 to 1.17
@@ -331,16 +330,3 @@ def check_memory(method: str, n_parameters: int, maxiter: int, total: int | None
             f"more than {100 * MEMORY_SHARE:.0f} % of the {total / 2**30:.1f} GiB of memory here. Use "
             "`optimizer: L-BFGS-B` (for instance with `options: {maxcor: 100}`)."
         )
-
-
-def machine_memory() -> int:
-    """Bytes of physical memory, or the limit of this process's control group if that is smaller."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            limit = Path(name).read_text().strip()
-        except OSError:
-            continue
-        if limit.isdigit():
-            total = min(total, int(limit))
-    return total
