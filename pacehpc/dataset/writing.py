@@ -77,10 +77,12 @@ def raw_frame(data: Dataset) -> pd.DataFrame:
 
 
 def _replaced(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the file and rename, so that a reader never meets half of it."""
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.db")
+    """Write beside the file and rename, so that a reader never meets half of it, nor does one after a power cut."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(beside)
+        with open(beside, "rb") as done:
+            os.fsync(done.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

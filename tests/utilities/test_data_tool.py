@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -90,6 +93,15 @@ def test_prepared_data_keep_their_weights(source, tmp_path):
         again = Dataset.load(tmp_path / "prepared.h5")
         np.testing.assert_allclose(again.w_energy, data.w_energy)
         np.testing.assert_allclose(again.flat_w_forces, data.flat_w_forces)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_is_on_the_disk_before_it_gets_its_name(source, tmp_path, name, monkeypatch):
+    synced, renamed, fsync, rename = set(), [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.add(os.fstat(file).st_ino), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (renamed.append(Path(a).stat().st_ino in synced), rename(a, b)))
+    data_command.main(["convert", str(source), str(tmp_path / name)])
+    assert renamed == [True] and sorted(p.name for p in tmp_path.iterdir()) == sorted([name, source.name])
 
 
 def test_formats_can_be_mixed_and_are_known_by_content(source, tmp_path):
