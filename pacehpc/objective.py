@@ -234,7 +234,7 @@ class Objective:
             "f_loss_contrib": self.kappa * terms[1] if self.kappa else 0.0,
             "s_loss_contrib": self.loss["stress"] * terms[2] if self.loss["stress"] else 0.0,
         }
-        contributions, slope = regularisation(self.potential, self.full(x), self.loss, gradient=command == GRADIENT)
+        contributions, slope = regularisation(self.potential, self.full(x), self.loss)
         reg = sum(contributions.values())
         loss = float(sum(data.values()) + reg)
         found = {"loss": loss, "reg_loss": float(reg), **{k: float(v) for k, v in data.items()}, **contributions}
@@ -319,7 +319,7 @@ def _sums_over_ranks(columns: list[np.ndarray], structures: Structures, comm: An
 
 
 def regularisation(
-    potential: Potential, parameters: np.ndarray, loss: Mapping[str, Any], gradient: bool = True
+    potential: Potential, parameters: np.ndarray, loss: Mapping[str, Any]
 ) -> tuple[dict[str, float], np.ndarray]:
     """The contributions to the loss (by column of metrics.txt, factors included) and their gradient (n_parameters,).
 

@@ -79,7 +79,7 @@ class _Reader:
         self._say_meant(raw, result)
         for where, value in self.overridden.items():
             self.notes.append(f"{_dotted(where)}: {shown(value)} (command line)")
-        return result.finished(self.notes, {_dotted(where): value for where, value in self.overridden.items()})
+        return result.finished(self.notes)
 
     # ------------------------------------------------------------------------------ forms of the same thing
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_serializer, model_validator
 
 from pacehpc.config import kinds, optimizers
 from pacehpc.config.kinds import KeyedError, choice, kind, shown, suggestion
 from pacehpc.config.potential import KEYWORDS, Elements, PotentialSection
 from pacehpc.config.section import Section, unused
+from pacehpc.errors import without_password
 from pacehpc.yamlio import dumps_yaml
 
 # ---------------------------------------------------------------------------------------------------------- data
@@ -120,6 +121,11 @@ class Data(Section):
     config: DatabaseQuery | None = Field(
         None, description="query of the database; also the old place of filename, ignore_weights, datapath and seed"
     )
+
+    @field_serializer("database")
+    def _without_password(self, name: str | None) -> str | None:
+        """Logs and checkpoints are read by others."""
+        return None if name is None else without_password(name)
 
     @model_validator(mode="after")
     def _one_test_set(self) -> Data:
@@ -454,21 +460,15 @@ class Settings(Section):
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="how an interrupted fit goes on")
 
     _notes: list[str] = PrivateAttr(default_factory=list)
-    _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
     def notes(self) -> list[str]:
         """What the log should say: keys without meaning here, old forms, values of the command line."""
         return self._notes
 
-    @property
-    def overrides(self) -> dict[str, Any]:
-        """Values of the command line by dotted path."""
-        return self._overrides
-
-    def finished(self, notes: list[str], overrides: dict[str, Any]) -> Settings:
+    def finished(self, notes: list[str]) -> Settings:
         """With defaults that stand elsewhere in the input filled in."""
-        self._notes, self._overrides = notes, overrides
+        self._notes = notes
         if self.data.seed is None:
             self.data.seed = self.seed
         if isinstance(self.fit.weighting, EnergyBasedWeighting) and self.fit.weighting.seed is None:

@@ -262,10 +262,6 @@ class Dataset:
         order, bounds = shards.virtual_shards(cost, n_atoms)
         return order, bounds, shards.rank_bounds(np.add.reduceat(cost[order], bounds[:-1]), size)
 
-    def shard(self, rank: int, size: int) -> Dataset:
-        """The structures that rank ``rank`` of ``size`` owns; weights stay those of the whole."""
-        return self.subset(self.shard_rows(rank, size))
-
     def species(self, elements: Sequence[str]) -> np.ndarray:
         """Index of each atom's element in ``elements``, (n_atoms,) int32; PacehpcError where it is not there."""
         species = neighbours.species_indices(self.numbers, elements)
