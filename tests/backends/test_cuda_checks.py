@@ -30,7 +30,7 @@ SMALL = r"""
 #define ME (blockIdx.x * blockDim.x + threadIdx.x)
 
 KERNEL(own_places) { x[ME] = y[ME] + 1; x[ME] += x[ME]; }
-KERNEL(one_reads_a_place_of_another_launch) { x[2 * 128 - 1 - ME] = x[ME]; }
+KERNEL(what_another_launch_wrote) { x[128 + ME] = x[127 - ME]; }
 KERNEL(all_read_one_place) { x[ME] = y[0]; }
 KERNEL(through_shared_memory) {
   __shared__ double s[64];
@@ -75,6 +75,17 @@ KERNEL(read_then_written_by_another_block) {
   if (blockIdx.x == 0) { x[128 + threadIdx.x] = x[0]; __syncthreads(); x[192 + threadIdx.x] = x[0]; }
   else if (threadIdx.x == 0) x[0] = 1;
 }
+KERNEL(one_of_the_readers_writes) {
+  double v = x[blockIdx.x];
+  v += __shfl_xor_sync(ALL, v, 1, 32);
+  if (threadIdx.x == 0) x[blockIdx.x] = v;
+  x[128 + ME] = v;
+}
+KERNEL(one_block_writes_what_all_have_read) {
+  if (threadIdx.x == 0) x[128 + ME] = x[0];
+  __syncthreads();
+  if (ME == 64) x[0] = x[128 + ME];
+}
 KERNEL(plain_and_atomic) { if (ME == 3) x[0] = 1; else atomicAdd((unsigned long long*)x, 1ull); }
 KERNEL(same_value) { x[0] = 1; }
 KERNEL(beyond_the_end) { x[ME + 129] = 1; }
@@ -112,7 +123,7 @@ KERNEL(exchange_of_some) { if (threadIdx.x < 16) x[ME] = __shfl_xor_sync(ALL, y[
 KERNEL(exchange_with_some) { if (threadIdx.x < 16) x[ME] = __shfl_xor_sync(0xffffu, y[ME], 1, 32); }
 """
 
-FINE = ("own_places", "one_reads_a_place_of_another_launch", "all_read_one_place", "through_shared_memory")
+FINE = ("own_places", "what_another_launch_wrote", "all_read_one_place", "through_shared_memory")
 FINE += ("exchanged", "integers")
 FAULTS = {
     "no_barrier": r"race: thread 32 of block 0 .* reads shared memory at byte 248, thread 31 of block 0 .* writes it",
@@ -121,6 +132,8 @@ FAULTS = {
     "blocks_write_one_place": r"race: thread 5 of block 1 .* writes x\[7\], thread 5 of block 0 .* writes it",
     "one_block_reads_what_another_writes": r"race: .* of block 1 .* x\[\d+\], .* of block 0",
     "read_then_written_by_another_block": r"race: thread 0 of block 1 .* writes x\[0\], .* of block 0 .* reads it",
+    "one_of_the_readers_writes": r"race: thread 0 of block 0 .* writes x\[0\], thread 1 of block 0 .* reads it",
+    "one_block_writes_what_all_have_read": r"race: thread 0 of block 1 .* writes x\[0\], .* of block 0 .* reads it",
     "plain_and_atomic": r"race: .* x\[0\], .* adds to it|race: .* adds to x\[0\], .* writes it",
     "same_value": r"race: .* writes x\[0\]",
     "beyond_the_end": r"outside: thread 63 of block 1 .* writes 8 bytes outside every array: x\[256\], of 2048 bytes",
@@ -159,6 +172,7 @@ def launch(fake_cupy):
 @pytest.mark.parametrize("name", FINE)
 def test_nothing_is_found_where_nothing_is_wrong(launch, name):
     for order in ORDERS:
+        launch("own_places", order)
         launch(name, order)
 
 
