@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 
 from pacehpc.dataset.asefiles import add_row, fill_columns
 from pacehpc.dataset.files import Table
-from pacehpc.errors import PacehpcError
+from pacehpc.errors import PacehpcError, without_password
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,11 +58,6 @@ def _url_of(path: Path) -> str:
     raise PacehpcError(f"{path}: has no `url`; add a line `url = postgresql://...`.")
 
 
-def shown(name: str) -> str:
-    """The database's name without the password."""
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", name)
-
-
 def connect(name: str, create: bool = False) -> Any:
     """An open ASE database; ``name`` is an SQLite file or a postgresql:// URL.
 
@@ -75,7 +70,7 @@ def connect(name: str, create: bool = False) -> Any:
     if server:
         name = "postgresql://" + name[server.end() :]
     elif "://" in name:
-        raise PacehpcError(f"{shown(name)}: a database is an SQLite file or a postgresql:// URL.")
+        raise PacehpcError(f"{without_password(name)}: a database is an SQLite file or a postgresql:// URL.")
     elif not Path(name).expanduser().is_file() and not create:
         raise PacehpcError(f"{name}: no such database; `pacehpc data ingest` makes one.")
     try:
@@ -88,11 +83,13 @@ def connect(name: str, create: bool = False) -> Any:
         return database
     except ImportError:
         raise PacehpcError(
-            f"{shown(name)}: PostgreSQL needs two more packages: pip install 'pacehpc[postgresql]'."
+            f"{without_password(name)}: PostgreSQL needs two more packages: pip install 'pacehpc[postgresql]'."
         ) from None
     except Exception as problem:
-        reason = shown(str(problem).strip().split("\n")[0])[:200]
-        raise PacehpcError(f"{shown(name)}: cannot be opened ({type(problem).__name__}: {reason}).") from None
+        reason = without_password(str(problem).strip().split("\n")[0])[:200]
+        raise PacehpcError(
+            f"{without_password(name)}: cannot be opened ({type(problem).__name__}: {reason})."
+        ) from None
 
 
 def query(
@@ -140,7 +137,7 @@ def query(
 
 def _rows(name: str, elements: set[str], calculator: str | None) -> Table:
     """All rows with energy and forces whose elements are among ``elements``."""
-    table, known = Table(shown(name), []), []
+    table, known = Table(without_password(name), []), []
     # ASE writes the names of calculators in small letters
     names = [None] if calculator is None else sorted({calculator, calculator.lower()})
     database = connect(name)
@@ -150,8 +147,8 @@ def _rows(name: str, elements: set[str], calculator: str | None) -> Table:
                 if {chemical_symbols[z] for z in row.numbers} <= elements and {"energy", "forces"} <= set(row):
                     add_row(table, known, row)
     except Exception as problem:
-        reason = f"{type(problem).__name__}: {shown(str(problem).strip())[:200]}"
-        raise PacehpcError(f"{shown(name)}: cannot be read ({reason}).") from None
+        reason = f"{type(problem).__name__}: {without_password(str(problem).strip())[:200]}"
+        raise PacehpcError(f"{without_password(name)}: cannot be read ({reason}).") from None
     fill_columns(table, known, {"energy": "energy", "forces": "forces", "stress": "stress"})
     for name in ("energy_corrected", "w_energy", "w_forces", "w_factor"):  # rows of another origin may lack them
         table.columns.pop(name, None)
@@ -203,8 +200,8 @@ def ingest(name: str, data: Dataset, calculator: str, complete: bool = False) ->
                         own = {"w_forces": w_forces[k]}
                 database.write(atoms, data=own, **keys)
     except Exception as problem:
-        reason = f"{type(problem).__name__}: {shown(str(problem).strip())[:200]}"
-        raise PacehpcError(f"{shown(name)}: cannot be written ({reason}).") from None
+        reason = f"{type(problem).__name__}: {without_password(str(problem).strip())[:200]}"
+        raise PacehpcError(f"{without_password(name)}: cannot be written ({reason}).") from None
     return len(data)
 
 

@@ -22,7 +22,7 @@ from pacehpc.dataset import Dataset, Store, database, input_hash, weights, write
 from pacehpc.dataset.dataset import read_raw, referenced, weighted
 from pacehpc.dataset.files import find_file, read_bytes
 from pacehpc.dataset.unpickle import frame_attrs
-from pacehpc.errors import PacehpcError
+from pacehpc.errors import PacehpcError, without_password
 from pacehpc.objective import Shard
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def queried(settings: Settings, again: bool = False) -> Iterator[Settings]:
     if asked.query_limit is not None:
         wanted["seed"] = settings.data.seed
     if settings.data.database is not None:
-        wanted["database"] = database.shown(settings.data.database)
+        wanted["database"] = without_password(settings.data.database)
     kept = asked.cache_ref_df and not again and path.exists()
     other = _other_query(path, wanted) if kept else []
     if other:
@@ -112,8 +112,8 @@ def queried(settings: Settings, again: bool = False) -> Iterator[Settings]:
         frame = database.query(
             name, asked.element, asked.calculator, asked.ref_energy, asked.query_limit, settings.data.seed
         )
-        log.info("data: %d structures from %s", len(frame), database.shown(name))
-        frame.attrs["query"] = {"database": database.shown(name), **wanted}
+        log.info("data: %d structures from %s", len(frame), without_password(name))
+        frame.attrs["query"] = {"database": without_password(name), **wanted}
         try:
             write_frame(frame, path)
         except OSError as problem:

@@ -16,9 +16,10 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 
+from pacehpc.config import load_settings
 from pacehpc.dataset import Dataset, database
 from pacehpc.dataset.dataset import read_raw
-from pacehpc.errors import PacehpcError
+from pacehpc.errors import PacehpcError, without_password
 
 ENERGIES = {"Al": -0.5, "Ni": -1.25}
 
@@ -170,8 +171,16 @@ def test_where_the_database_is(tmp_path):
             database.locate(None, {"HOME": str(tmp_path)})
 
 
+def test_passwords_are_not_kept_in_logs_and_checkpoints(tmp_path):
+    (tmp_path / "input.yaml").write_text("data: {database: 'postgresql://me:p@ss@host/db', config: {element: Al}}")
+    settings = load_settings(tmp_path / "input.yaml")
+    assert settings.data.database == "postgresql://me:p@ss@host/db"
+    for text in (settings.resolved_yaml(), settings.model_dump_json()):
+        assert "postgresql://me:***@host/db" in text and "p@ss" not in text
+
+
 def test_passwords_are_not_shown():
-    assert database.shown("postgresql://me:p@ss@host/db") == "postgresql://me:***@host/db"
+    assert without_password("postgresql://me:p@ss@host/db") == "postgresql://me:***@host/db"
 
 
 def test_errors_say_what_is_missing(sqlite, tmp_path):
