@@ -293,6 +293,12 @@ def save_data(data: Dataset, name: str, **columns: Any) -> None:
     write_frame(data.to_frame(columns or None), f"{name}.pckl.gzip")
 
 
+def metadata_that_lasts(found: Mapping[str, str]) -> dict[str, str]:
+    """Metadata of a potential that is fitted again, without what its fit before said of its data and errors."""
+    of_fit = ("reference_energy", "input_sha256", "data_sha256")
+    return {key: text for key, text in found.items() if key not in of_fit and not key.startswith("final_")}
+
+
 def metadata(settings: Settings, input_file: Path | None, data: Dataset, started: datetime) -> dict[str, str]:
     """What a fitted potential says about its origin."""
     found = dict(settings.metadata)

@@ -74,6 +74,23 @@ def test_final_errors_are_those_of_the_file(fit):
             assert nn_min == pytest.approx(d[d > 0].min(), abs=1e-9)
 
 
+def test_metadata_of_a_potential_that_is_fitted_again(fit):
+    """Of the fit before only what still holds stays: neither its test set nor its reference energies."""
+    frame = pd.read_pickle(DATA, compression="gzip")
+    numbers = np.array([[a.symbols.count("Al"), a.symbols.count("Ni")] for a in frame["ase_atoms"]])
+    frame["energy_corrected"] = frame["energy"] - numbers @ [3.0, 4.0]
+    frame.to_pickle("corrected.pckl.gzip", compression="gzip")
+    _, folder = fit(fit__maxiter=1, data__test_size=0.1, metadata={"origin": "here"})
+    before = Potential.load(folder / "output_potential.yaml").metadata
+    assert {"final_test_loss", "reference_energy"} <= set(before)
+    (folder / "output_potential.yaml").rename(folder / "old.yaml")
+    _, folder = fit(fit__maxiter=1, potential={"filename": "old.yaml"}, data={"filename": ["corrected.pckl.gzip"]})
+    after = Potential.load(folder / "output_potential.yaml").metadata
+    assert set(before) - set(after) == {key for key in before if key.startswith("final_test_")} | {"reference_energy"}
+    assert after["origin"] == "here" and after["data_sha256"] != before["data_sha256"]
+    assert "reference_energy" not in Potential.load(folder / "target_potential.yaml").metadata
+
+
 def test_ladder_reaches_the_target(fit):
     code, folder = fit(fit__ladder_step=8)
     assert code == 0
