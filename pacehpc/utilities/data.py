@@ -12,7 +12,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from pacehpc.dataset.dataset import Dataset, read_raw
-from pacehpc.errors import PacehpcError
+from pacehpc.errors import PacehpcError, without_password
 from pacehpc.utilities.command import command
 
 
@@ -63,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for part, name in zip(split(data, arguments.test_size, arguments.seed), arguments.output, strict=True):
             _write(part, name, arguments.files)
     else:
-        from pacehpc.dataset.database import ingest, shown
+        from pacehpc.dataset.database import ingest
 
         count = ingest(arguments.database, data, arguments.calculator)
-        print(f"{count} structures written to {shown(arguments.database)}")
+        print(f"{count} structures written to {without_password(arguments.database)}")
     return 0
 
 
