@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ ORDERS = {
 }
 FEW_STRUCTURES = 40  # too few to set some aside for a test
 HIGH_ENERGY = 1.0  # eV/atom above the lowest: such data are worth weights by energy
+POLICIES = ("auto", "uniform", "energy")
 BFGS_LIMIT = 3000  # parameters up to which BFGS's matrix is cheap
 
 
@@ -53,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--elements", help="such as AlNi or Al,Ni; auto: those in the data")
     p.add_argument("--cutoff", type=float, help="Å; default: 7")
     p.add_argument("--functions", type=int, help="number of functions per element; default: 700")
-    p.add_argument("--weighting", choices=("auto", "uniform", "energy"), help="auto: by energy where energies are high")
+    p.add_argument("--weighting", choices=POLICIES, help="auto: by energy where energies are high")
     p.add_argument("--test-size", type=float, help="fraction set aside as test data; default: 0.05 of many structures")
     p.add_argument("-o", "--output", default="input.yaml", help="default: %(default)s")
     return p
@@ -85,21 +87,35 @@ def _choices(arguments: argparse.Namespace) -> Choices:
     if "data" not in given:
         if not sys.stdin.isatty():
             raise PacehpcError("--template: name the data, such as `pacehpc -t --data data.pckl.gzip --cutoff 7`.")
-        here = sorted(str(p) for p in Path(".").iterdir() if re.search(r"\.(pckl|pkl|xyz|extxyz|db|h5)", p.name))
-        given["data"] = _ask("Data file(s)", " ".join(here[:1])).split()
+        given["data"] = _ask("Data file(s)", " ".join(_data_here()[:1])).split()
     if sys.stdin.isatty():
         for name, question, kind in (
             ("elements", "Elements (auto: those in the data)", str),
             ("cutoff", "Cutoff, Å", float),
             ("functions", "Functions per element", int),
-            ("weighting", "Weights: uniform, energy or auto", str),
+            ("weighting", "Weights: uniform, energy or auto", _policy),
         ):
             while name not in given:
                 try:
                     given[name] = kind(_ask(question, str(getattr(Choices, name))))
                 except ValueError:
-                    print("Please give a number.")
+                    print("Please give a number." if kind is not _policy else f"Please give {', '.join(POLICIES)}.")
     return Choices(**given)
+
+
+def _data_here() -> list[str]:
+    """Names in this folder that look like data, those that runs write left out."""
+    from pacehpc.utilities.clean import patterns
+
+    looks = re.compile(r"\.(pckl|pkl|xyz|extxyz|db|h5)")
+    names = sorted(path.name for path in Path(".").iterdir() if looks.search(path.name))
+    return [name for name in names if not any(fnmatch(name, pattern) for pattern in patterns([]))]
+
+
+def _policy(text: str) -> str:
+    if text not in POLICIES:
+        raise ValueError(text)
+    return text
 
 
 def _ask(question: str, default: str) -> str:
@@ -120,7 +136,7 @@ def template(choices: Choices, data: Dataset) -> str:
         raise PacehpcError(f"--cutoff: {choices.cutoff:g} Å is not between 1 and 30.")
     if choices.functions < 1:
         raise PacehpcError(f"--functions: {choices.functions} is less than 1.")
-    if choices.weighting not in ("auto", "uniform", "energy"):
+    if choices.weighting not in POLICIES:
         raise PacehpcError(f"--weighting: {choices.weighting!r} is none of auto, uniform, energy.")
     shortest = shortest_distances(data)
     if shortest and min(shortest.values()) >= choices.cutoff:

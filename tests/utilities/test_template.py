@@ -74,12 +74,16 @@ def test_what_the_data_tell(tmp_path):
 
 
 def test_questions_on_a_terminal(tmp_path, monkeypatch):
-    answers = iter([str(DATA), "", "6.5", "many", "80", "uniform"])
+    for name in ("fitting_data_info.pckl.gzip", "prepared_data.h5", "train_pred.pckl.gzip"):  # of a run, before "z"
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "z.pckl.gzip").write_bytes(DATA.read_bytes())
+    answers = iter(["", "", "6.5", "many", "80", "unifrom", "uniform"])
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda question: next(answers))
     monkeypatch.chdir(tmp_path)
     assert main([]) == 0
     settings = load_settings("input.yaml")
+    assert settings.data.filename == ["z.pckl.gzip"] and next(answers, None) is None
     assert settings.cutoff == 6.5 and settings.potential["functions"]["number_of_functions_per_element"] == 80
 
 
