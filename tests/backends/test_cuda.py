@@ -20,6 +20,7 @@ from ase.build import bulk
 from ase.io import read
 
 from pacehpc import Dataset, Potential, backends, metrics
+from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.cuda import (
     CudaEvaluator,
     CudaUnavailable,
@@ -331,6 +332,32 @@ def test_many_angular_functions(brute_force):
     expected = ReferenceEvaluator(potential, s, LOSS).evaluate(x)
     for block in (32, 128):
         agree(CudaEvaluator(potential, s, LOSS, block=block).evaluate(x), expected)
+
+
+@pytest.mark.parametrize("ndensity", [5, 9])
+def test_more_densities_than_sums_at_once(brute_force, ndensity):
+    """More numbers of one function than are summed over a tile at once, on the host and on a GPU."""
+    powers = np.ravel([(1, 1 / (p + 1)) for p in range(ndensity)]).tolist()
+    section = {
+        "elements": ["Al"],
+        "embeddings": {
+            "ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": powers, "ndensity": ndensity},
+        },
+        "bonds": {"ALL": {"radbase": "SBessel", "radparameters": [4.0], "rcut": 4.5, "dcut": 0.01}},
+        "functions": {"ALL": {"nradmax_by_orders": [4, 2, 1], "lmax_by_orders": [0, 2, 1]}},
+    }
+    potential = Potential.build(section)
+    rng = np.random.default_rng(3)
+    potential.parameters = potential.parameters + 0.1 * rng.normal(size=potential.n_parameters)
+    frames = [bulk("Al", cubic=True), bulk("Al", a=4.2)]
+    for atoms in frames:
+        atoms.rattle(0.1, seed=4)
+    s = with_random_targets(brute_force(potential, frames))
+    x = potential.parameters
+    expected = ReferenceEvaluator(potential, s, LOSS).evaluate(x)
+    agree(CudaEvaluator(potential, s, LOSS).evaluate(x), expected)
+    for bondwise in (False, True):
+        agree(CpuEvaluator(potential, s, LOSS, bondwise=bondwise).evaluate(x), expected)
 
 
 def test_no_structures(case):
