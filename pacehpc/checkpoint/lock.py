@@ -77,7 +77,8 @@ class Lock:
         """Remove the lock of a dead owner; raises PacehpcError where it may live."""
         try:
             owner = json.loads(other)
-        except ValueError:
+            int(owner["pid"]), owner["host"]
+        except (ValueError, TypeError, KeyError):
             owner = {}
         why = dead(owner, self._job_ended) if owner else ""
         if not why:

@@ -61,11 +61,11 @@ def origin(settings: Settings, ranks: Sequence[tuple[str, str]]) -> dict[str, An
 
 def _potential_files(section: Any) -> list[Path]:
     if isinstance(section, str):
-        return [Path(section)]
+        return [Path(section)] if Path(section).is_file() else []
     if not isinstance(section, Mapping):
         return []
     names = [section.get("filename"), *_listed(section.get("initial_potential"))]
-    return [Path(name) for name in names if isinstance(name, str) and Path(name).exists()]
+    return [Path(name) for name in names if isinstance(name, str) and Path(name).is_file()]
 
 
 def _listed(value: Any) -> list[Any]:

@@ -245,6 +245,8 @@ def _plan(settings: Settings, tasks: Tasks, input_file: Path | None, progress: P
         if n_trainable == 0:
             raise PacehpcError("fit.trainable_parameters: nothing is left to fit.")
         check_memory(settings.fit.optimizer, n_trainable, settings.fit.maxiter)
+    if tasks.predict and Path("report").is_file():
+        raise PacehpcError("report: figures go into a folder of this name, and here it is a file: rename it.")
     callbacks = load_callbacks(settings.fit.callbacks) if tasks.fit else []
     train, test, stores = prepare(settings, target, tasks.rebuild)
     if tasks.fit:

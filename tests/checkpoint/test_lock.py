@@ -142,8 +142,9 @@ def test_no_squeue_is_no_word(tmp_path, monkeypatch):
     assert module.slurm_job_ended("41") is False
 
 
-def test_a_damaged_lock_is_not_taken_over(tmp_path):
-    (tmp_path / NAME).write_bytes(b"\x00\x01 not json")
+@pytest.mark.parametrize("content", [b"\x00\x01 not json", b"[]", b'{"host": "here"}', b'{"pid": "x", "host": "here"}'])
+def test_a_damaged_lock_is_not_taken_over(content, tmp_path):
+    (tmp_path / NAME).write_bytes(content)
     with pytest.raises(PacehpcError, match="unknown process"):
         Lock(tmp_path, never).acquire()
 

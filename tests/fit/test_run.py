@@ -74,6 +74,18 @@ def test_final_errors_are_those_of_the_file(fit):
             assert nn_min == pytest.approx(d[d > 0].min(), abs=1e-9)
 
 
+def test_a_file_or_folder_in_the_place_of_the_other_is_refused_before_the_fit(fit, tmp_path):
+    (tmp_path / "report").write_text("mine")
+    with pytest.raises(PacehpcError, match="report: figures go into a folder"):
+        fit(Tasks(), fit__maxiter=1)
+    (tmp_path / "old").mkdir()
+    with pytest.raises(PacehpcError, match="old: cannot be read: Is a directory"):
+        fit(potential={"filename": "old"}, data__reference_energy=None)
+    with pytest.raises(PacehpcError, match="old: cannot be read: Is a directory"):
+        fit(potential__initial_potential="old")
+    assert not (tmp_path / "checkpoint").exists()
+
+
 def test_metadata_of_a_potential_that_is_fitted_again(fit):
     """Of the fit before only what still holds stays: neither its test set nor its reference energies."""
     frame = pd.read_pickle(DATA, compression="gzip")
