@@ -166,6 +166,8 @@ def _locked(
 
     prepares = arguments.prepare_data or arguments.query_data
     fits = not (arguments.no_fit or arguments.dry_run or prepares)
+    if not fits:
+        stop.end_at_once()  # nothing that a later start could go on with
     moved, resume = parallel.on_root(lambda: _clear_way(arguments, fits), comm, share=False) or (None, None)
     outputs = [arguments.output, arguments.log]
     parallel.on_root(lambda: (remove_leftovers(Path.cwd(), outputs), record(Path.cwd(), outputs)), comm, share=False)

@@ -42,6 +42,13 @@ class Stop:
         if self.reason:
             signal.raise_signal(signal.Signals[self.reason])
 
+    def end_at_once(self) -> None:
+        """From here on a signal, also one that has come, raises SystemExit with 128 + its number, as shells count."""
+        for number in SIGNALS:
+            signal.signal(number, _leave)
+        if self.reason:
+            _leave(signal.Signals[self.reason])
+
     def ignore(self) -> None:
         """Near the end of the program: signals must no longer change its exit code."""
         for number in SIGNALS:
@@ -66,6 +73,10 @@ class Stop:
         if not self.reason and self.deadline is not None and self._clock() > self.deadline - self.margin:
             self.reason = "the end of the time"
         return bool(self.reason)
+
+
+def _leave(number: int, frame: object = None) -> None:
+    raise SystemExit(128 + number)
 
 
 def seconds_of(text: str) -> float:

@@ -155,10 +155,7 @@ def early(folder: Path, at: str, number: signal.Signals, *arguments: str) -> sub
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("number", walltime.SIGNALS)
-@pytest.mark.parametrize("at", ["pacehpc.cli", "numpy", "mpi4py", "scipy.linalg"])
-def test_a_signal_while_python_still_imports_stops_in_order(tmp_path, at, number):
-    (tmp_path / "input.yaml").write_text(f"""
+INPUT = f"""
 data: {{filename: {ROOT}/examples/al_ni/al_ni.pckl.gzip, reference_energy: {{Al: 3.28, Ni: 4.44}}}}
 potential:
   elements: [Al, Ni]
@@ -166,7 +163,13 @@ potential:
   bonds: {{ALL: {{radbase: SBessel, radparameters: [5.25], rcut: 4.0, dcut: 0.01}}}}
   functions: {{ALL: {{nradmax_by_orders: [2], lmax_by_orders: [0]}}}}
 backend: {{evaluator: reference}}
-""")
+"""
+
+
+@pytest.mark.parametrize("number", walltime.SIGNALS)
+@pytest.mark.parametrize("at", ["pacehpc.cli", "numpy", "mpi4py", "scipy.linalg"])
+def test_a_signal_while_python_still_imports_stops_in_order(tmp_path, at, number):
+    (tmp_path / "input.yaml").write_text(INPUT)
     done = early(tmp_path, at, number)
     assert done.returncode == walltime.UNFINISHED, done.stderr
     assert f"Stopped in order ({number.name})" in (tmp_path / "log.txt").read_text()
@@ -177,6 +180,19 @@ backend: {{evaluator: reference}}
 def test_what_does_not_fit_ends_at_a_signal(tmp_path, arguments):
     assert early(tmp_path, "pacehpc.cli", signal.SIGTERM, *arguments).returncode == -signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("argument", "at", "number"), [
+    ("--prepare-data", "numpy", signal.SIGTERM),
+    ("--no-fit", "pacehpc.backends.reference", signal.SIGTERM),
+    ("--dry-run", "pacehpc.backends.reference", signal.SIGINT),
+])  # fmt: skip
+def test_a_run_that_does_not_fit_ends_at_a_signal(tmp_path, argument, at, number):
+    """Before it is known that it does not fit, and when evaluations begin."""
+    (tmp_path / "input.yaml").write_text(INPUT)
+    done = early(tmp_path, at, number, argument)
+    assert done.returncode == 128 + number, done.stderr
+    assert not (tmp_path / "pacehpc.lock").exists() and "Traceback" not in done.stderr
 
 
 def test_the_command_that_is_installed_catches_signals_first():
