@@ -30,6 +30,7 @@ _MEANING = {
     "settings.data.test_filename": ANOTHER_FIT,
     "settings.data.datapath": HARMLESS,
     "settings.potential": ANOTHER_SHAPE,
+    "settings.potential.metadata": HARMLESS,
     "settings.fit.ladder_step": ANOTHER_SHAPE,
     "settings.fit.ladder_type": ANOTHER_SHAPE,
     "settings.fit.trainable_parameters": ANOTHER_SHAPE,
@@ -66,7 +67,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
     if "backend" in names:
         names = [name for name in names if name != "kernels"]  # of course
     backend = new.get("backend") if old.get("backend") == new.get("backend") else None
-    return [Difference(name, old.get(name, "–"), new.get(name, "–"), meaning(name, backend)) for name in names]
+    meanings = {name: meaning(name, backend) for name in names}
+    step = "settings.backend.display_step"  # it says when an early stop by the test set looks
+    if step in meanings and new.get("settings.fit.min_relative_test_loss_per_iter") is not None:
+        meanings[step] = ANOTHER_FIT
+    return [Difference(name, old.get(name, "–"), new.get(name, "–"), meanings[name]) for name in names]
 
 
 def meaning(name: str, backend: str | None = None) -> str:

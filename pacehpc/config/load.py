@@ -227,6 +227,12 @@ class _Reader:
                         f"potential.{section}.{key}: no meaning here: the potential has {n_elements} element(s)"
                     )
 
+        fit = settings.fit
+        names = ("noise_relative_sigma", "noise_absolute_sigma", "randomize_func_coeffs")
+        disturbing = [name for name in names if getattr(fit, name)]
+        if disturbing and fit.fit_cycles == 1:
+            self.notes.append(f"fit.{', fit.'.join(disturbing)}: disturb cycles after the first, but fit_cycles is 1")
+
     def _problem(self, error: dict[str, Any]) -> tuple[Path, str]:
         where = tuple(part for part in error["loc"] if part not in POLICIES and part != "blocks")
         kind, given = error["type"], error.get("input")

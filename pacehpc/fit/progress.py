@@ -68,7 +68,8 @@ class Progress:
         body = {**self.header, "stage": stage, **state_body(state)}
         try:
             checkpoint.save(self.folder, body)
-            keep = {checkpoint.STATE, *(self._path(state, kind).name for kind in ("journal", "best"))}
+            names = ("best", "journal", "journal_of_losses")
+            keep = {checkpoint.STATE, *(self._path(state, name).name for name in names)}
             for path in self.folder.iterdir():
                 if path.name not in keep and path.suffix != ".damaged":
                     path.unlink()
@@ -94,7 +95,7 @@ class Progress:
         n_gradient = n if command == GRADIENT else 0
         run, name = self.header["run"], f"{state.ladder_step} {state.cycle} {state.start.attempt}"
         best = BestPoint(self._path(state, "best"), run, name, n)
-        path = self._path(state, "journal")
+        path = self._path(state, "journal" if n_gradient else "journal_of_losses")  # the other is another optimizer's
         expected = int(record_bytes(40, n_gradient) * (maxiter * EVALUATIONS_PER_ITERATION + 2))
         if expected > self.limit and not path.exists():
             log.warning(

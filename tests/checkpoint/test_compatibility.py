@@ -39,6 +39,7 @@ def test_another_backend_and_other_ranks():
         ("settings.seed", ANOTHER_FIT),
         ("data", ANOTHER_FIT),
         ("settings.potential.bonds.ALL.rcut", ANOTHER_SHAPE),
+        ("settings.potential.metadata.comment", HARMLESS),
         ("settings.fit.ladder_step", ANOTHER_SHAPE),
         ("versions.openblas of scipy", ROUNDING),
         ("processors", ROUNDING),
@@ -53,6 +54,15 @@ def test_the_longest_name_counts(name, meaning):
 
     assert meanings(nested(1), nested(2)) == {name: meaning}
     assert meanings(nested(1), nested(1)) == {}
+
+
+@pytest.mark.parametrize(("threshold", "meaning"), [(None, HARMLESS), (1e-3, ANOTHER_FIT)])
+def test_display_step_says_when_an_early_stop_by_the_test_set_looks(threshold, meaning):
+    def settings(step: int) -> dict:
+        fit = {"min_relative_test_loss_per_iter": threshold}
+        return {"settings": {"backend": {"display_step": step}, "fit": fit}}
+
+    assert meanings(settings(4), settings(5)) == {"settings.backend.display_step": meaning}
 
 
 def test_contents_count_and_names_do_not(tmp_path):

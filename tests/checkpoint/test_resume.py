@@ -14,7 +14,7 @@ from pacehpc.fit.optimizers import GRADIENT_FREE
 from pacehpc.potential import Potential
 from pacehpc.report.tables import read_table
 
-KILL = {"op": "pwrite", "name": "journal_0_0", "count": 7, "when": "mid"}
+KILL = {"op": "pwrite", "name": "journal_", "count": 7, "when": "mid"}
 
 
 @pytest.mark.parametrize("method", OPTIONS)
@@ -88,6 +88,13 @@ def test_force_restart_goes_on_from_the_best_point(zygote, unfinished):
     table = read_table(unfinished / "metrics.txt")
     keys = list(zip(table["ladder_step"], table["cycle_step"], table["iter_num"], strict=True))
     assert keys == sorted(set(keys))
+
+
+def test_force_restart_with_an_optimizer_of_another_kind(zygote, unfinished):
+    """Its journal holds losses alone; that of the gradients is not its own, and not damaged."""
+    (unfinished / "input.yaml").write_text(INPUT.replace("maxiter: 5", "maxiter: 5\n  optimizer: Nelder-Mead"))
+    assert zygote(unfinished, "--force-restart") == 0, (unfinished / "stderr.txt").read_text()
+    assert "damaged" not in (unfinished / "log.txt").read_text()
 
 
 def test_without_a_journal_the_best_point_goes_on(zygote, tmp_path):

@@ -226,6 +226,12 @@ def test_old_forms(tmp_path):
         assert notes.count(key) == 1, key
 
 
+def test_disturbances_without_a_second_cycle_are_named(tmp_path):
+    text = "fit: {noise_relative_sigma: 0.1, randomize_func_coeffs: 0.2, fit_cycles: %d}\n"
+    assert "fit.noise_relative_sigma, fit.randomize_func_coeffs: disturb" in "\n".join(load(text % 1, tmp_path).notes)
+    assert not any("noise" in note for note in load(text % 2, tmp_path).notes)
+
+
 def test_short_forms(tmp_path):
     assert load(INPUTS["go on"], tmp_path).potential == {"filename": "interim_potential_0.yaml"}
     assert load(INPUTS["binary part"], tmp_path).data.filename == ["alni.pckl.gzip"]
