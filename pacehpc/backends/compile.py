@@ -100,8 +100,9 @@ def _macros(compiler_path: str, march: str) -> str:
     result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if result.returncode:
         raise PacehpcError(
-            f"{compiler_path} does not know the instruction set '{march}': set PACEHPC_MARCH to a value of its "
-            f"-march option, such as native or x86-64-v3.\n{_first_errors(result.stderr)}"
+            f"{compiler_path} does not work, or does not know the instruction set '{march}': see `{compiler_path} "
+            "--version`, choose another compiler with CXX, or set PACEHPC_MARCH to a value of its -march option, such "
+            f"as native or x86-64-v3.\n{_first_errors(result.stderr)}"
         )
     return result.stdout
 
