@@ -1,4 +1,4 @@
-"""Writing whole files so that the last good one is never touched."""
+"""Writing files that grow, and what to say where that fails."""
 
 from __future__ import annotations
 
@@ -21,22 +21,6 @@ def write_all(descriptor: int, data: bytes, offset: int | None = None) -> None:
         n = os.write(descriptor, view) if offset is None else os.pwrite(descriptor, view, offset)
         view = view[n:]
         offset = None if offset is None else offset + n
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write beside `path`, fsync, rename over it, and fsync the folder; raises OSError and leaves `path` as it was."""
-    beside = path.with_name(f".{path.name}.tmp")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    try:
-        write_all(descriptor, data)
-        os.fsync(descriptor)
-    except BaseException:
-        os.close(descriptor)
-        beside.unlink(missing_ok=True)
-        raise
-    os.close(descriptor)
-    os.replace(beside, path)
-    sync_folder(path.parent)
 
 
 class BackgroundSync:
@@ -76,17 +60,6 @@ class BackgroundSync:
         error, self._error = self._error, None
         if error is not None:
             raise error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` last; some network file systems cannot, and need not."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
 
 
 def cannot_write(path: Path, error: OSError) -> PacehpcError:

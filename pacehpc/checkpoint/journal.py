@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pacehpc.checkpoint.files import BackgroundSync, replace_file, write_all
+from pacehpc.checkpoint.files import BackgroundSync, write_all
+from pacehpc.replacing import replace_file
 
 MAGIC = b"PACEJRNL"
 FORMAT = 2

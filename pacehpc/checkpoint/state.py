@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pacehpc.checkpoint.files import replace_file, sync_folder
 from pacehpc.errors import PacehpcError
+from pacehpc.replacing import replace_file, sync_folder
 
 FOLDER = Path("checkpoint")
 STATE = "state.json"

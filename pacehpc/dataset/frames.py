@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pacehpc.replacing import replacing
+
 if TYPE_CHECKING:
     from pacehpc.dataset.dataset import Dataset
 
@@ -58,14 +60,9 @@ def write_frame(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
     Protocol 4, which every pandas since 1.0 reads: ``pandas.read_pickle(path, compression="gzip")``.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(beside, "wb") as file:
-            with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=5) as packed:
-                pickle.dump(frame, packed, protocol=4)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with (
+        replacing(Path(path)) as beside,
+        open(beside, "wb") as file,
+        gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=5) as packed,
+    ):
+        pickle.dump(frame, packed, protocol=4)

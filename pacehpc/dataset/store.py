@@ -31,6 +31,7 @@ from pacehpc.dataset import neighbours, shards
 from pacehpc.dataset.dataset import Dataset, concatenated_ranges, progress_bar
 from pacehpc.dataset.files import Table, file_hash
 from pacehpc.errors import PacehpcError
+from pacehpc.replacing import replacing
 
 if TYPE_CHECKING:
     from pacehpc.backends.interface import Structures
@@ -77,9 +78,9 @@ def write_store(
     else:
         elements, cutoffs = tuple(potential.elements), neighbours.cutoff_matrix(potential)
     species = dataset.species(elements)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with (
+            replacing(path) as beside,
             tempfile.TemporaryFile(dir=path.parent) as atom_file,
             tempfile.TemporaryFile(dir=path.parent) as shift_file,
         ):
@@ -99,15 +100,10 @@ def write_store(
                     format=FORMAT, inputs=inputs, elements=json.dumps(list(elements)), cutoffs=cutoffs,
                     reference_energy=json.dumps(dataset.reference_energy), weighting=dataset.weighting,
                 )  # fmt: skip
-        with open(beside, "rb") as done:
-            os.fsync(done.fileno())
-        os.replace(beside, path)
     except (OSError, RuntimeError) as problem:
         if not isinstance(problem, OSError) and "errno" not in str(problem):  # h5py's where closing the file fails
             raise
         raise PacehpcError(f"{path}: cannot be written ({problem}).") from None
-    finally:
-        beside.unlink(missing_ok=True)
     logger.info("data: %s, %d shards, %d bonds", path, len(bounds) - 1, n_bonds.sum())
 
 

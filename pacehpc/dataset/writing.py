@@ -7,7 +7,6 @@ import io
 import logging
 import os
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from pacehpc.dataset.dataset import Dataset
 from pacehpc.dataset.frames import frame_of, write_frame
 from pacehpc.dataset.store import write_store
 from pacehpc.errors import PacehpcError
+from pacehpc.replacing import replacing
 
 logger = logging.getLogger("pacehpc")
 
@@ -55,9 +55,11 @@ def write_data(data: Dataset, path: str | os.PathLike[str], cutoff: float = 0.0,
         if kind == "frame":
             write_frame(raw_frame(data), path)
         elif kind == "extxyz":
-            _replaced(path, lambda beside: _write_text(data, beside, path.suffix == ".gz"))
+            with replacing(path) as beside:
+                _write_text(data, beside, packed=path.suffix == ".gz")
         elif kind == "asedb":
-            _replaced(path, lambda beside: ingest(str(beside), data, calculator, complete=True))
+            with replacing(path) as beside:
+                ingest(str(beside), data, calculator, complete=True)
         else:
             write_store(path, _with_given_weights(data), float(cutoff))
     except OSError as problem:
@@ -74,18 +76,6 @@ def raw_frame(data: Dataset) -> pd.DataFrame:
     if "w_factor" in data.extra:
         frame["w_factor"] = data.extra["w_factor"]
     return frame
-
-
-def _replaced(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the file and rename, so that a reader never meets half of it, nor does one after a power cut."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        with open(beside, "rb") as done:
-            os.fsync(done.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _with_given_weights(data: Dataset) -> Dataset:

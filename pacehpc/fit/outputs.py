@@ -21,11 +21,11 @@ import scipy
 from threadpoolctl import threadpool_info
 
 import pacehpc
-from pacehpc.checkpoint.files import sync_folder
 from pacehpc.dataset import write_frame
 from pacehpc.dataset.files import file_hash
 from pacehpc.metrics import GPA
 from pacehpc.processors import processor
+from pacehpc.replacing import sync_folder
 from pacehpc.report import lines, tables
 
 if TYPE_CHECKING:

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from pacehpc.errors import PacehpcError
+from pacehpc.replacing import replace_file
 
 
 def write_atomically(path: str | os.PathLike[str], text: str) -> None:
     """Write text beside the final name, flush it to disk, and rename it: the old file stays until the new is whole."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(beside, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        replace_file(Path(path), text.encode())
     except OSError as error:
-        with suppress(OSError):  # where nothing can be written, nothing can be removed
-            beside.unlink(missing_ok=True)
         raise PacehpcError(f"{path}: cannot be written: {error.strerror}; check folder, rights and space") from None
 
 

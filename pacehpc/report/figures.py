@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
+from pacehpc.replacing import replacing
+
 MANY = 5000  # points from which a panel shows counts per cell instead of points
 _BLUE, _ORANGE, _GREY = "#1f5a94", "#d1600a", "#7f7f7f"
 _STYLE = {
@@ -329,7 +331,6 @@ def _style() -> Iterator[None]:
 def _save(figure: Figure, path: Path) -> Path:
     """Written beside and renamed, so that a viewer never sees half a figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    figure.savefig(beside, format=path.suffix[1:])
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        figure.savefig(beside, format=path.suffix[1:])
     return path

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pacehpc.replacing import replace_file
+
 COLUMNS = (
     "ladder_step",
     "cycle_step",
@@ -60,9 +62,7 @@ class MetricsTable:
         old = self.path.read_bytes() if self.path.exists() else b""
         if _numbers(old.partition(b"\n")[0], len(self.columns)) is not None:  # the user has cut the header off
             old = (" ".join(self.columns) + "\n").encode() + old
-            beside = self.path.with_name(f".{self.path.name}.tmp")
-            beside.write_bytes(old)
-            os.replace(beside, self.path)
+            replace_file(self.path, old)
         whole = old[: old.rfind(b"\n") + 1]
         self._last: tuple[float, ...] | None = None
         if whole:
