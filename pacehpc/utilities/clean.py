@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from glob import escape
 from pathlib import Path
 
 from pacehpc.errors import PacehpcError
+from pacehpc.replacing import LEFTOVER, replace_file
 from pacehpc.utilities.command import command
 
 MANIFEST = ".pacehpc_outputs.json"
@@ -39,6 +38,10 @@ def _matches(folder: Path, names: Iterable[str]) -> set[str]:
     return found
 
 
+class _Damaged(Exception):
+    """The record does not say what runs wrote."""
+
+
 def _read(folder: Path) -> dict[str, list[str]]:
     try:
         held = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -46,39 +49,43 @@ def _read(folder: Path) -> dict[str, list[str]]:
     except FileNotFoundError:
         return {"outputs": [], "foreign": []}
     except (ValueError, KeyError, TypeError, OSError, RecursionError):
-        raise PacehpcError(
-            f"{folder / MANIFEST}: the record of earlier runs is damaged; remove files by hand."
-        ) from None
+        raise _Damaged from None
     return lists
 
 
 def record(folder: Path, outputs: Sequence[str]) -> None:
     """Note, before a run writes, what it will write; ``outputs``: its own names (potential, log).
 
+    Where the record is damaged, all that is here counts as not written by runs.
+
     Raises:
         PacehpcError: the folder cannot be written.
     """
-    held = _read(folder)
-    known = sorted({*held["outputs"], *outputs})
-    own = _own(folder, held) if (folder / MANIFEST).exists() else set()
-    foreign = sorted(_matches(folder, patterns(known)) - own)
-    beside = folder / f"{MANIFEST}.{os.getpid()}"
     try:
-        beside.write_text(json.dumps({"outputs": known, "foreign": foreign}, indent=1), encoding="utf-8")
-        os.replace(beside, folder / MANIFEST)
+        held = _read(folder)
+        own = _own(folder, held) if (folder / MANIFEST).exists() else set()
+    except _Damaged:
+        held, own = {"outputs": []}, set()
+    known = sorted({*held["outputs"], *outputs})
+    foreign = sorted(_matches(folder, patterns(known)) - own)
+    try:
+        replace_file(folder / MANIFEST, json.dumps({"outputs": known, "foreign": foreign}, indent=1).encode())
     except OSError as problem:
         raise PacehpcError(f"{folder}: cannot be written ({problem.strerror}).") from None
 
 
 def remove_leftovers(folder: Path, outputs: Sequence[str]) -> None:
-    """Remove what starts of a run were writing beside its place, `.name.pid`, when they were killed.
+    """Remove what runs were writing beside its place when they were killed.
 
     Prepared data may be large, and a job that is killed again and again would fill the disk with them.
     """
-    names = [MANIFEST.removeprefix("."), *patterns(outputs)]
-    for path in folder.glob(".*.*"):
-        found = re.fullmatch(r"\.(.+)\.(\d+)(\.tmp)?", path.name)
-        if found and any(fnmatch(found[1], name) for name in names) and not Path(f"/proc/{found[2]}").exists():
+    names = [MANIFEST, *patterns(outputs)]
+    for path in (*folder.glob(".*.tmp"), *folder.glob("report/.*.tmp")):
+        found = LEFTOVER.fullmatch(path.name)
+        if found is None or Path(f"/proc/{found['pid']}").exists():
+            continue
+        place = str(path.parent.relative_to(folder) / found["name"])
+        if any(fnmatch(place, name) for name in names):
             path.unlink(missing_ok=True)
 
 
@@ -92,7 +99,14 @@ def clean(folder: Path, input_file: Path | None = None) -> tuple[list[str], dict
     Returns:
         Names that were removed, and those that were kept with the reason.
     """
-    own = _own(folder, _read(folder)) if (folder / MANIFEST).exists() else set()
+    try:
+        own = _own(folder, _read(folder)) if (folder / MANIFEST).exists() else set()
+    except _Damaged:
+        found = ", ".join(sorted(_matches(folder, patterns([])))) or "none of the usual names"
+        raise PacehpcError(
+            f"{folder / MANIFEST}: damaged, so that it does not say what runs wrote. Look through {found}, remove by "
+            f"hand what you do not need, and {MANIFEST}."
+        ) from None
     text, input_name = "", ""
     if input_file is not None and input_file.is_file():
         text, input_name = input_file.read_text(encoding="utf-8", errors="replace"), input_file.name

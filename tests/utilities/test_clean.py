@@ -83,6 +83,28 @@ def test_a_damaged_record_removes_nothing(tmp_path):
     assert (tmp_path / "metrics.txt").exists()
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"outputs": []}'])
+def test_a_fit_begins_a_damaged_record_anew(text, tmp_path):
+    """What was there then is nobody's, and stays."""
+    run(tmp_path, "metrics.txt")
+    (tmp_path / clean.MANIFEST).write_text(text)
+    clean.record(tmp_path, ["mine.yaml"])
+    for name in ("mine.yaml", "log.txt"):
+        (tmp_path / name).write_text("x")
+    assert clean.clean(tmp_path)[0] == ["mine.yaml"]
+    assert names(tmp_path) == ["log.txt", "metrics.txt"]
+
+
+def test_what_killed_writers_left_beside_goes(tmp_path):
+    (tmp_path / "report").mkdir()
+    gone = [".metrics.txt.4194999.tmp", f".{clean.MANIFEST}.4194999.tmp", "report/.curve.png.4194999.tmp"]
+    stay = [".hidden.4194999.tmp", f".mine.yaml.{os.getpid()}.tmp", "metrics.txt.4194999.tmp", "report/curve.png"]
+    for name in (*gone, *stay):
+        (tmp_path / name).write_text("x")
+    clean.remove_leftovers(tmp_path, ["mine.yaml"])
+    assert sorted(names(tmp_path)) == sorted(stay)
+
+
 def test_command(tmp_path, monkeypatch, capsys):
     from pacehpc import cli
 
