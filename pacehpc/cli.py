@@ -208,15 +208,18 @@ def _settings(arguments: argparse.Namespace) -> Any:
         raise PacehpcError(
             f"-o {arguments.output}: a fit writes a B-basis file (.yaml); `pacehpc yaml2yace` makes the .yace of it."
         )
+    _take_back_input(arguments)
+    path = _input_file(arguments)
+    given = [path, arguments.potential, *(arguments.initial_potential or []), *(arguments.data or [])]
+    read = {Path(name).resolve() for name in given if name is not None}
     for option, name in (("-o", arguments.output), ("-l", arguments.log)):
         if Path(name).is_dir():
             raise PacehpcError(f"{option} {name}: is a folder; name a file in it.")
-        if not Path(name).parent.is_dir():
-            raise PacehpcError(
-                f"{option} {name}: there is no folder {Path(name).parent}; make it, or correct the name."
-            )
-    _take_back_input(arguments)
-    path = _input_file(arguments)
+        folder = Path(name).parent
+        if not folder.is_dir():
+            raise PacehpcError(f"{option} {name}: there is no folder {folder}; make it, or correct the name.")
+        if Path(name).resolve() in read:
+            raise PacehpcError(f"{option} {name}: this run reads the file; give another name.")
     if path is None and not (arguments.data and arguments.potential):
         raise PacehpcError("there is no input.yaml here: name the input file, or give -p POTENTIAL and -d DATA.")
     overrides = {

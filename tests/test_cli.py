@@ -142,6 +142,14 @@ def test_names_that_no_file_can_have_are_refused_at_once(tmp_path, monkeypatch):
             cli._settings(cli.parser().parse_args([option, name]))
 
 
+def test_what_a_run_reads_it_does_not_write(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "input.yaml").write_text(INPUT)
+    for argv in (["-l", "input.yaml"], ["-o", "./old.yaml", "-p", "old.yaml"], ["-l", "a.xyz", "-d", "b.xyz", "a.xyz"]):
+        with pytest.raises(PacehpcError, match="this run reads the file"):
+            cli._settings(cli.parser().parse_args(argv))
+
+
 def test_potential_and_log_in_other_folders(pacehpc, tmp_path):
     (tmp_path / "out").mkdir()
     names = ["-o", str(tmp_path / "out" / "fitted.yaml"), "-l", "out/fit[1].log", "--no-predict"]
