@@ -77,7 +77,7 @@ def loads_yaml(text: str, name: str = "<text>", lines: dict[tuple, int] | None =
     try:
         parser = _Parser(text)
         try:
-            return _build(parser, name, lines)
+            return _Builder(name, lines).run(parser)
         finally:
             parser.dispose()
     except yaml.YAMLError as error:
@@ -120,127 +120,152 @@ class _Frame:
         self.nodes = 1
         self.anchor = event.anchor
         self.tag = event.tag
-        self.line = event.start_mark.line + 1
+        self.line = _line(event)
 
 
 _NO_KEY = object()  # a mapping that waits for its next key
 _MERGE = object()  # the key `<<`
 
 
-def _build(parser: Any, name: str, lines: dict[tuple, int] | None) -> Any:
-    """Run through the parser's events with an explicit stack, so that nothing recurses over the user's nesting."""
+class _Builder:
+    """Plain data from a parser's events, with an explicit stack, so that nothing recurses over the user's nesting."""
 
-    def fail(line: int, message: str) -> PacehpcError:
-        return PacehpcError(f"{name}, line {line}: {message}")
+    def __init__(self, name: str, lines: dict[tuple, int] | None) -> None:
+        self.name = name
+        self.lines = lines
+        self.document: Any = None
+        self.stack: list[_Frame] = []
+        self.anchors: dict[str, tuple[Any, int]] = {}  # value and its number of nodes
+        self.alias_nodes = 0
 
-    def add(value: Any, line: int, nodes: int) -> None:
-        nonlocal document
-        if not stack:
-            document = value
+    def run(self, parser: Any) -> Any:
+        """The one document of the stream."""
+        documents = 0
+        while True:
+            event = parser.get_event()
+            kind = type(event)
+            if kind is yaml.ScalarEvent:
+                self.scalar(event)
+            elif kind is yaml.SequenceStartEvent or kind is yaml.MappingStartEvent:
+                self.begin(event)
+            elif kind is yaml.SequenceEndEvent or kind is yaml.MappingEndEvent:
+                self.end()
+            elif kind is yaml.AliasEvent:
+                self.alias(event)
+            elif kind is yaml.DocumentStartEvent:
+                documents += 1
+                if documents > 1:
+                    raise self.fail(_line(event), "a second document (`---`) begins; keep one document per file")
+            elif kind is yaml.StreamEndEvent:
+                return self.document
+
+    def fail(self, line: int, message: str) -> PacehpcError:
+        return PacehpcError(f"{self.name}, line {line}: {message}")
+
+    def scalar(self, event: yaml.ScalarEvent) -> None:
+        """A word or a number."""
+        text = event.value
+        frame = self.stack[-1] if self.stack else None
+        if event.implicit[0]:
+            if text == "<<" and frame is not None and frame.is_map and frame.key is _NO_KEY:
+                value: Any = _MERGE
+            else:
+                value = _plain(text)
+        elif event.tag is None or event.tag in ("!", _TAG + "str"):
+            value = text
+        else:
+            value = _plain(text)
+            if type(value) not in _TAG_TYPES.get(event.tag, ()):
+                raise self.fail(_line(event), _bad_tag(event.tag))
+            if event.tag == _TAG + "float":
+                value = float(value)
+        if type(value) is int and len(text) > MAX_INTEGER_DIGITS:
+            raise self.fail(_line(event), f"a number of {len(text)} digits; write it as a float")
+        if event.anchor is not None:
+            self.anchors[event.anchor] = (value, 1)
+        if frame is not None and not frame.is_map and self.lines is None:  # the bulk of a potential file
+            frame.value.append(value)
+            frame.nodes += 1
+        else:
+            self.add(value, _line(event), 1)
+
+    def begin(self, event: yaml.CollectionStartEvent) -> None:
+        """A list or a mapping begins."""
+        if len(self.stack) >= MAX_DEPTH:
+            raise self.fail(_line(event), f"nested more than {MAX_DEPTH} levels deep; is a bracket left open?")
+        frame = _Frame(type(event) is yaml.MappingStartEvent, event)
+        if frame.tag not in (None, "!", _TAG + ("map" if frame.is_map else "seq")):
+            raise self.fail(_line(event), _bad_tag(frame.tag))
+        if frame.anchor is not None:
+            self.anchors.pop(frame.anchor, None)
+        self.stack.append(frame)
+
+    def end(self) -> None:
+        """The innermost list or mapping is complete."""
+        frame = self.stack.pop()
+        for source in frame.merges:
+            for key, value in source.items():
+                frame.value.setdefault(key, value)
+        if frame.anchor is not None:
+            self.anchors[frame.anchor] = (frame.value, frame.nodes)
+        self.add(frame.value, frame.line, frame.nodes)
+
+    def alias(self, event: yaml.AliasEvent) -> None:
+        """A copy of the value that stands at an anchor."""
+        if any(frame.anchor == event.anchor for frame in self.stack):
+            raise self.fail(_line(event), f"`*{event.anchor}` stands inside its own value; write the value out")
+        if event.anchor not in self.anchors:
+            raise self.fail(
+                _line(event), f"`*{event.anchor}` refers to no earlier `&{event.anchor}`; quote text that starts with *"
+            )
+        value, nodes = self.anchors[event.anchor]
+        self.alias_nodes += nodes
+        if self.alias_nodes > MAX_ALIAS_NODES:
+            raise self.fail(
+                _line(event), f"aliases (`*name`) repeat more than {MAX_ALIAS_NODES} values; write the values out"
+            )
+        self.add(deepcopy(value), _line(event), nodes)
+
+    def add(self, value: Any, line: int, nodes: int) -> None:
+        """A complete value to where it stands."""
+        if not self.stack:
+            self.document = value
             return
-        frame = stack[-1]
+        frame = self.stack[-1]
         frame.nodes += nodes
         if not frame.is_map:
-            if lines is not None:
-                lines[_path(stack)] = line
+            if self.lines is not None:
+                self.lines[_path(self.stack)] = line
             frame.value.append(value)
         elif frame.key is _NO_KEY:
-            if isinstance(value, list):
-                value = _tuple(value)
-            try:
-                repeated = value in frame.key_lines
-            except TypeError:
-                raise fail(line, "a mapping cannot be a key; give the key a simple name") from None
-            if repeated:
-                before = frame.key_lines[value]
-                raise fail(line, f"key `{_show(value)}` is given twice (before in line {before}); remove one of them")
-            frame.key = value
-            if value is not _MERGE:
-                frame.key_lines[value] = line
-                if lines is not None:
-                    lines[_path(stack)] = line
+            self.add_key(frame, _tuple(value), line)
         else:
             if frame.key is _MERGE:
                 sources = value if isinstance(value, list) else [value]
                 if not all(isinstance(source, dict) for source in sources):
-                    raise fail(line, "`<<` takes a mapping or a list of mappings")
+                    raise self.fail(line, "`<<` takes a mapping or a list of mappings")
                 frame.merges.extend(sources)
             else:
                 frame.value[frame.key] = value
             frame.key = _NO_KEY
 
-    document: Any = None
-    documents = 0
-    stack: list[_Frame] = []
-    anchors: dict[str, tuple[Any, int]] = {}  # value and its number of nodes
-    alias_nodes = 0
-    while True:
-        event = parser.get_event()
-        kind = type(event)
-        if kind is yaml.ScalarEvent:
-            text = event.value
-            if event.implicit[0]:
-                if text == "<<" and stack and stack[-1].is_map and stack[-1].key is _NO_KEY:
-                    value: Any = _MERGE
-                else:
-                    value = _plain(text)
-            elif event.tag is None or event.tag in ("!", _TAG + "str"):
-                value = text
-            else:
-                value = _plain(text)
-                if type(value) not in _TAG_TYPES.get(event.tag, ()):
-                    raise fail(event.start_mark.line + 1, _bad_tag(event.tag))
-                if event.tag == _TAG + "float":
-                    value = float(value)
-            if type(value) is int and len(text) > MAX_INTEGER_DIGITS:
-                raise fail(event.start_mark.line + 1, f"a number of {len(text)} digits; write it as a float")
-            if event.anchor is not None:
-                anchors[event.anchor] = (value, 1)
-            frame = stack[-1] if stack else None
-            if frame is not None and not frame.is_map and lines is None:  # the bulk of a potential file
-                frame.value.append(value)
-                frame.nodes += 1
-            else:
-                add(value, event.start_mark.line + 1, 1)
-        elif kind is yaml.SequenceStartEvent or kind is yaml.MappingStartEvent:
-            if len(stack) >= MAX_DEPTH:
-                raise fail(
-                    event.start_mark.line + 1, f"nested more than {MAX_DEPTH} levels deep; is a bracket left open?"
-                )
-            frame = _Frame(kind is yaml.MappingStartEvent, event)
-            allowed = (None, "!", _TAG + ("map" if frame.is_map else "seq"))
-            if frame.tag not in allowed:
-                raise fail(frame.line, _bad_tag(frame.tag))
-            if frame.anchor is not None:
-                anchors.pop(frame.anchor, None)
-            stack.append(frame)
-        elif kind is yaml.SequenceEndEvent or kind is yaml.MappingEndEvent:
-            frame = stack.pop()
-            for source in frame.merges:
-                for key, value in source.items():
-                    frame.value.setdefault(key, value)
-            if frame.anchor is not None:
-                anchors[frame.anchor] = (frame.value, frame.nodes)
-            add(frame.value, frame.line, frame.nodes)
-        elif kind is yaml.AliasEvent:
-            line = event.start_mark.line + 1
-            if any(frame.anchor == event.anchor for frame in stack):
-                raise fail(line, f"`*{event.anchor}` stands inside its own value; write the value out")
-            if event.anchor not in anchors:
-                raise fail(
-                    line, f"`*{event.anchor}` refers to no earlier `&{event.anchor}`; quote text that starts with *"
-                )
-            value, nodes = anchors[event.anchor]
-            alias_nodes += nodes
-            if alias_nodes > MAX_ALIAS_NODES:
-                raise fail(line, f"aliases (`*name`) repeat more than {MAX_ALIAS_NODES} values; write the values out")
-            add(deepcopy(value), line, nodes)
-        elif kind is yaml.DocumentStartEvent:
-            documents += 1
-            if documents > 1:
-                raise fail(event.start_mark.line + 1, "a second document (`---`) begins; keep one document per file")
-        elif kind is yaml.StreamEndEvent:
-            return document
+    def add_key(self, frame: _Frame, key: Any, line: int) -> None:
+        """The next key of the innermost mapping."""
+        try:
+            before = frame.key_lines.get(key)
+        except TypeError:
+            raise self.fail(line, "a mapping cannot be a key; give the key a simple name") from None
+        if before is not None:
+            raise self.fail(line, f"key `{_show(key)}` is given twice (before in line {before}); remove one of them")
+        frame.key = key
+        if key is not _MERGE:
+            frame.key_lines[key] = line
+            if self.lines is not None:
+                self.lines[_path(self.stack)] = line
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1
 
 
 def _plain(text: str) -> Any:
