@@ -88,14 +88,16 @@ def prepare(
 def queried(settings: Settings, again: bool = False) -> Iterator[Settings]:
     """Settings whose data.filename is the result of the query in data.config: a file of an earlier query, or a new one.
 
-    The file is kept in datapath unless cache_ref_df is false, and used while the same is asked for. again: query even
-    where a file is kept.
+    The file is kept in datapath and used while the same is asked for; again: query even where a file is kept. Where
+    cache_ref_df is false, a hidden file in the working directory lasts as long as the context, and no kept file is
+    touched.
     """
     asked = settings.data.config
     if asked is None or asked.element is None:
         raise PacehpcError("data.filename is missing; name the data, or give data.config.element to query a database.")
     folder = Path(settings.data.datapath or os.environ.get("PACEMAKERDATAPATH") or ".").expanduser()
-    path = folder / database.cache_name(asked.calculator, asked.element)
+    cache = database.cache_name(asked.calculator, asked.element)
+    path = folder / cache if asked.cache_ref_df else Path(f".{cache}")
     wanted = {"element": sorted(asked.element)} | asked.model_dump(include={"calculator", "ref_energy", "query_limit"})
     if asked.query_limit is not None:
         wanted["seed"] = settings.data.seed
