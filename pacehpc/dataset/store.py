@@ -354,7 +354,7 @@ class Store:
         """The structures of rank ``rank`` of ``size``; reads nothing but their slices.
 
         Raises:
-            PacehpcError: the file is damaged.
+            PacehpcError: the file is damaged, or was converted from data without energies to fit.
         """
         try:
             structures = self._read(*self._range(rank, size))
@@ -451,6 +451,11 @@ class Store:
             "forces": a["forces"][atoms],
             "w_forces": a["w_forces"][atoms],
         }
+        if last > first and np.isnan(values["energy_corrected"]).all():
+            raise PacehpcError(
+                f"{self.path}: converted from data with total energies only, so there is no energy to fit. Name the "
+                "file in data.filename (Dataset.load in Python) and set data.reference_energy."
+            )
         _check_finite({**values, "positions": positions, "cells": cells})
         return Structures(
             atom_offsets=atom_offsets,

@@ -274,6 +274,24 @@ def test_inconsistent_numbers_are_found(tmp_path, name, value):
         store.read_shard(0, 1)
 
 
+def test_total_energies_alone_are_no_damage(tmp_path):
+    """A converted file may have no E^ref; only one value that is missing is damage."""
+    data = make_data(tmp_path)
+    known = data.energy_corrected.copy()
+    data.energy_corrected = np.full(len(data), np.nan)
+    write_store(tmp_path / "store.h5", data, potential())
+    reads = (lambda s: s.read_shard(0, 2), lambda s: s.read_without_bonds(1, 2), lambda s: list(s.read_pieces(0, 1, 9)))
+    with Store(tmp_path / "store.h5") as store:
+        np.testing.assert_array_equal(store.dataset().energy, data.energy)
+        for read in reads:
+            with pytest.raises(PacehpcError, match=r"store\.h5: .*total energies only.*set data\.reference_energy"):
+                read(store)
+    data.energy_corrected = np.where(np.arange(len(data)) == 1, np.nan, known)
+    write_store(tmp_path / "store.h5", data, potential())
+    with Store(tmp_path / "store.h5") as store, pytest.raises(PacehpcError, match=r"damaged .*energy_corrected"):
+        store.read_shard(0, 1)
+
+
 def test_a_dataset_in_memory_is_cut_alike(tmp_path):
     data = make_data(tmp_path)
     rows = [data.shard_rows(rank, 4) for rank in range(4)]
