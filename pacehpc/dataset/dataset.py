@@ -571,7 +571,7 @@ def _same_structures(data: Dataset, content: bytes, where: str) -> None:
             "which structure. Give every structure a label of its own, or keep the column 'ase_atoms' in this file, "
             "with the labels of fitting_data_info.pckl.gzip."
         )
-    offsets, numbers, positions, _, _ = checks.geometry(frame_table(content, where))
+    offsets, numbers, positions, cells, _ = checks.geometry(frame_table(content, where))
     place = {label: row for row, label in enumerate(data.index)}
     for k, label in enumerate(labels):
         row = place[label]
@@ -579,5 +579,6 @@ def _same_structures(data: Dataset, content: bytes, where: str) -> None:
         if not (
             np.array_equal(numbers[here], data.numbers[there])
             and np.allclose(positions[here], data.positions[there], rtol=0, atol=1e-6)
+            and np.allclose(cells[k][data.pbc[row]], data.cells[row][data.pbc[row]], rtol=0, atol=1e-6)
         ):
             raise PacehpcError(f"{where}, row {label}: its atoms are not those of {data.where(row)}.")

@@ -224,6 +224,12 @@ def test_external_weights_for_several_files(tmp_path):
     outer["ase_atoms"] = moved
     with pytest.raises(PacehpcError, match=r"w\.pkl, row 1: its atoms are not those of .*a\.pkl, row 1"):
         load([2, 0, 1], [1], outer)
+    volumes = [Atoms("Al", cell=[size] * 3, pbc=True) for size in (2.5, 2.7, 2.9)]  # they differ in their cells alone
+    first["ase_atoms"] = outer["ase_atoms"] = volumes
+    assert load([2, 0, 1], [1], outer).w_energy.tolist() == [1 / 6, 2 / 6, 3 / 6]
+    outer["ase_atoms"] = volumes[::-1]
+    with pytest.raises(PacehpcError, match=r"w\.pkl, row 0: its atoms are not those of .*a\.pkl, row 0"):
+        load([2, 0, 1], [1], outer)
 
 
 def test_hull_by_hand():
