@@ -423,7 +423,7 @@ def checked_table(table: Table, elements: Sequence[str] | None, stress_units: st
         energy=checks.scalars(table, "energy") if "energy" in columns else None,
         energy_corrected=corrected,
         flat_forces=checks.per_atom(table, "forces", offsets, (3,)),
-        stress=checks.stresses(table, stress_units) if "stress" in columns else None,
+        stress=checks.stresses(table, table.stress_units or stress_units) if "stress" in columns else None,
         w_energy=w_energy,
         flat_w_forces=w_forces,
         low=np.ones(n, bool),

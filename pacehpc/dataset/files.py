@@ -38,6 +38,7 @@ class Table:
     pbc: list[Any] = field(default_factory=list)
     info: list[dict[str, Any]] = field(default_factory=list)
     columns: dict[str, list[Any] | np.ndarray] = field(default_factory=dict)
+    stress_units: str | None = None  # None: those that the user gives
 
 
 def find_file(

@@ -645,5 +645,5 @@ def store_table(path: Path) -> Table:
         columns |= {"w_energy": data.w_energy, "w_forces": data.w_forces}
     return Table(
         str(path), data.index, data.per_structure(data.numbers), data.per_structure(data.positions),
-        list(data.cells), list(data.pbc), data.info, columns,
+        list(data.cells), list(data.pbc), data.info, columns, stress_units="eV/A3",
     )  # fmt: skip

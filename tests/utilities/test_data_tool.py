@@ -119,6 +119,14 @@ def test_formats_can_be_mixed_and_are_known_by_content(source, tmp_path):
     assert Dataset.load(hidden, reference_energy=0.0).weighting == "uniform"  # not all have weights
 
 
+def test_units_of_stress_are_those_of_a_file_that_says_none(source, tmp_path):
+    """A store is in eV/Angstrom^3, whatever the files beside it have."""
+    cli.main(["data", "convert", "--stress-units", "GPa", str(source), str(tmp_path / "e.h5")])
+    data = read_raw([source, tmp_path / "e.h5"], stress_units="GPa")
+    np.testing.assert_array_equal(data.stress[:12], data.stress[12:])
+    assert data.stress[1] == pytest.approx(read_raw(source).stress[1] / 160.21766208)
+
+
 def test_ase_reads_our_extxyz(source, tmp_path):
     cli.main(["data", "convert", str(source), str(tmp_path / "b.extxyz")])
     data = read_raw(source)
