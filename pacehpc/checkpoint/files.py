@@ -66,5 +66,5 @@ def cannot_write(path: Path, error: OSError) -> PacehpcError:
     """What to tell the user of a full disk and the like."""
     return PacehpcError(
         f"{path}: cannot be written: {error.strerror or error}. What was written before is whole: make space (or mend "
-        "the cause) and run the same command again, and the fit goes on where it stopped."
+        "the cause) and run the same command again; a fit that has begun goes on where it stopped."
     )
