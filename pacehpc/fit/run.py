@@ -251,7 +251,6 @@ def _plan(settings: Settings, tasks: Tasks, input_file: Path | None, progress: P
     train, test, stores = prepare(settings, target, tasks.rebuild)
     if tasks.fit:
         warn_of_elements(target, train)
-    if tasks.fit:
         target.metadata = outputs.metadata_that_lasts(target.metadata)
     metadata = outputs.metadata(settings, input_file, train, started)
     return Plan(train, test, stores, target, start, callbacks, metadata)
