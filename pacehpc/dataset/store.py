@@ -208,7 +208,7 @@ def _make(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5p
 
 def _flat_text(name: str, values: Sequence[str]) -> dict[str, np.ndarray]:
     """Texts as bytes and offsets: HDF5 damages data sets of more than 65,536 strings of varying length."""
-    parts = [value.encode() for value in values]
+    parts = [value.encode(errors="surrogatepass") for value in values]  # names of files may be no UTF-8
     offsets = np.concatenate(([0], np.cumsum([len(part) for part in parts]))).astype(np.int64)
     return {f"text/{name}": np.frombuffer(b"".join(parts), np.uint8), f"text/{name}_offsets": offsets}
 
@@ -497,7 +497,7 @@ class Store:
             data = self._file[f"text/{name}"][:].tobytes()
             if not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != len(data):
                 raise ValueError(f"offsets of {name} do not fit")
-            return [data[a:b].decode() for a, b in itertools.pairwise(offsets.tolist())]
+            return [data[a:b].decode(errors="surrogatepass") for a, b in itertools.pairwise(offsets.tolist())]
 
         def optional(name: str) -> np.ndarray | None:
             return s[name][:] if name in s else None

@@ -230,6 +230,14 @@ def test_everything_else_comes_back_in_the_original_order(tmp_path):
             assert a == b, field.name
 
 
+def test_a_folder_whose_name_is_not_utf8(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path / "donn") + b"\xe9es"))
+    folder.mkdir()
+    write_store(folder / "store.h5", make_data(folder), potential())
+    with Store(folder / "store.h5") as store:
+        assert store.dataset().sources == [str(folder / "data.pckl.gzip")]
+
+
 def test_the_hash_follows_content_and_options(tmp_path):
     (tmp_path / "a").write_text("1")
     (tmp_path / "b").write_text("2")
