@@ -103,7 +103,7 @@ def queried(settings: Settings, again: bool = False) -> Iterator[Settings]:
         wanted["seed"] = settings.data.seed
     if settings.data.database is not None:
         wanted["database"] = without_password(settings.data.database)
-    kept = asked.cache_ref_df and not again and path.exists()
+    kept = asked.cache_ref_df and not again and path.is_file()
     other = _other_query(path, wanted) if kept else []
     if other:
         log.info("data: %s is of another query (%s), the database is asked again", path, ", ".join(other))

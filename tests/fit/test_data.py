@@ -148,6 +148,14 @@ def test_a_query_whose_result_is_not_kept(fit, tmp_path):
     assert len(Potential.load(folder / "output_potential.yaml").metadata["data_sha256"]) == 64
 
 
+def test_a_folder_in_place_of_the_result_of_a_query(fit, tmp_path):
+    ingest(str(tmp_path / "all.db"), read_raw(DATA, rows=slice(30)), "DFT")
+    (tmp_path / "df-any-AlNi.pckl.gzip").mkdir()
+    query = {"element": ["Al", "Ni"], "ref_energy": 0.0}
+    with pytest.raises(PacehpcError, match=r"df-any-AlNi\.pckl\.gzip: the result .* \(Is a directory\)"):
+        fit(Tasks(prepare=True), data={"database": "all.db", "config": query})
+
+
 @pytest.mark.parametrize("datapath", [".", "kept"])
 def test_a_query_whose_result_is_not_kept_leaves_what_was_kept(fit, tmp_path, datapath):
     """A result that an earlier fit kept is neither used, nor overwritten, nor removed."""
