@@ -432,7 +432,9 @@ def checked_table(table: Table, elements: Sequence[str] | None, stress_units: st
 
 
 def _plain(info: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()}
+    """What frames may hold that are read again: no complex numbers, bytes or dates."""
+    found = {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()}
+    return {key: value for key, value in found.items() if isinstance(value, (str, int, float, bool))}
 
 
 def _list(columns: Mapping[str, Any]) -> str:

@@ -83,6 +83,15 @@ def test_what_is_written_is_read_by_pandas_and_here(tmp_path, caplog):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.pckl.gzip", "out.pckl.gzip"]
 
 
+def test_notes_of_atoms_that_are_read_are_written_so_that_they_are_read_again(tmp_path):
+    frame = make_frame()
+    frame.ase_atoms[0].info |= {"kept": np.float32(0.5), "complex": np.complex64(1j), "bytes": np.bytes_(b"x")}
+    frame.to_pickle(tmp_path / "in.pckl.gzip", compression="gzip")
+    data = Dataset.load(tmp_path / "in.pckl.gzip")
+    write_frame(data.to_frame(), tmp_path / "out.pckl.gzip")
+    assert data.info[0] == Dataset.load(tmp_path / "out.pckl.gzip").info[0] == {"tag": "t0", "kept": 0.5}
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     write_frame(make_frame(), tmp_path / "a.pckl.gzip")
     good = (tmp_path / "a.pckl.gzip").read_bytes()
