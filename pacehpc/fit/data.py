@@ -54,12 +54,16 @@ def prepare(
         log.info("reference energies: those that the potential was fitted with")
         reference = stored
     policy = None if settings.fit.weighting is None else settings.fit.weighting.model_dump(exclude_none=True)
-    inputs = input_hash(
-        files_of(settings),
-        {**given.model_dump(), "reference": reference, "stored": stored, "weighting": policy, "seed": settings.seed},
-    )
     names = ["train"] if given.test_filename is None and given.test_size is None else ["train", "test"]
     stores = {name: STORES[name] for name in names}
+    files = files_of(settings)
+    for file in files:
+        if any(store.exists() and store.samefile(file) for store in stores.values()):
+            raise PacehpcError(f"{file}: is where this fit writes its prepared data. Rename it, here and in the input.")
+    inputs = input_hash(
+        files,
+        {**given.model_dump(), "reference": reference, "stored": stored, "weighting": policy, "seed": settings.seed},
+    )
     wider = potential is not None and settings.cutoff is not None and settings.cutoff > potential.cutoff
     reach = settings.cutoff if potential is None or (ahead and wider) else potential
     if not rebuild and (found := _reuse(stores, reach, inputs)) is not None:

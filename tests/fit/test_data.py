@@ -173,6 +173,19 @@ def test_a_query_whose_result_is_not_kept_leaves_what_was_kept(fit, tmp_path, da
         assert store.n_structures == 5
 
 
+def test_prepared_data_given_as_data_are_not_written_over(fit, tmp_path):
+    """With a test set every start would leave fewer structures in them."""
+    fit(Tasks(prepare=True))
+    before = (tmp_path / "prepared_data.h5").read_bytes()
+    again = {"filename": ["prepared_data.h5"], "test_size": 0.2}
+    with pytest.raises(PacehpcError, match=r"prepared_data\.h5: is where this fit writes its prepared data"):
+        fit(Tasks(prepare=True), data=again)
+    assert (tmp_path / "prepared_data.h5").read_bytes() == before
+    (tmp_path / "prepared_data.h5").rename(tmp_path / "all.h5")
+    assert fit(Tasks(prepare=True), data=again | {"filename": ["all.h5"]})[0] == 0
+    assert (tmp_path / "all.h5").read_bytes() == before
+
+
 def test_lists_for_potentials_to_come(fit, tmp_path):
     """--prepare-data stores neighbours within `cutoff`, a fit those within each rcut, but uses longer lists."""
 
