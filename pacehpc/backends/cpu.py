@@ -327,8 +327,8 @@ def _in_order_of_parameters(coefficients: Coefficients, places: np.ndarray, grad
 
 
 def default_batch_atoms(bytes_per_atom: int, n_elements: int) -> int:
-    """Atoms in a batch: few enough that a batch's nodes stay in cache, enough to fill tiles of every element."""
-    fitting = 6 * 2**20 // bytes_per_atom
+    """Atoms in a batch: few enough that its nodes stay in a core's share of the last cache, enough to fill tiles."""
+    fitting = 4 * 2**20 // bytes_per_atom
     return int(np.clip(fitting, 64, 256 if n_elements < 3 else 768))
 
 
