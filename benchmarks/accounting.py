@@ -6,7 +6,8 @@ Counted from the potential's shape and the numbers of neighbours: a fused multip
 of bonds is counted as the kernels write it, divisions and the embedding function not at all; core repulsion and virials
 are left out. Bytes: every array that a stage reads or writes counts once for each, from whatever cache it comes; what
 a tile shares (coefficients, gradient sums) is divided by its atoms. The last columns are operations per time, of
-the fastest run, and their share of a matrix product's. Without inputs: all of ../shared/bench.
+the fastest run, and their share of a matrix product's. Without inputs: all of ../shared/bench;
+inputs that are not named keep their results.
 """
 
 from __future__ import annotations
@@ -48,17 +49,19 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="put the tables into docs/performance.md")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    results: dict[str, object] = {"machine": machine() | {"dgemm_gflops": matrix_product()}, "cases": {}}
-    texts = []
+    kept = json.loads(arguments.json.read_text())["cases"] if arguments.json.exists() else {}
+    results: dict[str, object] = {"machine": machine() | {"dgemm_gflops": matrix_product()}, "cases": kept}
     for path in arguments.inputs or sorted((SHARED / "bench").glob("*.yaml")):
         case = account(path, arguments.data, arguments.seconds)
         results["cases"][path.stem] = case
-        texts.append(table(path.stem, case, results["machine"]["dgemm_gflops"]))
-        print(texts[-1] + "\n")
+        print(table(path.stem, case, results["machine"]["dgemm_gflops"]) + "\n")
     arguments.json.parent.mkdir(exist_ok=True)
     arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     if arguments.page:
-        replace_between_marks("accounting", "\n\n".join(texts))
+        dgemm = results["machine"]["dgemm_gflops"]
+        replace_between_marks(
+            "accounting", "\n\n".join(table(name, case, dgemm) for name, case in sorted(kept.items()))
+        )
 
 
 def account(path: Path, data_folder: Path, seconds: float) -> dict[str, object]:
