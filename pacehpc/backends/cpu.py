@@ -225,7 +225,7 @@ class CpuEvaluator:
         for e, order in enumerate(function_order):
             places[e] = places[e].reshape(-1, shape.n_densities)[np.argsort(order)].ravel()
         # without this evaluator, which would live on with its sums
-        self._in_parameters = partial(_in_order_of_parameters, self.coefficients, np.concatenate(places))
+        self._in_parameters = partial(self.coefficients.gradient_of, np.concatenate(places))
 
     def _build_structures(
         self, potential: Potential, batch_atoms: int | None, store_moments: bool | None, bondwise: bool | None
@@ -319,11 +319,6 @@ class CpuEvaluator:
         stress = np.full((s.n_structures, 6), np.nan) if s.stress is None else np.array(s.stress, float)
         stress[s.volumes <= 0] = np.nan
         P.stress = self._keep("stress", np.ascontiguousarray(stress))
-
-
-def _in_order_of_parameters(coefficients: Coefficients, places: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """From the order of the kernels' tables to that of the parameter vector."""
-    return coefficients.gradient_of(gradient[places])
 
 
 def default_batch_atoms(bytes_per_atom: int, n_elements: int) -> int:

@@ -571,7 +571,7 @@ class CudaEvaluator:
         work["element_columns"] = keep(starts)
         work["columns"] = self._columns
         # without this evaluator, whose memory would live on with the sums
-        self._in_parameters = partial(_in_order_of_parameters, self.coefficients, places)
+        self._in_parameters = partial(self.coefficients.gradient_of, places)
 
     def _build_structures(self, batch_bytes: int | None) -> None:
         """Batches and all arrays; when they do not fit, work arrays of half the size are tried."""
@@ -754,10 +754,6 @@ class CudaEvaluator:
             self._tiles(batch, "gather_core_forces")
         if self.moments_stored:
             self._moments(batch, "make_batch_moments")
-
-
-def _in_order_of_parameters(coefficients: Coefficients, places: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    return coefficients.gradient_of(sums[places])
 
 
 @dataclass

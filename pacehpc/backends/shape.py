@@ -272,8 +272,9 @@ class Coefficients:
         for source, basis, place in self._groups:
             self.values[place] = self._padded[source] @ basis
 
-    def gradient_of(self, slopes: np.ndarray) -> np.ndarray:
-        """Gradient by the parameter vector from the kernels' sums, in the order of `values`."""
+    def gradient_of(self, places: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """Gradient by the parameter vector from a backend's sums; places: of the sum by each of `values` among them."""
+        slopes = sums[places]
         result = np.zeros(self.n_parameters + 1)
         result[self._functions] = slopes[: len(self._functions)] * self._factors
         for source, basis, place in self._slopes:
