@@ -8,6 +8,8 @@
 PYTHON ?= python3
 # Parts of pacehpc that `make test` installs.
 EXTRAS ?= mpich,test,docs
+# Tests that run at a time (tests/conftest.py says which of them never do).
+WORKERS ?= 2
 BIN := $(CURDIR)/.venv/bin
 
 # The environment's own tools and MPI library, whatever else the shell has loaded.
@@ -46,7 +48,7 @@ test: .venv/test-$(EXTRAS)
 	@status=0; \
 	ruff check . || status=1; \
 	ruff format --check . || status=1; \
-	python -m pytest || status=1; \
+	python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder || status=1; \
 	exit $$status
 
 lint: .venv/test-$(EXTRAS)

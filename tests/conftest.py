@@ -17,6 +17,8 @@ BACKENDS = ["reference", "cpu"]
 GOLDEN = Path(__file__).parent / "golden"
 POTENTIALS = sorted(path.stem for path in (GOLDEN / "potentials").glob("*.extxyz"))
 SHARED = Path(__file__).parents[2] / "shared"
+# Tests that start several ranks run one after the other, so that two jobs never share the cores.
+RANKS = ("mpi/", "slurm/", "backends/test_cuda_program.py", "checkpoint/test_other_kernels.py", "test_examples.py")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -25,6 +27,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("backend", BACKENDS)
     if "golden_name" in metafunc.fixturenames:
         metafunc.parametrize("golden_name", POTENTIALS)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under `pytest -n 2 --dist loadgroup`, keep the tests of a file in one worker, where they share their fixtures.
+
+    All tests that start ranks go to one worker. They come first and files with slow tests next, so that no long file is
+    left for the end.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    group, slow = {}, set()
+    for item in items:
+        name = item.path.relative_to(Path(__file__).parent).as_posix()
+        group[item] = "ranks" if name.startswith(RANKS) else name
+        item.add_marker(pytest.mark.xdist_group(group[item]))
+        if item.get_closest_marker("slow"):
+            slow.add(group[item])
+    if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (group[item] != "ranks", group[item] not in slow))
 
 
 @pytest.fixture(scope="session")
