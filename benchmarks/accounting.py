@@ -28,12 +28,14 @@ from ceilings import matrix_product
 from compare import replace_between_marks
 from evaluation import SHARED, check_parity, machine, randomise, repeat
 
-from pacehpc import Dataset, Potential
+from pacehpc import Dataset
 from pacehpc.backends.compile import compile_library, lanes
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.graph import real_coupling
-from pacehpc.backends.interface import LossWeights, Structures
+from pacehpc.backends.interface import LossWeights
 from pacehpc.backends.shape import ElementTables, Shape
+from pacehpc.potential import build_potential
+from pacehpc.structures import Structures
 from pacehpc.yamlio import load_yaml
 
 RESULTS = Path(__file__).parent / "results" / "accounting.json"
@@ -67,7 +69,7 @@ def main() -> None:
 def account(path: Path, data_folder: Path, seconds: float) -> dict[str, object]:
     """Counts and times of one input."""
     settings = load_yaml(path)
-    potential = Potential.build(settings["potential"])
+    potential = build_potential(settings["potential"])
     randomise(potential)
     data = Dataset.load(str(data_folder / settings["data"]["filename"]), elements=potential.elements)
     structures = data.structures(potential)

@@ -36,11 +36,12 @@ import numpy as np
 from comparators import ase_call_times
 from evaluation import SHARED, machine, randomise, repeat
 
-from pacehpc import Dataset, Potential
+from pacehpc import Dataset
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import LossWeights
 from pacehpc.calculator import PaceCalculator
 from pacehpc.metrics import TERMS
+from pacehpc.potential import build_potential, export_yace
 from pacehpc.yamlio import load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,7 +103,7 @@ def install() -> None:
 def compare(path: Path, arguments: argparse.Namespace) -> dict[str, object]:
     """Parity and times of one input; µs per atom, medians over all rounds."""
     settings = load_yaml(path)
-    potential = Potential.build(settings["potential"])
+    potential = build_potential(settings["potential"])
     randomise(potential)
     kappa = settings["fit"]["loss"]["kappa"]
     data = str(arguments.data / settings["data"]["filename"])
@@ -122,7 +123,7 @@ def compare(path: Path, arguments: argparse.Namespace) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="pacehpc-compare-") as folder:
         work = Path(folder)
         potential.save(work / "potential.yaml")
-        potential.export_yace(work / "potential.yace")
+        export_yace(potential, work / "potential.yace")
         write_structures(work / "structures.npz", dataset, large)
         python("frame", work / "structures.npz", work / "frame.pckl.gzip")
         for _ in range(arguments.rounds):

@@ -24,6 +24,7 @@ from pacehpc import Dataset, Potential
 from pacehpc.backends import create_evaluator
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import LossWeights
+from pacehpc.potential import build_potential
 from pacehpc.processors import processor
 from pacehpc.yamlio import load_yaml
 
@@ -67,7 +68,7 @@ def main() -> None:
 def measure(path: Path, data_folder: Path, seconds: float, options: dict[str, object]) -> dict[str, object]:
     """Parity, then times of one input; µs per atom."""
     settings = load_yaml(path)
-    potential = Potential.build(settings["potential"])
+    potential = build_potential(settings["potential"])
     randomise(potential)
     loss = LossWeights(kappa=settings["fit"]["loss"]["kappa"])
     data = Dataset.load(str(data_folder / settings["data"]["filename"]), elements=potential.elements)

@@ -49,11 +49,12 @@ from gpu_traffic import WALKS, node_bytes
 
 from pacehpc.backends.cuda import N_MAXIMA, N_TERMS, CudaEvaluator, describe, load_cupy
 from pacehpc.backends.graph import real_coupling
-from pacehpc.backends.interface import LossWeights, Structures
+from pacehpc.backends.interface import LossWeights
 from pacehpc.backends.reference import ReferenceEvaluator
 from pacehpc.backends.shape import make_shape
 from pacehpc.backends.source import LANES
-from pacehpc.potential import Potential
+from pacehpc.potential import Potential, build_potential
+from pacehpc.structures import Structures
 from pacehpc.yamlio import load_yaml
 
 NEIGHBOURS = {"cu_82": 128, "cu_529": 57, "ethanol_756": 8, "ethanol_4836": 8, "hea_435": 131, "hea_55360": 131}
@@ -154,7 +155,7 @@ def main() -> int:
             left_out.append(f"{name} {n}")
             return
         if name not in potentials:
-            potentials.update(load_inputs([paths[name]]) if paths[name] else {name: Potential.build(small_section())})
+            potentials.update(load_inputs([paths[name]]) if paths[name] else {name: build_potential(small_section())})
         case = potentials[name], n, NEIGHBOURS.get(name, 57), arguments.seconds, results["ceilings"]
         keep(f"{name} {n}", lambda: measure(*case), cases)
         print_case(name, cases[f"{name} {n}"])
@@ -240,7 +241,7 @@ def load_inputs(paths: list[Path], large: bool = False) -> dict[str, Potential]:
     sections = {path.stem: load_yaml(path)["potential"] for path in paths}
     found = {}
     for name, section in sections.items():
-        potential = found[name] = Potential.build(section)
+        potential = found[name] = build_potential(section)
         rng = np.random.default_rng(1)
         for c in potential.radcoefficients.values():
             c += 0.05 * rng.standard_normal(c.shape)

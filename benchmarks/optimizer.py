@@ -26,10 +26,11 @@ from compare import replace_between_marks
 from evaluation import machine, randomise
 from threadpoolctl import threadpool_limits
 
-from pacehpc import Dataset, Potential
+from pacehpc import Dataset
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import LossWeights
 from pacehpc.fit import optimizers
+from pacehpc.potential import build_potential
 from pacehpc.yamlio import load_yaml
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -163,7 +164,7 @@ def update_seconds(method: str, n: int, threads: int, updates: int, matrix_from:
 def evaluation_seconds(path: Path) -> float:
     """One evaluation of loss and gradient on about `ATOMS` atoms, two threads."""
     settings = load_yaml(path)
-    potential = Potential.build(settings["potential"])
+    potential = build_potential(settings["potential"])
     randomise(potential)
     name = str(SHARED / "data" / settings["data"]["filename"])
     data = Dataset.load(name, elements=potential.elements)

@@ -33,10 +33,12 @@ from threadpoolctl import threadpool_limits
 from pacehpc import Dataset, Objective, Potential, fixed_point, parallel
 from pacehpc.backends.costs import atom_costs
 from pacehpc.backends.cpu import CpuEvaluator
-from pacehpc.backends.interface import LossWeights, Structures
+from pacehpc.backends.interface import LossWeights
 from pacehpc.dataset import Store, neighbours, shards, write_store
 from pacehpc.fit.optimizers import InverseHessian
 from pacehpc.objective import GRADIENT
+from pacehpc.potential import build_potential
+from pacehpc.structures import Structures
 from pacehpc.yamlio import load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,7 +105,7 @@ def main() -> None:
 def case(name: str) -> tuple[Potential, Dataset, float]:
     """Potential with coefficients for timing, data and kappa of a benchmark input."""
     settings = load_yaml(SHARED / "bench" / f"{name}.yaml")
-    potential = Potential.build(settings["potential"])
+    potential = build_potential(settings["potential"])
     randomise(potential)
     data = Dataset.load(str(SHARED / "data" / settings["data"]["filename"]), elements=potential.elements)
     return potential, data, settings["fit"]["loss"]["kappa"]
@@ -352,7 +354,7 @@ def copper(n_atoms: int, rcut: float = 5.2, functions: tuple = (15, 3, 2, 2, 1))
             "ALL": {"nradmax_by_orders": list(functions), "lmax_by_orders": [0, 2, 2, 1, 1][: len(functions)]}
         },
     }
-    potential = Potential.build(section)
+    potential = build_potential(section)
     randomise(potential)
     return potential, repeated(potential, n_atoms, rcut)
 

@@ -9,9 +9,21 @@ _HOMES = {
     "Dataset": "pacehpc.dataset",
     "Objective": "pacehpc.objective",
     "PaceCalculator": "pacehpc.calculator",
+    "build_potential": "pacehpc.potential",
+    "export_yace": "pacehpc.potential",
+    "projections": "pacehpc.calculator",
 }
 
-__all__ = ["Dataset", "Objective", "PaceCalculator", "Potential", "__version__"]
+__all__ = [
+    "Dataset",
+    "Objective",
+    "PaceCalculator",
+    "Potential",
+    "__version__",
+    "build_potential",
+    "export_yace",
+    "projections",
+]
 
 
 def __getattr__(name: str) -> Any:

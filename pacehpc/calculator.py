@@ -12,10 +12,13 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from pacehpc.backends import create_evaluator, resolve
-from pacehpc.backends.interface import Evaluator, LossWeights, Prediction, Structures
+from pacehpc.backends.interface import Evaluator, LossWeights, Prediction
+from pacehpc.backends.reference import ReferenceEvaluator
+from pacehpc.dataset import structures_of
 from pacehpc.dataset.neighbours import cutoff_matrix, find_neighbours, species_indices, volumes
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
+from pacehpc.structures import Structures
 
 UPDATED_IN_PLACE = ("cpu", "cuda")
 """Backends whose evaluators take new bond vectors."""
@@ -81,6 +84,20 @@ class PaceCalculator(Calculator):
             evaluator = self._evaluator
             evaluator.update(self.neighbourhood.vectors)
         return evaluator.predict(self.potential.parameters)
+
+
+def projections(potential: Potential, atoms: Atoms) -> list[np.ndarray]:
+    """B values of each atom's functions.
+
+    Returns:
+        For each atom (n_functions of its element,): the functions of the blocks with this centre, in order, rank 1
+        first.
+
+    Raises:
+        PacehpcError: elements that the potential lacks, impossible cells or positions.
+    """
+    structures = structures_of([atoms], potential)
+    return ReferenceEvaluator(potential, structures).projections(potential.parameters)
 
 
 class Neighbourhood:

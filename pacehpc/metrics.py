@@ -7,14 +7,10 @@ energy (`Structures.low`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from pacehpc import fixed_point
-
-if TYPE_CHECKING:
-    from pacehpc.backends.interface import Structures
+from pacehpc.structures import VOIGT, Structures
 
 TERMS = (
     "e_loss",  # sum_s w_s (dE_s/N_s)^2
@@ -43,7 +39,6 @@ _TERM = {name: k for k, name in enumerate(TERMS)}
 _ERRORS = ("{}_loss", "{}_squares", "{}_absolute", "low_{}_squares", "low_{}_absolute")
 _CHANGING = [_TERM[name.format(of)] for of in "ef" for name in _ERRORS]
 _STRESS = [_TERM[name] for name in ("s_loss", "n_stress", "s_squares")]
-_VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))  # xx yy zz yz xz xy
 _MULTIPLICITY = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
 
 
@@ -133,7 +128,7 @@ class Errors:
         known = (s.volumes > 0) & np.isfinite(s.stress).all(axis=1)
         volumes = np.where(known, s.volumes, 1.0)[:, None]
         reference = np.where(known[:, None], s.stress, 0)
-        ds = np.where(known[:, None], virials[:, _VOIGT[0], _VOIGT[1]] - volumes * reference, 0.0)
+        ds = np.where(known[:, None], virials[:, *VOIGT] - volumes * reference, 0.0)
         loss = s.w_energy / self._counts**2 * np.sum(ds * ds * _MULTIPLICITY, axis=1)
         rows = np.array([loss, known.astype(np.float64), np.sum((ds / volumes) ** 2, axis=1)])
         return np.add.reduceat(rows, self._shards, axis=1)

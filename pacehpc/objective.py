@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pacehpc import backends, fixed_point, metrics, parallel
-from pacehpc.backends.interface import Evaluator, LossWeights, Prediction, Structures, Sums
+from pacehpc.backends.interface import Evaluator, LossWeights, Prediction, Sums
 from pacehpc.backends.streaming import BYTES_OF_A_BOND, Stream, StreamingEvaluator
 from pacehpc.errors import PacehpcError
-from pacehpc.physics import radial
+from pacehpc.regularisation import regularisation
+from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
     from pacehpc.potential import Potential
@@ -316,42 +317,6 @@ def _sums_over_ranks(columns: list[np.ndarray], structures: Structures, comm: An
         parts = [np.add.reduceat(column, by_length[len(column)]) for column in columns]
         encoded = np.stack([fixed_point.encode(part).sum(axis=1) for part in parts], axis=1)
     return fixed_point.decode(parallel.allreduce_sum(encoded, comm))
-
-
-def regularisation(
-    potential: Potential, parameters: np.ndarray, loss: Mapping[str, Any]
-) -> tuple[dict[str, float], np.ndarray]:
-    """The contributions to the loss (by column of metrics.txt, factors included) and their gradient (n_parameters,).
-
-    L1 and L2 act on the function coefficients, smoothness and orthogonality on the radial ones. Sets the radial
-    coefficients of `potential`.
-    """
-    slope = np.zeros(len(parameters))
-    n_radial = sum(c.size for c in potential.radcoefficients.values())
-    functions, of_functions = parameters[n_radial:], slope[n_radial:]
-    l1, l2 = float(loss["L1_coeffs"]), float(loss["L2_coeffs"])
-    found = {"l1_reg_contrib": 0.0, "l2_reg_contrib": 0.0, "smooth_orth": 0.0}
-    found |= {"smooth_w1": 0.0, "smooth_w2": 0.0, "smooth_w3": 0.0}
-    if l1:
-        found["l1_reg_contrib"] = l1 * float(np.abs(functions).sum())
-        np.multiply(l1, np.sign(functions), out=of_functions)
-    if l2:
-        found["l2_reg_contrib"] = l2 * float(functions @ functions)
-        of_functions += 2.0 * l2 * functions
-    factors = [loss["w0_rad"], loss["w1_rad"], loss["w2_rad"]]
-    if any(factors) or loss["w_orth"]:
-        for pair, where in potential.radial_slices.items():
-            potential.radcoefficients[pair] = parameters[where].reshape(potential.radcoefficients[pair].shape)
-    if any(factors):
-        values, slopes = radial.smoothness(potential)
-        for k, value in enumerate((np.array(factors, float) * values).tolist()):
-            found[f"smooth_w{k + 1}"] = value
-        slope[:n_radial] += np.array(factors, float) @ slopes
-    if loss["w_orth"]:
-        value, slope_orth = radial.orthogonality(potential)
-        found["smooth_orth"] = float(loss["w_orth"] * value)
-        slope[:n_radial] += loss["w_orth"] * slope_orth
-    return found, slope
 
 
 @dataclass

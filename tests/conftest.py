@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pacehpc.backends.interface import Structures
+from pacehpc.structures import Structures
 
 BACKENDS = ["reference", "cpu"]
 

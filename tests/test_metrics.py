@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pacehpc.backends.interface import Structures
 from pacehpc.fixed_point import decode
 from pacehpc.metrics import GPA, MAXIMA, TERMS, finish, local_sums
+from pacehpc.structures import Structures
 
 COUNTS = [3, 1, 5, 2]
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
-from pacehpc.backends.interface import Structures
 from pacehpc.errors import PacehpcError
-from pacehpc.objective import Objective, Shard, kappa_auto, regularisation
+from pacehpc.objective import Objective, Shard, kappa_auto
 from pacehpc.potential import Potential
+from pacehpc.structures import Structures
 
 FULL_LOSS = {
     "kappa": 0.4,
@@ -71,18 +69,6 @@ def test_contributions_add_up_and_metrics_have_their_names(case):
     assert m["e_loss_contrib"] == pytest.approx(0.6 * m["rmse_epa"] ** 2)
     assert m["f_loss_contrib"] == pytest.approx(0.4 * 3 * m["rmse_f_comp"] ** 2)
     assert (m["nfuncs"], m["ncoefs"]) == (potential.n_functions, potential.n_parameters)
-
-
-@pytest.mark.parametrize("name", ["alni_energy_only", "cu_forces", "ethanol_reg"])
-def test_regularisation_of_golden_potentials(golden, name):
-    potential = Potential.load(golden / "loss" / f"{name}.yaml")
-    expected = json.loads((golden / "loss" / f"{name}.json").read_text())["regularisation"]
-    loss = dict.fromkeys(FULL_LOSS, 0.0) | {"L1_coeffs": 1.0, "L2_coeffs": 1.0}
-    if len(expected) > 2:
-        loss |= {"w0_rad": 1.0, "w1_rad": 1.0, "w2_rad": 1.0}
-    found, _ = regularisation(potential, potential.parameters, loss)
-    names = ["l1_reg_contrib", "l2_reg_contrib", "smooth_w1", "smooth_w2", "smooth_w3"][: len(expected)]
-    assert [found[key] for key in names] == pytest.approx(expected, rel=1e-10)
 
 
 def test_masked_parameters_stay_and_leave_the_vector(case):

@@ -13,6 +13,7 @@ from ase.build import bulk
 from pacehpc import Potential, replacing
 from pacehpc.dataset import Dataset, write_frame, write_store
 from pacehpc.dataset.writing import write_data
+from pacehpc.potential import export_yace
 from pacehpc.replacing import LEFTOVER, replace_file
 
 
@@ -53,7 +54,7 @@ def state(folder: Path) -> None:
 POTENTIAL = Path(__file__).parent / "golden" / "potentials" / "al_chebexpcos.yaml"
 WRITERS = {
     "B basis": lambda folder: Potential.load(POTENTIAL).save(folder / "x.yaml"),
-    "C tilde": lambda folder: Potential.load(POTENTIAL).export_yace(folder / "x.yace"),
+    "C tilde": lambda folder: export_yace(Potential.load(POTENTIAL), folder / "x.yace"),
     "frame": lambda folder: write_frame(pd.DataFrame({"a": [1]}), folder / "x.pckl.gzip"),
     "store": lambda folder: write_store(folder / "x.h5", data(folder), 3.0),
     "text": lambda folder: write_data(data(folder), folder / "x.extxyz"),

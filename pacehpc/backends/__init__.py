@@ -7,10 +7,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from pacehpc.errors import PacehpcError
+from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
     from pacehpc.backends.cuda import CudaUnavailable
-    from pacehpc.backends.interface import Evaluator, LossWeights, Structures
+    from pacehpc.backends.interface import Evaluator, LossWeights
     from pacehpc.potential import Potential
 
 log = logging.getLogger("pacehpc")

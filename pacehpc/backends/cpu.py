@@ -12,13 +12,15 @@ from pacehpc import fixed_point, metrics
 from pacehpc.backends.bondwise import angular_size, row_size, tile_rows
 from pacehpc.backends.compile import compile_library, kernel_folder, lanes, load_library
 from pacehpc.backends.graph import right_nodes
-from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
+from pacehpc.backends.interface import LossWeights, Prediction, Sums
 from pacehpc.backends.layout import RUN, Layout, make_layout
 from pacehpc.backends.memory import keeps_moments
-from pacehpc.backends.shape import EMBEDDINGS, Coefficients, bond_type_record, make_shape
+from pacehpc.backends.shape import Coefficients, bond_type_record, make_shape
 from pacehpc.errors import PacehpcError
+from pacehpc.physics.parameters import EmbeddingKind
 from pacehpc.potential import Potential
 from pacehpc.processors import kernel_threads
+from pacehpc.structures import Structures, virial_matrix
 
 BOND_RECORD = 8
 STAGES = (
@@ -160,7 +162,7 @@ class CpuEvaluator:
     def _structure_virials(self) -> np.ndarray:
         s = self.structures
         sums = np.add.reduceat(self._virials, s.atom_offsets[:-1], axis=0) if s.n_atoms else np.zeros((0, 6))
-        return sums[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(-1, 3, 3)
+        return virial_matrix(sums)
 
     def _keep(self, name: str, array: np.ndarray) -> int:
         """Address of an array that stays alive with the evaluator."""
@@ -193,7 +195,7 @@ class CpuEvaluator:
             powers[: embedding.ndensity] = np.reshape(embedding.fs_parameters, (-1, 2))[: embedding.ndensity]
             powers[shape.n_densities] = embedding.rho_core_cut, embedding.drho_core_cut
             record.embedding = self._keep(f"embedding {e}", powers)
-            record.embedding_kind = EMBEDDINGS[embedding.npot]
+            record.embedding_kind = EmbeddingKind[embedding.npot]
             record.n_nodes, record.n_groups, record.n_functions = len(graph.nodes), len(graph.groups), len(graph.right)
             record.n_components, record.n_leaves = graph.n_components, graph.n_leaves
             record.n_moments = table.n_moments

@@ -21,13 +21,15 @@ import numpy as np
 
 from pacehpc import fixed_point, metrics
 from pacehpc.backends.graph import right_nodes
-from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
+from pacehpc.backends.interface import LossWeights, Prediction, Sums
 from pacehpc.backends.layout import Layout, make_layout
 from pacehpc.backends.memory import keeps_moments
-from pacehpc.backends.shape import EMBEDDINGS, Coefficients, Shape, bond_type_record, make_shape
+from pacehpc.backends.shape import Coefficients, Shape, bond_type_record, make_shape
 from pacehpc.backends.source import LANES, cuda_source, record
 from pacehpc.errors import PacehpcError
+from pacehpc.physics.parameters import EmbeddingKind
 from pacehpc.potential import Potential
+from pacehpc.structures import Structures, virial_matrix
 
 log = logging.getLogger("pacehpc")
 
@@ -404,7 +406,7 @@ class CudaEvaluator:
                     atoms = batch.arrays["atom_virials"].get().reshape(-1, 6)
                     starts = s.atom_offsets[batch.structures.start : batch.structures.stop] - batch.atoms.start
                     sums = np.add.reduceat(atoms, starts, axis=0)
-                    virials[batch.structures] = sums[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(-1, 3, 3)
+                    virials[batch.structures] = virial_matrix(sums)
         return Prediction(energies, forces, virials)
 
     def stage_seconds(self, parameters: np.ndarray) -> dict[str, float]:
@@ -546,7 +548,7 @@ class CudaEvaluator:
             powers = np.tile([0.0, 1.0], (nd + 1, 1))
             powers[: embedding.ndensity] = np.reshape(embedding.fs_parameters, (-1, 2))[: embedding.ndensity]
             powers[nd] = embedding.rho_core_cut, embedding.drho_core_cut
-            row["embedding"], row["embedding_kind"] = keep(powers), EMBEDDINGS[embedding.npot]
+            row["embedding"], row["embedding_kind"] = keep(powers), EmbeddingKind[embedding.npot]
             row["n_nodes"], row["n_groups"], row["n_functions"] = len(graph.nodes), len(graph.groups), len(graph.right)
             row["n_components"], row["n_leaves"] = graph.n_components, graph.n_leaves
             row["n_moments"], row["n_y"] = table.n_moments, nd * int(graph.groups[:, 1].sum())

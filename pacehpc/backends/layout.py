@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from pacehpc.backends.interface import Structures
+from pacehpc.structures import Structures
 
 RUN = 2**18  # bonds laid out at a time: bounds the memory that is needed beside the result
 

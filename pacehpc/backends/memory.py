@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from pacehpc.backends.bondwise import angular_size, prefers_bonds, row_size
-from pacehpc.backends.interface import Structures
 from pacehpc.backends.layout import RUN
 from pacehpc.backends.shape import Shape
+from pacehpc.structures import Structures
 
 BOND = 28  # bytes of a bond in Structures: neighbour and vector
 SLOT = 68  # of a bond in the kernels' order: record and neighbour

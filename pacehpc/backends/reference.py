@@ -15,16 +15,15 @@ from ase.data import atomic_numbers
 from scipy.sparse import csr_array
 
 from pacehpc import fixed_point
-from pacehpc.backends.interface import LossWeights, Prediction, Structures, Sums
+from pacehpc.backends.interface import LossWeights, Prediction, Sums
 from pacehpc.basis import m_terms
 from pacehpc.physics.core import core_repulsion, core_switch, zbl_switch
 from pacehpc.physics.embedding import embed
 from pacehpc.physics.harmonics import spherical_harmonics
 from pacehpc.physics.radial import radial_basis
+from pacehpc.structures import Structures, virial_matrix
 
 if TYPE_CHECKING:
-    from ase import Atoms
-
     from pacehpc.potential import Bond, Function, Potential
 
 BONDS_PER_BATCH = 4000
@@ -241,14 +240,6 @@ class ReferenceEvaluator:
                 total[where] += slope.ravel()
 
 
-def projections(potential: Potential, atoms: Atoms) -> list[np.ndarray]:
-    """B of every atom of one structure, see `ReferenceEvaluator.projections`."""
-    from pacehpc.dataset import structures_of
-
-    structures = structures_of([atoms], potential)
-    return ReferenceEvaluator(potential, structures).projections(potential.parameters)
-
-
 class _State:
     """A batch with what its atoms and bonds have got so far."""
 
@@ -433,9 +424,8 @@ def _virial_slopes(batch: Structures, virials: np.ndarray) -> np.ndarray:
     """Derivative of s_loss = sum_s w_s sum_ab ((virial_ab - V stress_ab)/N)^2 by the virials, (n_structures, 3, 3)."""
     slopes = np.zeros_like(virials)
     for s in range(batch.n_structures):
-        xx, yy, zz, yz, xz, xy = batch.stress[s]
         if batch.volumes[s] > 0.0 and np.isfinite(batch.stress[s]).all():
-            reference = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) * batch.volumes[s]
+            reference = virial_matrix(batch.stress[s]) * batch.volumes[s]
             weight = 2.0 * batch.w_energy[s] / batch.atoms_per_structure[s] ** 2
             slopes[s] = weight * (virials[s] - reference)
     return slopes

@@ -14,13 +14,8 @@ from ase.data import atomic_numbers
 
 from pacehpc.backends.graph import ElementGraph, build_graph, element_functions, real_coupling
 from pacehpc.physics.core import SCREENING
-from pacehpc.potential import Bond, Potential
-
-FAMILIES = {"ChebExpCos": 0, "ChebPow": 1, "ChebLinear": 2, "SBessel": 3}
-"""What kernels/bonds.h calls them."""
-INNER_CUTOFFS = {"zbl": 0, "distance": 1, "density": 2}
-CORES = {"distance": 1, "density": 2, "zbl": 3}
-EMBEDDINGS = {"FinnisSinclairShiftedScaled": 0, "FinnisSinclair": 1}
+from pacehpc.physics.parameters import Bond, CoreKind, Family, InnerCutoff
+from pacehpc.potential import Potential
 
 
 def elementary_basis(radbase: str, nradbase: int) -> np.ndarray:
@@ -286,17 +281,17 @@ def bond_type_record(bond: Bond, elements: tuple[str, str]) -> dict[str, float]:
     """Numbers of the kernels' BondType for an ordered pair of elements."""
     charges = atomic_numbers[elements[0]], atomic_numbers[elements[1]]
     record = {
-        "family": FAMILIES[bond.radbase],
+        "family": Family[bond.radbase],
         "lambda": bond.radparameters[0] if bond.radparameters else 0.0,
         "rcut": bond.rcut,
         "dcut": bond.dcut,
         "r_in": bond.r_in,
         "delta_in": bond.delta_in,
-        "inner": INNER_CUTOFFS[bond.inner_cutoff_type],
+        "inner": InnerCutoff[bond.inner_cutoff_type],
         "core_prefactor": bond.core_repulsion[0],
         "core_lambda": bond.core_repulsion[1],
         "charges": charges[0] * charges[1],
-        "core_kind": CORES[bond.inner_cutoff_type],
+        "core_kind": CoreKind[bond.inner_cutoff_type],
         "zbl_length": 1.0,
         "zbl_A": 0.0,
         "zbl_B": 0.0,

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from pacehpc import backends
-from pacehpc.backends.interface import Evaluator, LossWeights, Prediction, Structures, Sums
+from pacehpc.backends.interface import Evaluator, LossWeights, Prediction, Sums
+from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -2,7 +2,7 @@
 
 Settings are given for keywords (ALL < UNARY < BINARY < ... < explicit elements, later ones override key by key) or
 for elements (`AlNi`, `Al Ni`, `(Al, Ni)`). Here they are checked and spelt in one way; who overrides whom is the
-business of Potential.build.
+business of `build_potential`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 from pacehpc.config import kinds
 from pacehpc.config.kinds import KeyedError, choice, nearest
 from pacehpc.config.section import Section
-from pacehpc.physics.radial import FAMILIES, OLD_NAMES
+from pacehpc.physics.parameters import FAMILIES, OLD_NAMES
 
 KEYWORDS = ("ALL", "UNARY", "BINARY", "TERNARY", "QUATERNARY", "QUINARY")
 _ALLOWED_KEYWORDS = {"embeddings": KEYWORDS[:2], "bonds": KEYWORDS[:3], "functions": KEYWORDS}
@@ -165,7 +165,7 @@ class PotentialModel(Section):
         return self
 
     def section(self) -> dict[str, Any]:
-        """The mapping for Potential.build: only what was given, elements sorted, explicit keys as "Al Ni"."""
+        """The mapping for `build_potential`: only what was given, elements sorted, explicit keys as "Al Ni"."""
         if self.filename is not None:
             names = ("filename", "reset", "deltaSplineBins", "initial_potential", "on_mismatch", "metadata")
             given = [name for name in names if name in self.model_fields_set]

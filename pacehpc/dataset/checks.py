@@ -11,11 +11,11 @@ from ase.data import chemical_symbols
 
 from pacehpc.dataset.files import Table
 from pacehpc.errors import PacehpcError
+from pacehpc.structures import VOIGT
 
 SHORTEST = 0.1  # Angstrom; closer atoms are a mistake in the data
 LARGEST = 1e7  # Angstrom, of positions and cells
 STRESS_UNITS = {"eV/A3": 1.0, "GPa": 1 / 160.21766208, "kbar": 0.1 / 160.21766208, "-kbar": -0.1 / 160.21766208}
-_VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 
 
 def row_name(table: Table, row: int) -> str:
@@ -161,6 +161,6 @@ def stresses(table: Table, units: str) -> np.ndarray:
         if array.ndim == 2:
             if np.abs(array - array.T).max() > 1e-4 * max(np.abs(array).max(), 1e-3):
                 raise PacehpcError(f"{where}: the stress tensor is not symmetric.")
-            array = (0.5 * (array + array.T))[_VOIGT]
+            array = (0.5 * (array + array.T))[VOIGT]
         found[row] = array * STRESS_UNITS[units]
     return found

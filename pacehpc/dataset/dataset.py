@@ -20,11 +20,11 @@ from pacehpc.dataset.asefiles import KEYS
 from pacehpc.dataset.files import Table, file_hash, find_file, frame_table, read_bytes, read_table
 from pacehpc.dataset.unpickle import unpickle_frame
 from pacehpc.errors import PacehpcError
+from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pacehpc.backends.interface import Structures
     from pacehpc.potential import Potential
 
 logger = logging.getLogger("pacehpc")
@@ -214,8 +214,6 @@ class Dataset:
         Raises:
             PacehpcError: an element that the potential does not know.
         """
-        from pacehpc.backends.interface import Structures
-
         if rows is not None:
             return self.subset(rows).structures(potential)
         species = self.species(potential.elements)
@@ -287,8 +285,6 @@ def structures_of(atoms: Iterable[Atoms], potential: Potential) -> Structures:
     Raises:
         PacehpcError: elements that the potential does not know, impossible cells or positions.
     """
-    from pacehpc.backends.interface import Structures
-
     atoms = list(atoms)
     table = Table(
         "atoms", list(range(len(atoms))), [a.numbers for a in atoms], [a.positions for a in atoms],

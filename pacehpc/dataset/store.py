@@ -32,9 +32,9 @@ from pacehpc.dataset.dataset import Dataset, concatenated_ranges, progress_bar
 from pacehpc.dataset.files import Table, file_hash
 from pacehpc.errors import PacehpcError
 from pacehpc.replacing import replacing
+from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
-    from pacehpc.backends.interface import Structures
     from pacehpc.potential import Potential
 
 logger = logging.getLogger("pacehpc")
@@ -400,8 +400,6 @@ class Store:
             raise PacehpcError(f"{self.path}: damaged ({problem}).") from None
 
     def _read(self, first: int, last: int, with_bonds: bool = True) -> Structures:
-        from pacehpc.backends.interface import Structures
-
         s, a, b = self._file["structures"], self._file["atoms"], self._file["bonds"]
         atom_offsets = s["atom_offsets"][first : last + 1].astype(np.int64)
         bond_ends = s["bond_offsets"][first : last + 1].astype(np.int64)

@@ -20,6 +20,7 @@ from pacehpc.dataset.frames import frame_of, write_frame
 from pacehpc.dataset.store import write_store
 from pacehpc.errors import PacehpcError
 from pacehpc.replacing import replacing
+from pacehpc.structures import virial_matrix
 
 logger = logging.getLogger("pacehpc")
 
@@ -123,7 +124,7 @@ def _write_frames(data: Dataset, out: io.TextIOWrapper) -> None:
         if np.isfinite(data.energy_corrected[s]):
             keys.append(f"energy_corrected={float(data.energy_corrected[s])!r}")
         if data.stress is not None and np.isfinite(data.stress[s]).all():
-            keys.append(f'REF_stress="{_numbers(data.stress[s][[0, 5, 4, 5, 1, 3, 4, 3, 2]])}"')
+            keys.append(f'REF_stress="{_numbers(virial_matrix(data.stress[s]))}"')
         for key in ("w_energy", "w_factor"):
             if key in data.extra:
                 keys.append(f"{key}={float(data.extra[key][s])!r}")

@@ -11,12 +11,13 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 
 from pacehpc import backends
-from pacehpc.backends.interface import LossWeights, Structures
+from pacehpc.backends.interface import LossWeights
 from pacehpc.dataset import Store
 from pacehpc.fit.optimizers import optimizer_memory
 from pacehpc.fit.resources import backend_options, cpu_memory
 from pacehpc.potential import next_ladder_potential, trainable_mask
 from pacehpc.report.lines import counted, seconds_text, size_text
+from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
     from pathlib import Path

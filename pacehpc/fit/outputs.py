@@ -27,6 +27,7 @@ from pacehpc.metrics import GPA
 from pacehpc.processors import processor
 from pacehpc.replacing import sync_folder
 from pacehpc.report import lines, tables
+from pacehpc.structures import VOIGT
 
 if TYPE_CHECKING:
     from pacehpc.backends.interface import Prediction
@@ -349,7 +350,7 @@ def stresses(virials: np.ndarray, volumes: np.ndarray) -> np.ndarray:
 
     NaN where a structure is not periodic in three directions (volume 0).
     """
-    rows = virials[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+    rows = virials[:, *VOIGT]
     return np.where(volumes[:, None] > 0, rows / np.where(volumes > 0, volumes, 1.0)[:, None], np.nan)
 
 

@@ -14,9 +14,9 @@ from pacehpc.backends import memory
 from pacehpc.backends.shape import make_shape
 from pacehpc.errors import PacehpcError
 from pacehpc.processors import kernel_threads
+from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
-    from pacehpc.backends.interface import Structures
     from pacehpc.config.models import Settings
     from pacehpc.potential import Potential
 

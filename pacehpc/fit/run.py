@@ -36,7 +36,7 @@ from pacehpc.fit.resources import backend_options, check_gpu
 from pacehpc.fit.resume import changed_data, describe, fingerprint, new_header, old_header, origin
 from pacehpc.fit.stopping import load_callbacks
 from pacehpc.objective import LOSS_KEYS, Objective, Shard, agreed_backend
-from pacehpc.potential import Potential, ladder_start, next_ladder_potential, trainable_mask
+from pacehpc.potential import Potential, build_potential, ladder_start, next_ladder_potential, trainable_mask
 from pacehpc.walltime import UNFINISHED, Stop
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _stop_agreed(stop: Stop | None, comm: Any | None) -> bool:
 
 
 def _prepare_alone(settings: Settings, tasks: Tasks) -> None:
-    potential = None if settings.potential is None else Potential.build(settings.potential)
+    potential = None if settings.potential is None else build_potential(settings.potential)
     if potential is None and settings.cutoff is None:
         raise PacehpcError("--prepare-data needs `cutoff` or `potential` in the input.")
     if tasks.query:
@@ -223,7 +223,7 @@ def _plan(settings: Settings, tasks: Tasks, input_file: Path | None, progress: P
     started = datetime.now() if progress is None else datetime.fromisoformat(progress.header["starttime"])
     rng = np.random.default_rng(settings.seed)
     section = settings.potential
-    target = Potential.build(section, rng=rng)
+    target = build_potential(section, rng=rng)
     start = ladder_start(section) if settings.fit.ladder_step is not None else None
     if settings.cutoff is not None and settings.cutoff < target.cutoff:
         raise PacehpcError(f"cutoff: {settings.cutoff} Å is smaller than the largest rcut, {target.cutoff} Å.")

@@ -5,14 +5,10 @@ E_i = F f_c + rho_core, or F f_c + rho_core (1 - f_c) for inner_cutoff_type `zbl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from pacehpc.physics.cutoff import cosine_step, smooth_step
-
-if TYPE_CHECKING:
-    from pacehpc.potential import Bond, Embedding
+from pacehpc.physics.parameters import Bond, Embedding
 
 COULOMB = 14.399645351950543  # e^2/(4 pi eps0) in eV Å
 SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))

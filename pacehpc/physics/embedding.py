@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from pacehpc.errors import PacehpcError
-
-if TYPE_CHECKING:
-    from pacehpc.potential import Embedding
+from pacehpc.physics.parameters import Embedding
 
 
 def embed(embedding: Embedding, rho: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,25 +1,15 @@
-"""Radial functions of a bond: the basis g_k(r), its cutoffs, and the penalties on R_nl = sum_k c_nlk g_k.
+"""Radial functions of a bond: the basis g_k(r) and its cutoffs.
 
 Drautz, Phys. Rev. B 99, 014104 (2019); Bochkarev et al., Phys. Rev. Materials 6, 013804 (2022).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from pacehpc.errors import PacehpcError
 from pacehpc.physics.cutoff import cosine_step, smooth_step
-
-if TYPE_CHECKING:
-    from pacehpc.potential import Bond, Potential
-
-FAMILIES = ("ChebExpCos", "ChebPow", "ChebLinear", "SBessel")
-OLD_NAMES = {"TEST_SBessel": "SBessel"}
-"""Names in old files and inputs, and what they mean."""
-SMOOTHNESS_POINTS = 100
+from pacehpc.physics.parameters import FAMILIES, Bond
 
 
 def radial_basis(bond: Bond, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +20,7 @@ def radial_basis(bond: Bond, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises PacehpcError for an unknown family or type of inner cutoff.
     """
     r = np.asarray(r, dtype=float)
-    g, dg, _ = _bare_basis(bond, r)
+    g, dg, _ = bare_basis(bond, r)
     factor, slope = np.ones_like(r), np.zeros_like(r)
     if bond.radbase == "ChebExpCos":
         factor, slope = cosine_step(r, bond.rcut - bond.dcut, bond.dcut)
@@ -47,63 +37,7 @@ def radial_basis(bond: Bond, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return g * factor[:, None], dg * factor[:, None] + g * slope[:, None]
 
 
-def smoothness(potential: Potential) -> tuple[np.ndarray, np.ndarray]:
-    """I_0, I_1, I_2 and their gradients by the radial coefficients.
-
-    I_d is the mean over ordered bonds of (1/rcut^2) sum_q r_q^2 sum_nl |d^d R_nl/dr^d (r_q)| h, with 100 equidistant
-    points r_q on [1e-10, R - 1e-5], R the largest rcut of the potential and h their spacing; R_nl is taken without
-    inner cutoff and without the dcut factor, and is 0 beyond its own rcut.
-
-    Returns values (3,) and gradients (3, n_radial), n_radial the leading, radial part of potential.parameters.
-    """
-    n_bonds = len(potential.bonds)
-    values = np.zeros(3)
-    gradients = np.zeros((3, sum(c.size for c in potential.radcoefficients.values())))
-    for pair, c in potential.radcoefficients.items():
-        share = _orders(pair) / n_bonds
-        table = _smoothness_table(potential.bonds[pair], potential.cutoff)
-        functions = np.einsum("dqk,nlk->dqnl", table, c)
-        values += share * np.abs(functions).sum(axis=(1, 2, 3))
-        slope = np.einsum("dqk,dqnl->dnlk", table, np.sign(functions))
-        gradients[:, potential.radial_slices[pair]] = share * slope.reshape(3, -1)
-    return values * _spacing(potential.cutoff), gradients * _spacing(potential.cutoff)
-
-
-def orthogonality(potential: Potential) -> tuple[float, np.ndarray]:
-    """O and its gradient by the radial coefficients (n_radial,).
-
-    O = sum over ordered bonds of mean((c_l c_l^T - 1)^2) + mean((c_l^T c_l - 1)^2), means over l and matrix entries,
-    c_l the nradmax x nradbase matrix of radial coefficients.
-    """
-    value = 0.0
-    gradient = np.zeros(sum(c.size for c in potential.radcoefficients.values()))
-    for pair, c in potential.radcoefficients.items():
-        cl = c.transpose(1, 0, 2)
-        rows = cl @ cl.transpose(0, 2, 1) - np.eye(cl.shape[1])
-        columns = cl.transpose(0, 2, 1) @ cl - np.eye(cl.shape[2])
-        value += _orders(pair) * (np.mean(rows**2) + np.mean(columns**2))
-        slope = 4.0 * _orders(pair) * (rows @ cl / rows.size + cl @ columns / columns.size)
-        gradient[potential.radial_slices[pair]] = slope.transpose(1, 0, 2).ravel()
-    return float(value), gradient
-
-
-def _orders(pair: tuple[str, str]) -> int:
-    """Ordered bonds that share the coefficients of a pair."""
-    return 1 if pair[0] == pair[1] else 2
-
-
-def _spacing(largest: float) -> float:
-    return (largest - 1e-5 - 1e-10) / (SMOOTHNESS_POINTS - 1)
-
-
-@lru_cache(maxsize=512)
-def _smoothness_table(bond: Bond, largest: float) -> np.ndarray:
-    """(r_q/rcut)^2 d^d g_k/dr^d (r_q), (3, points, nradbase)."""
-    r = np.linspace(1e-10, largest - 1e-5, SMOOTHNESS_POINTS)
-    return np.stack(_bare_basis(bond, r)) * (r[:, None] / bond.rcut) ** 2
-
-
-def _bare_basis(bond: Bond, r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def bare_basis(bond: Bond, r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """g_k, g_k', g_k'' (len(r), nradbase) without dcut factor and inner cutoff; 0 for r >= rcut."""
     values = [np.zeros((len(r), bond.nradbase)) for _ in range(3)]
     seen = r < bond.rcut

@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from pacehpc.basis import Function
-from pacehpc.potential.model import Block, Bond, Embedding, Pair, Potential, required_sizes, sorted_pairs
+from pacehpc.physics.parameters import Bond, Embedding
+from pacehpc.potential.blocks import Block, Pair, required_sizes, sorted_pairs
+from pacehpc.potential.model import Potential
 
 BlockFunctions = Mapping[tuple[str, ...], Mapping[Function, np.ndarray]]
 """Block elements -> function -> its coefficients (ndensity,), in the order of the block."""

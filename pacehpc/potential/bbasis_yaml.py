@@ -17,11 +17,12 @@ import numpy as np
 
 from pacehpc.basis import Function, complete_couplings
 from pacehpc.errors import PacehpcError
-from pacehpc.physics.radial import OLD_NAMES
+from pacehpc.physics.parameters import OLD_NAMES, Bond, Embedding
+from pacehpc.potential.blocks import Block, Pair, sorted_pairs
 from pacehpc.potential.check import check_elements, check_embedding
 from pacehpc.potential.fields import Fields
 from pacehpc.potential.files import format_list, format_number, write_atomically
-from pacehpc.potential.model import Block, Bond, Embedding, Pair, Potential, sorted_pairs
+from pacehpc.potential.model import Potential
 from pacehpc.yamlio import loads_yaml
 
 TOP_KEYS = ("metadata", "global", "species")

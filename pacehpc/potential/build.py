@@ -23,11 +23,13 @@ from pacehpc.basis import (
     resolve,
 )
 from pacehpc.errors import PacehpcError
-from pacehpc.physics.radial import OLD_NAMES
+from pacehpc.physics.parameters import OLD_NAMES, Bond, Embedding
 from pacehpc.potential.assemble import assemble, coefficients_by_function, identity_coefficients
+from pacehpc.potential.blocks import Pair, sorted_pairs
 from pacehpc.potential.check import check_bond, check_elements, check_embedding
 from pacehpc.potential.initial import InitialParts, Source, merge_initial
-from pacehpc.potential.model import Bond, Embedding, Pair, Potential, sorted_pairs
+from pacehpc.potential.io import load_potential
+from pacehpc.potential.model import Potential
 
 FIELDS = {
     "embeddings": {key: key for key in ("npot", "fs_parameters", "ndensity", "rho_core_cut", "drho_core_cut")},
@@ -144,7 +146,7 @@ def _from_file(section: Mapping[str, Any], parts: InitialParts, policy: str | No
         )
     if not isinstance(section["filename"], (str, os.PathLike)):
         raise PacehpcError(f"potential.filename: expected the name of a file, got {section['filename']!r}")
-    potential = Potential.load(section["filename"])
+    potential = load_potential(section["filename"])
     reset = section.get("reset", False)
     if type(reset) is not bool:
         raise PacehpcError(f"potential.reset: expected true or false, got {reset!r}")

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from ase.data import atomic_numbers
 
 from pacehpc.errors import PacehpcError
-from pacehpc.physics.radial import FAMILIES
+from pacehpc.physics.parameters import EMBEDDINGS, FAMILIES, INNER_CUTOFF_TYPES, Bond, Embedding
+from pacehpc.potential.blocks import Block, Pair, required_sizes
 
-if TYPE_CHECKING:
-    from pacehpc.potential.model import Bond, Embedding, Potential
-
-EMBEDDINGS = ("FinnisSinclairShiftedScaled", "FinnisSinclair")
 SIZES = ("nradbase", "nradmax", "lmax")
-INNER_CUTOFF_TYPES = ("distance", "density", "zbl")
 
 
 def check_elements(elements: tuple[str, ...], where: str) -> None:
     """Raise PacehpcError unless these are different chemical elements, at least one."""
-    from ase.data import atomic_numbers
-
     if not elements:
         raise PacehpcError(f"{where}: no elements are given")
     for element in elements:
@@ -85,38 +80,40 @@ def check_bond(bond: Bond, where: str) -> None:
             raise PacehpcError(f"{where}: {key} is {getattr(bond, key)}; it must not be negative")
 
 
-def check_potential(potential: Potential, name: str) -> None:
-    """Raise PacehpcError, its message starting with `name`, unless the potential is complete and consistent."""
-    from pacehpc.potential.model import required_sizes
+def check_spline(delta_spline_bins: float, where: str) -> None:
+    """Raise PacehpcError unless this is a width of the bins of a spline."""
+    if not (math.isfinite(delta_spline_bins) and delta_spline_bins > 0):
+        raise PacehpcError(f"{where}: deltaSplineBins is {delta_spline_bins}; it must be a positive number")
 
-    check_elements(potential.elements, name)
-    spline = potential.delta_spline_bins
-    if not (math.isfinite(spline) and spline > 0):
-        raise PacehpcError(f"{name}: deltaSplineBins is {spline}; it must be a positive number")
-    for element in potential.elements:
-        check_embedding(potential.embeddings[element], f"{name}: embedding of {element}")
-    types: dict[str, tuple[str, str]] = {}
-    for pair, bond in potential.bonds.items():
-        check_bond(bond, f"{name}: bond {' '.join(pair)}")
+
+def check_bonds(bonds: Mapping[Pair, Bond], blocks: Iterable[Block], where: str) -> None:
+    """Raise PacehpcError unless the bonds have a meaning, one type of inner cutoff, and what the functions need."""
+    types: dict[str, Pair] = {}
+    for pair, bond in bonds.items():
+        check_bond(bond, f"{where}: bond {' '.join(pair)}")
         types.setdefault(bond.inner_cutoff_type, pair)
     if len(types) > 1:
         found = ", ".join(f"{kind} ({' '.join(pair)})" for kind, pair in types.items())
-        raise PacehpcError(f"{name}: all bonds must have the same inner_cutoff_type, found {found}")
-    for pair, needed in required_sizes(potential.blocks).items():
-        bond = potential.bonds[pair]
+        raise PacehpcError(f"{where}: all bonds must have the same inner_cutoff_type, found {found}")
+    for pair, needed in required_sizes(blocks).items():
+        bond = bonds[pair]
         for key, value, size in zip(SIZES, (bond.nradbase, bond.nradmax, bond.lmax), needed, strict=True):
             if size > value:
                 raise PacehpcError(
-                    f"{name}: bond {' '.join(pair)}: {key} is {value}, but a function of this bond needs {size}"
+                    f"{where}: bond {' '.join(pair)}: {key} is {value}, but a function of this bond needs {size}"
                 )
-    for pair, coefficients in potential.radcoefficients.items():
-        _check_finite(coefficients, f"{name}: bond {' '.join(pair)}: radcoefficients")
-    for block in potential.blocks:
+
+
+def check_coefficients(radcoefficients: Mapping[Pair, np.ndarray], blocks: Iterable[Block], where: str) -> None:
+    """Raise PacehpcError unless all coefficients are finite."""
+    for pair, coefficients in radcoefficients.items():
+        _check_finite(coefficients, f"{where}: bond {' '.join(pair)}: radcoefficients")
+    for block in blocks:
         if not np.isfinite(block.coefficients).all():
             row = int(np.flatnonzero(~np.isfinite(block.coefficients).all(axis=1))[0])
-            raise PacehpcError(f"{name}: block {block.name}: function {row + 1}: c is not finite")
+            raise PacehpcError(f"{where}: block {block.name}: function {row + 1}: c is not finite")
 
 
-def _check_finite(values, where: str) -> None:
+def _check_finite(values: Sequence[float] | np.ndarray, where: str) -> None:
     if not np.isfinite(np.asarray(values, dtype=np.float64)).all():
         raise PacehpcError(f"{where}: all numbers must be finite")

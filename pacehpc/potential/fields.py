@@ -13,7 +13,7 @@ import numpy as np
 from pacehpc.errors import PacehpcError
 
 if TYPE_CHECKING:
-    from pacehpc.potential.model import Bond
+    from pacehpc.physics.parameters import Bond
 
 LARGEST = sys.float_info.max
 

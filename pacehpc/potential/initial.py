@@ -10,9 +10,12 @@ import numpy as np
 
 from pacehpc.basis import Function
 from pacehpc.errors import PacehpcError
+from pacehpc.physics.parameters import Bond, Embedding
 from pacehpc.potential.assemble import coefficients_by_function, identity_coefficients
+from pacehpc.potential.blocks import Pair
 from pacehpc.potential.check import SIZES
-from pacehpc.potential.model import Bond, Embedding, Pair, Potential
+from pacehpc.potential.io import load_potential
+from pacehpc.potential.model import Potential
 
 Source = Potential | str | os.PathLike
 
@@ -43,7 +46,7 @@ def merge_initial(sources: Source | Sequence[Source]) -> InitialParts:
     names: dict[object, str] = {}  # who gave a part first
     for number, source in enumerate(sources, start=1):
         name = f"initial potential {number}" if isinstance(source, Potential) else str(source)
-        potential = source if isinstance(source, Potential) else Potential.load(source)
+        potential = source if isinstance(source, Potential) else load_potential(source)
         for element, embedding in potential.embeddings.items():
             where = f"embedding of {element}"
             _agree(where, embedding, parts.embeddings.setdefault(element, embedding), name, names)

@@ -6,66 +6,23 @@ Sources: Drautz, Phys. Rev. B 99, 014104 (2019); Lysogorskiy et al., npj Comput.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pacehpc.basis import Function, element_names, resolve
+from pacehpc.basis import element_names, resolve
 from pacehpc.errors import PacehpcError
+from pacehpc.physics.parameters import Bond, Embedding
+from pacehpc.physics.radial import radial_basis
+from pacehpc.potential import tables
+from pacehpc.potential.blocks import Block, Pair, sorted_pairs
+from pacehpc.potential.check import check_bonds, check_coefficients, check_elements, check_embedding, check_spline
 
 if TYPE_CHECKING:
     import pandas
-    from ase import Atoms
-
-Pair = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """F(ρ_1, ..., ρ_ndensity) of one element and the cutoff of its core repulsion (eV)."""
-
-    npot: str
-    fs_parameters: tuple[float, ...]
-    ndensity: int
-    rho_core_cut: float = 1e5
-    drho_core_cut: float = 250.0
-
-
-@dataclass(frozen=True)
-class Bond:
-    """Radial basis and cutoffs of an ordered pair of elements (lengths in Å) and the sizes of its coefficients."""
-
-    radbase: str
-    radparameters: tuple[float, ...]
-    rcut: float
-    dcut: float
-    r_in: float = 0.0
-    delta_in: float = 0.0
-    inner_cutoff_type: str = "distance"
-    core_repulsion: tuple[float, float] = (0.0, 1.0)
-    nradbase: int = 0
-    nradmax: int = 0
-    lmax: int = 0
-
-
-@dataclass
-class Block:
-    """Functions of one centre whose elements are exactly these, and their coefficients.
-
-    elements: centre first, the others sorted; coefficients: (n_functions, ndensity of the centre) float64.
-    """
-
-    elements: tuple[str, ...]
-    functions: list[Function]
-    coefficients: np.ndarray
-
-    @property
-    def name(self) -> str:
-        """As in the files: "Al Ni"."""
-        return " ".join(self.elements)
 
 
 @dataclass(eq=False, repr=False)
@@ -89,38 +46,16 @@ class Potential:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Potential:
-        """Read a B-basis YAML file or a .yace file. PacehpcError names file, block and key of whatever is wrong."""
-        if os.fspath(path).endswith(".yace"):
-            from pacehpc.potential.yace_reading import read_yace
+        """Read a B-basis YAML file or a .yace file; see `pacehpc.potential.io.load_potential`."""
+        from pacehpc.potential.io import load_potential
 
-            return read_yace(path)
-        from pacehpc.potential.bbasis_yaml import read_bbasis
-
-        return read_bbasis(path)
-
-    @classmethod
-    def build(
-        cls,
-        section: Mapping[str, Any] | str,
-        initial: Potential | str | Sequence[Potential | str] | None = None,
-        rng: np.random.Generator | None = None,
-    ) -> Potential:
-        """What an input's `potential` section describes; see `pacehpc.potential.build.build_potential`."""
-        from pacehpc.potential.build import build_potential
-
-        return build_potential(section, initial, rng)
+        return load_potential(path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a B-basis YAML file: 17 significant digits, beside the final name, then renamed."""
-        from pacehpc.potential.bbasis_yaml import write_bbasis
+        """Write a B-basis YAML file; see `pacehpc.potential.io.save_potential`."""
+        from pacehpc.potential.io import save_potential
 
-        write_bbasis(self, path)
-
-    def export_yace(self, path: str | os.PathLike[str]) -> None:
-        """Write the C-tilde file that LAMMPS' pair_style pace reads."""
-        from pacehpc.potential.yace import write_yace
-
-        write_yace(self, path)
+        save_potential(self, path)
 
     def __repr__(self) -> str:
         return f"<Potential {' '.join(self.elements)}: {self.n_functions} functions, {self.n_parameters} parameters>"
@@ -199,15 +134,11 @@ class Potential:
 
         n, k and nr count from 1, l and density from 0; what does not apply is missing.
         """
-        from pacehpc.potential.tables import parameter_table
-
-        return parameter_table(self)
+        return tables.parameter_table(self.radcoefficients, self.blocks)
 
     def functions_table(self) -> pandas.DataFrame:
         """A row for each function: block, type, rank, nr, nl, lint, c (tuple over densities)."""
-        from pacehpc.potential.tables import functions_table
-
-        return functions_table(self)
+        return tables.functions_table(self.blocks)
 
     def bond_pair(self, bond: str | Sequence[str]) -> Pair:
         """The ordered pair that "AlNi", "Al Ni", ("Al", "Ni") or "Al" (for Al-Al) names."""
@@ -218,16 +149,8 @@ class Potential:
 
     def radial(self, bond: str | Sequence[str], r: np.ndarray) -> np.ndarray:
         """g_k(r) of a bond with its cutoffs, (len(r), nradbase); r in Å."""
-        from pacehpc.physics.radial import radial_basis
-
         values, _ = radial_basis(self.bonds[self.bond_pair(bond)], np.asarray(r, dtype=np.float64))
         return values
-
-    def projections(self, atoms: Atoms) -> list[np.ndarray]:
-        """B values of each atom's functions: those of the blocks with this centre, in order, rank 1 first."""
-        from pacehpc.backends import reference
-
-        return reference.projections(self, atoms)
 
     def set_core_repulsion(
         self,
@@ -264,31 +187,9 @@ class Potential:
 
     def check(self, name: str) -> None:
         """Raise PacehpcError, starting with `name`, where the potential is not one that can be evaluated."""
-        from pacehpc.potential.check import check_potential
-
-        check_potential(self, name)
-
-
-def sorted_pairs(elements: Iterable[str]) -> list[Pair]:
-    """All (A, B) with A <= B in alphabetical order."""
-    elements = sorted(elements)
-    return [(a, b) for i, a in enumerate(elements) for b in elements[i:]]
-
-
-def required_sizes(blocks: Iterable[Block]) -> dict[Pair, tuple[int, int, int]]:
-    """(nradbase, nradmax, lmax) that the functions need of each sorted pair; pairs that none uses are absent."""
-    sizes: dict[Pair, list[int]] = {}
-    for block in blocks:
-        for elements, ns, ls, _ in block.functions:
-            centre = elements[0]
-            for neighbour, n, l in zip(elements[1:], ns, ls, strict=True):
-                pair = (centre, neighbour) if centre <= neighbour else (neighbour, centre)
-                size = sizes.get(pair)
-                if size is None:
-                    size = sizes[pair] = [0, 0, 0]
-                if len(ns) == 1:
-                    size[0] = max(size[0], n)
-                else:
-                    size[1] = max(size[1], n)
-                    size[2] = max(size[2], l)
-    return {pair: (size[0], size[1], size[2]) for pair, size in sizes.items()}
+        check_elements(self.elements, name)
+        check_spline(self.delta_spline_bins, name)
+        for element in self.elements:
+            check_embedding(self.embeddings[element], f"{name}: embedding of {element}")
+        check_bonds(self.bonds, self.blocks, name)
+        check_coefficients(self.radcoefficients, self.blocks, name)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+
+from pacehpc.potential.blocks import Block, Pair
 
 if TYPE_CHECKING:
-    from pacehpc.potential.model import Potential
+    import pandas as pd
 
 COLUMNS = ("kind", "bond", "n", "l", "k", "block", "type", "nr", "nl", "lint", "density")
 
 
-def parameter_table(potential: Potential) -> pd.DataFrame:
-    """A row for each entry of potential.parameters, in its order; see Potential.parameter_table."""
+def parameter_table(radcoefficients: Mapping[Pair, np.ndarray], blocks: Iterable[Block]) -> pd.DataFrame:
+    """A row for each entry of a potential's parameters, in their order; see `Potential.parameter_table`."""
+    import pandas as pd  # half a second that an evaluation does not need
+
     columns: dict[str, list] = {name: [] for name in COLUMNS}
 
     def extend(size: int, **values: list) -> None:
         for name, column in columns.items():
             column.extend(values.get(name, [None] * size))
 
-    for pair in potential.pairs:
-        c = potential.radcoefficients[pair]
+    for pair, c in sorted(radcoefficients.items()):
         n, l, k = (index.ravel() for index in np.indices(c.shape))
         extend(
             c.size,
@@ -32,7 +35,7 @@ def parameter_table(potential: Potential) -> pd.DataFrame:
             l=l.tolist(),
             k=(k + 1).tolist(),
         )
-    for block in potential.blocks:
+    for block in blocks:
         size, ndensity = block.coefficients.size, block.coefficients.shape[1]
         functions = [function for function in block.functions for _ in range(ndensity)]
         extend(
@@ -49,11 +52,13 @@ def parameter_table(potential: Potential) -> pd.DataFrame:
     return table.astype(dict.fromkeys(("n", "l", "k", "density"), "Int64"))
 
 
-def functions_table(potential: Potential) -> pd.DataFrame:
-    """A row for each function, in the order of the blocks; see Potential.functions_table."""
+def functions_table(blocks: Iterable[Block]) -> pd.DataFrame:
+    """A row for each function, in the order of the blocks; see `Potential.functions_table`."""
+    import pandas as pd
+
     rows = [
         (block.name, " ".join(function.elements), function.rank, function.ns, function.ls, function.LS, tuple(c))
-        for block in potential.blocks
+        for block in blocks
         for function, c in zip(block.functions, block.coefficients.tolist(), strict=True)
     ]
     return pd.DataFrame(rows, columns=["block", "type", "rank", "nr", "nl", "lint", "c"])

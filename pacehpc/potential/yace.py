@@ -16,7 +16,8 @@ from pacehpc.basis import merged_terms
 from pacehpc.potential.files import format_list, format_number, write_atomically
 
 if TYPE_CHECKING:
-    from pacehpc.potential.model import Bond, Embedding, Potential
+    from pacehpc.physics.parameters import Bond, Embedding
+    from pacehpc.potential.model import Potential
 
 Factors = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from pacehpc.basis import Function, independent_couplings, merged_terms
 from pacehpc.basis.couplings import LARGEST_TENSOR, canonical_ms, number_of_invariants
-from pacehpc.physics.radial import OLD_NAMES
+from pacehpc.physics.parameters import OLD_NAMES, Bond, Embedding
 from pacehpc.potential.assemble import assemble
 from pacehpc.potential.check import check_bond, check_elements, check_embedding
 from pacehpc.potential.fields import Fields
-from pacehpc.potential.model import Bond, Embedding, Potential
+from pacehpc.potential.model import Potential
 from pacehpc.yamlio import load_yaml
 
 TOP_KEYS = ("elements", "E0", "deltaSplineBins", "embeddings", "bonds", "functions")

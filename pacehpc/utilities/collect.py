@@ -25,6 +25,7 @@ from pacehpc.dataset import checks
 from pacehpc.dataset.dataset import Dataset, checked_table
 from pacehpc.dataset.files import Table
 from pacehpc.errors import PacehpcError
+from pacehpc.structures import VOIGT
 from pacehpc.utilities.command import command
 
 SELECTIONS = ("first", "last", "all", "first_and_last")
@@ -148,7 +149,7 @@ def _results(atoms: Any) -> tuple[float, np.ndarray, np.ndarray | None] | None:
         return None
     stress = results.get("stress")
     if stress is not None and np.shape(stress) == (3, 3):
-        stress = np.asarray(stress)[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        stress = np.asarray(stress)[VOIGT]
     return energy, np.asarray(results["forces"]), stress
 
 
@@ -246,7 +247,7 @@ def _extxyz(path: Path) -> tuple[list[Any], list[str]]:
             continue
         atoms = Atoms(numbers=table.numbers[k], positions=table.positions[k], cell=table.cells[k], pbc=table.pbc[k])
         if values[2] is not None and np.shape(values[2]) == (3, 3):
-            values[2] = np.asarray(values[2])[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            values[2] = np.asarray(values[2])[VOIGT]
         frames.append((k, atoms, *values))
     return frames, bad
 
@@ -303,7 +304,7 @@ def _cp2k(path: Path) -> tuple[list[Any], list[str]]:
         matrix = re.findall(rf"(?m)^\s*(?:STRESS\|)?\s+[xyzXYZ]((?:\s+{_FLOAT}){{3}})\s*$", text[unit.end() :])[:3]
         if len(matrix) == 3:
             tensor = -np.array([row.split() for row in matrix], float) * (GPa if unit[1] == "GPa" else bar)
-            stress = (0.5 * (tensor + tensor.T))[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            stress = (0.5 * (tensor + tensor.T))[VOIGT]
     bad = [] if "PROGRAM ENDED AT" in text else ["cut off; 1 complete steps"]
     result = (float(energy[-1]) * Hartree, np.array(values, float) * (Hartree / bohr), stress)
     return [(0, atoms, *result)], bad

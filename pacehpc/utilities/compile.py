@@ -13,7 +13,7 @@ from pacehpc.backends.interface import LossWeights
 from pacehpc.config import load_settings
 from pacehpc.config.models import Settings
 from pacehpc.fit.run import with_zbl
-from pacehpc.potential import Potential, ladder_start, next_ladder_potential
+from pacehpc.potential import Potential, build_potential, ladder_start, next_ladder_potential
 from pacehpc.utilities.command import command
 
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def potentials(settings: Settings) -> Iterator[Potential]:
     """What the fit of these settings evaluates: the potential of each ladder step, or the one potential."""
-    target = Potential.build(settings.potential, rng=np.random.default_rng(settings.seed))
+    target = build_potential(settings.potential, rng=np.random.default_rng(settings.seed))
     if settings.fit.ladder_step is None:
         yield target
         return

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from pacehpc.errors import PacehpcError
-from pacehpc.potential import Potential
+from pacehpc.potential import Potential, export_yace
 from pacehpc.utilities.command import command
 
 CHANGES = ("r_in", "delta_in", "core_repulsion", "rho_core_cut", "drho_core_cut", "inner_cutoff_type")
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     potential = Potential.load(arguments.potential)
     potential.set_core_repulsion(arguments.bond, **changes)
     if arguments.output.endswith(".yace"):
-        potential.export_yace(arguments.output)
+        export_yace(potential, arguments.output)
     else:
         potential.save(arguments.output)
     print(f"{arguments.potential} -> {arguments.output}: {arguments.bond}: {changes}")

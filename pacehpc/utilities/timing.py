@@ -12,11 +12,12 @@ from ase.build import bulk
 from ase.data import atomic_numbers, covalent_radii
 
 from pacehpc.backends import create_evaluator, resolve
-from pacehpc.backends.interface import LossWeights, Structures
+from pacehpc.backends.interface import LossWeights
 from pacehpc.calculator import Neighbourhood
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
 from pacehpc.processors import processor
+from pacehpc.structures import Structures
 from pacehpc.utilities.command import command
 
 ATOMS = 250

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pacehpc.errors import PacehpcError
-from pacehpc.potential import Potential
+from pacehpc.potential import Potential, export_yace
 from pacehpc.utilities.command import command
 
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if output.suffix in (".yaml", ".yml"):  # LAMMPS and pacehpc tell the two kinds of file by the name
             raise PacehpcError(f"-o {output}: a name with {output.suffix} means a B-basis file; end it with .yace.")
         potential = Potential.load(name)
-        potential.export_yace(output)
+        export_yace(potential, output)
         print(f"{name} -> {output}")
         if len({embedding.ndensity for embedding in potential.embeddings.values()}) > 1:
             print(

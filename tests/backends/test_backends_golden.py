@@ -13,9 +13,8 @@ from pacehpc import Dataset, Potential
 from pacehpc.backends import create_evaluator
 from pacehpc.backends.interface import LossWeights
 from pacehpc.metrics import TERMS
-from pacehpc.physics.radial import smoothness
-
-VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
+from pacehpc.regularisation import smoothness
+from pacehpc.structures import VOIGT
 
 
 @pytest.fixture

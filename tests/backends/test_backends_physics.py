@@ -15,10 +15,12 @@ from scipy.spatial.transform import Rotation
 
 from pacehpc import Potential
 from pacehpc.backends import create_evaluator
-from pacehpc.backends.interface import LossWeights, Structures
+from pacehpc.backends.interface import LossWeights
 from pacehpc.metrics import MAXIMA, TERMS
 from pacehpc.physics.core import core_repulsion
 from pacehpc.physics.cutoff import smooth_step
+from pacehpc.potential import build_potential
+from pacehpc.structures import Structures
 
 
 @pytest.fixture
@@ -166,7 +168,7 @@ def test_rotation(golden, golden_name, load, predict):
 def test_beyond_the_golden_bases(predict, orders):
     """Invariance, and forces as derivatives, where no reference program helps."""
     nradmax, lmax = orders
-    potential = Potential.build(
+    potential = build_potential(
         {
             "elements": ["Cu"],
             "embeddings": {"ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": [1, 1], "ndensity": 1}},

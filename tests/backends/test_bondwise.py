@@ -12,6 +12,7 @@ from pacehpc.backends.bondwise import prefers_bonds
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import LossWeights
 from pacehpc.backends.shape import make_shape
+from pacehpc.potential import build_potential
 
 
 def with_references(structures):
@@ -66,7 +67,7 @@ def test_fixed_radial_coefficients(golden, brute_force):
 @pytest.fixture
 def ethanol_and_crystal(brute_force):
     """A potential of H, C, O and its structures: five molecules and, stretched, a dense crystal of carbon."""
-    potential = Potential.build(
+    potential = build_potential(
         {
             "elements": ["C", "H", "O"],
             "embeddings": {

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from pacehpc import Potential
 from pacehpc.backends import create_evaluator
 from pacehpc.backends.interface import LossWeights
 from pacehpc.backends.reference import ReferenceEvaluator
+from pacehpc.potential import build_potential
 
 WAYS = {"moments": {"bondwise": False}, "bond by bond": {"bondwise": True}, "cuda": {}}
 
@@ -25,7 +25,7 @@ def case(request, brute_force):
         "bonds": {"ALL": {**bond, "inner_cutoff_type": request.param, "core-repulsion": repulsion}},
         "functions": {"UNARY": {"nradmax_by_orders": [4, 2], "lmax_by_orders": [0, 2]}},
     }
-    potential = Potential.build(section)
+    potential = build_potential(section)
     rng = np.random.default_rng(0)
     x = potential.parameters
     x[potential.block_slices[0].start :] = 0.3 * rng.normal(size=len(x) - potential.block_slices[0].start)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pacehpc.backends.costs import atom_costs
-from pacehpc.potential import Potential
+from pacehpc.potential import Potential, build_potential
 
 
 def potential(functions: dict) -> Potential:
-    return Potential.build(
+    return build_potential(
         {
             "elements": ["Al", "Ni"],
             "embeddings": {"ALL": {"npot": "FinnisSinclair", "fs_parameters": [1, 1], "ndensity": 1}},

@@ -38,8 +38,9 @@ from pacehpc.backends.reference import ReferenceEvaluator
 from pacehpc.backends.shape import make_shape
 from pacehpc.backends.source import cuda_source, kernel_names, record
 from pacehpc.errors import PacehpcError
+from pacehpc.potential import build_potential
+from pacehpc.structures import VOIGT
 
-VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 LOSS = LossWeights(kappa=0.3, stress=0.1)
 
 pytestmark = pytest.mark.usefixtures("fake_cupy")
@@ -222,7 +223,7 @@ def test_functions_of_one_bond_alone(brute_force):
         "bonds": {"ALL": {"radbase": "ChebPow", "radparameters": [2.0], "rcut": 4.5, "dcut": 0.01}},
         "functions": {"ALL": {"nradmax_by_orders": [5], "lmax_by_orders": [0]}},
     }
-    potential = Potential.build(section)
+    potential = build_potential(section)
     potential.parameters = potential.parameters + 0.1
     s = with_random_targets(brute_force(potential, [bulk("Al", cubic=True)]))
     x = potential.parameters
@@ -321,7 +322,7 @@ def test_many_angular_functions(brute_force):
         "bonds": {"ALL": {"radbase": "SBessel", "radparameters": [4.0], "rcut": 4.5, "dcut": 0.01}},
         "functions": {"ALL": {"nradmax_by_orders": [4, 2], "lmax_by_orders": [0, 9]}},
     }
-    potential = Potential.build(section)
+    potential = build_potential(section)
     rng = np.random.default_rng(3)
     potential.parameters = potential.parameters + 0.1 * rng.normal(size=potential.n_parameters)
     frames = [bulk("Al", cubic=True), bulk("Al", a=4.2)]
@@ -346,7 +347,7 @@ def test_more_densities_than_sums_at_once(brute_force, ndensity):
         "bonds": {"ALL": {"radbase": "SBessel", "radparameters": [4.0], "rcut": 4.5, "dcut": 0.01}},
         "functions": {"ALL": {"nradmax_by_orders": [4, 2, 1], "lmax_by_orders": [0, 2, 1]}},
     }
-    potential = Potential.build(section)
+    potential = build_potential(section)
     rng = np.random.default_rng(3)
     potential.parameters = potential.parameters + 0.1 * rng.normal(size=potential.n_parameters)
     frames = [bulk("Al", cubic=True), bulk("Al", a=4.2)]

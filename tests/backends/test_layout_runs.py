@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pacehpc.backends import layout
-from pacehpc.backends.interface import Structures
+from pacehpc.structures import Structures
 
 
 def random_structures(seed: int = 0) -> Structures:

@@ -15,12 +15,14 @@ import sys
 import numpy as np
 from ase.build import bulk
 from pacehpc import Potential
+from pacehpc.potential import build_potential
 from pacehpc.backends import create_evaluator, memory, prepare_kernels
-from pacehpc.backends.interface import LossWeights, Structures
+from pacehpc.backends.interface import LossWeights
+from pacehpc.structures import Structures
 from pacehpc.fit.resources import cpu_memory
 
 elements, keep, n_atoms, neighbours = sys.argv[1].split(","), sys.argv[2] == "1", int(sys.argv[3]), int(sys.argv[4])
-potential = Potential.build({
+potential = build_potential({
     "elements": elements,
     "embeddings": {"ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": [1, 1, 1, 0.5], "ndensity": 2}},
     "bonds": {"ALL": {"radbase": "ChebExpCos", "radparameters": [5.25], "rcut": 6, "dcut": 0.01}},

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from pacehpc import Potential
 from pacehpc.backends import create_evaluator
 from pacehpc.backends.interface import LossWeights
-from pacehpc.physics.radial import FAMILIES
+from pacehpc.physics.parameters import FAMILIES
+from pacehpc.potential import build_potential
 
 
 @pytest.fixture(params=FAMILIES)
 def potential(request):
     """Random coefficients; inner cutoff and dcut within the distances of the structures."""
     bond = {"radbase": request.param, "radparameters": [2.5], "rcut": 4.0, "dcut": 0.6}
-    potential = Potential.build(
+    potential = build_potential(
         {
             "elements": ["Al", "Ni"],
             "embeddings": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pacehpc.backends.shape import make_shape
-from pacehpc.potential import Potential
+from pacehpc.potential import build_potential
 
 SECTION = {
     "elements": ["Al", "Ni"],
@@ -16,17 +16,17 @@ SECTION = {
 
 
 def test_a_shape_is_shared_by_potentials_that_differ_in_coefficients_alone():
-    potential = Potential.build(SECTION)
+    potential = build_potential(SECTION)
     shape = make_shape(potential, stress=False)
     other = potential.copy()
     other.parameters = 2 * potential.parameters
     assert make_shape(other, stress=False) is shape
-    assert make_shape(Potential.build(SECTION), stress=False) is shape
+    assert make_shape(build_potential(SECTION), stress=False) is shape
     assert "#define STRESS 1" in make_shape(potential, stress=True).header
 
 
 def test_another_potential_has_another_shape():
-    potential = Potential.build(SECTION)
+    potential = build_potential(SECTION)
     shape = make_shape(potential, stress=False)
     fewer = potential.copy()
     block = fewer.blocks[-1]

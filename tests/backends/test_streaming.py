@@ -17,7 +17,7 @@ from pacehpc.backends.streaming import Stream, StreamingEvaluator
 from pacehpc.dataset import Dataset, Store, write_frame, write_store
 from pacehpc.fit import data as fit_data
 from pacehpc.objective import Objective, Shard
-from pacehpc.potential import Potential
+from pacehpc.potential import build_potential
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def case(tmp_path_factory):
         atoms = Atoms(random.choice(["Al", "Ni"], n), grid, cell=np.eye(3) * 7.3, pbc=bool(k % 4))
         rows.append([atoms, random.normal(-3) * n, random.normal(size=(n, 3))])
     write_frame(pd.DataFrame(rows, columns=["ase_atoms", "energy_corrected", "forces"]), folder / "a.pckl.gzip")
-    potential = Potential.build(
+    potential = build_potential(
         {
             "elements": ["Al", "Ni"],
             "embeddings": {

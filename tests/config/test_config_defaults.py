@@ -6,7 +6,7 @@ from pacehpc.config import load_settings
 from pacehpc.config.load import _models, _names
 from pacehpc.config.models import Settings
 from pacehpc.config.potential import PotentialModel
-from pacehpc.potential import Potential
+from pacehpc.potential import build_potential
 from pacehpc.yamlio import dumps_yaml
 
 GIB = 2**30
@@ -135,7 +135,7 @@ def test_defaults_of_a_potential(tmp_path):
     }
     path = tmp_path / "input.yaml"
     path.write_text(dumps_yaml(text))
-    potential = Potential.build(load_settings(path).potential)
+    potential = build_potential(load_settings(path).potential)
     embedding, bond = potential.embeddings["Al"], potential.bonds["Al", "Al"]
     assert (embedding.rho_core_cut, embedding.drho_core_cut) == (1e5, 250)
     assert (bond.r_in, bond.delta_in, bond.core_repulsion, bond.inner_cutoff_type) == (0, 0, (0, 1), "distance")

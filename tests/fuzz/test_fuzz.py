@@ -27,7 +27,7 @@ from ase import Atoms
 from pacehpc.config import load_settings
 from pacehpc.dataset import Dataset, Store, write_store
 from pacehpc.errors import PacehpcError
-from pacehpc.potential import Potential
+from pacehpc.potential import Potential, build_potential, export_yace
 
 SECONDS, MEMORY = 5, 3 * 2**30
 CASES = {"input": 3000, "bbasis": 2200, "yace": 1000, "frame": 1600, "extxyz": 1500, "store": 900, "asedb": 300}
@@ -182,7 +182,7 @@ def load_store(path: Path) -> None:
 def load_input(path: Path) -> None:
     settings = load_settings(path, needs=("data", "potential"))
     settings.resolved_yaml()
-    finite(Potential.build(settings.potential).parameters)
+    finite(build_potential(settings.potential).parameters)
 
 
 def load_potential(path: Path) -> None:
@@ -191,7 +191,7 @@ def load_potential(path: Path) -> None:
     assert potential.n_functions >= 0 and potential.cutoff > 0
 
 
-POTENTIAL = Potential.build(
+POTENTIAL = build_potential(
     {
         "elements": ["Al", "Ni"],
         "embeddings": {"ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": [1, 1], "ndensity": 1}},
@@ -210,7 +210,7 @@ def kinds(tmp_path_factory) -> dict[str, tuple[str, Callable, Callable]]:
     potential = POTENTIAL.copy()
     potential.parameters = np.random.default_rng(1).normal(size=potential.n_parameters)
     potential.save(folder / "a.yaml")
-    potential.export_yace(folder / "a.yace")
+    export_yace(potential, folder / "a.yace")
     write_store(folder / "a.h5", data, POTENTIAL)
 
     from pacehpc.dataset.writing import write_data

@@ -23,8 +23,10 @@ from ase.build import bulk
 from pacehpc import Potential
 from pacehpc.backends import compile as building
 from pacehpc.backends.cpu import CpuEvaluator
-from pacehpc.backends.interface import LossWeights, Structures
+from pacehpc.backends.interface import LossWeights
 from pacehpc.dataset.neighbours import cutoff_matrix, find_neighbours
+from pacehpc.potential import build_potential
+from pacehpc.structures import Structures
 
 HERE = Path(__file__).parent
 BASELINE = HERE / "baseline.json"
@@ -84,7 +86,7 @@ def by_stage(listing: str) -> dict[str, int]:
 
 def make_evaluator() -> CpuEvaluator:
     """Random coefficients on two rattled crystals and a gas of dimers; one evaluation has been made."""
-    potential = Potential.build(POTENTIAL)
+    potential = build_potential(POTENTIAL)
     rng = np.random.default_rng(0)
     for block in potential.blocks:
         block.coefficients[:] = 1e-3 * rng.standard_normal(block.coefficients.shape)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pacehpc.physics.core import COULOMB, core_repulsion, core_switch, zbl_switch
-from pacehpc.potential import Bond, Embedding
+from pacehpc.physics.parameters import Bond, Embedding
 
 EXPONENTIAL = Bond(
     radbase="ChebExpCos", radparameters=(5.25,), rcut=5.0, dcut=0.4, r_in=1.6, delta_in=0.5,

@@ -5,7 +5,7 @@ import pytest
 
 from pacehpc.errors import PacehpcError
 from pacehpc.physics.embedding import embed
-from pacehpc.potential import Embedding
+from pacehpc.physics.parameters import Embedding
 
 EXPONENTS = (1.0, 0.5, 0.7, 2.0)
 

@@ -7,13 +7,13 @@ import pytest
 
 from pacehpc.basis import complete_couplings
 from pacehpc.errors import PacehpcError
-from pacehpc.potential import Potential, ladder_step_size, next_ladder_potential
+from pacehpc.potential import build_potential, ladder_step_size, next_ladder_potential
 
 
 @pytest.mark.parametrize("name", ["ladder_al_body", "ladder_alni_power"])
 def test_golden_steps(golden, name):
     data = json.loads((golden / "fit" / f"{name}.json").read_text())
-    target = Potential.build(data["potential"])
+    target = build_potential(data["potential"])
     current = None
     for step in data["steps"]:
         previous = current
@@ -59,7 +59,7 @@ def test_refused_steps(ladder_step):
 
 def test_values_are_kept_and_new_ones_start_from_the_target(section):
     functions = {"ALL": {"nradmax_by_orders": [4, 3, 2], "lmax_by_orders": [0, 2, 1], "coefs_init": "random"}}
-    target = Potential.build(section(["Al", "Ni"], functions))
+    target = build_potential(section(["Al", "Ni"], functions))
     target_values = {f: tuple(c) for b in target.blocks for f, c in zip(b.functions, b.coefficients, strict=True)}
     current = next_ladder_potential(None, target, 6)
     current.parameters = np.random.default_rng(0).normal(size=current.n_parameters)
@@ -78,9 +78,9 @@ def test_values_are_kept_and_new_ones_start_from_the_target(section):
 
 def test_functions_that_the_target_lacks_stay(section):
     other = {"ALL": {"nradmax_by_orders": [0, 3], "lmax_by_orders": [0, 3]}}
-    current = Potential.build(section(["Al"], other))
+    current = build_potential(section(["Al"], other))
     current.parameters = np.arange(1.0, current.n_parameters + 1)
-    target = Potential.build(section(["Al"]))
+    target = build_potential(section(["Al"]))
     kept = set(current.blocks[0].functions)
     while (following := next_ladder_potential(current, target, 3)) is not None:
         assert 0 < following.n_functions - current.n_functions <= 3
@@ -91,4 +91,4 @@ def test_functions_that_the_target_lacks_stay(section):
 
 def test_unknown_type(section):
     with pytest.raises(PacehpcError, match="ladder_type"):
-        next_ladder_potential(None, Potential.build(section(["Al"])), 3, "random_order")
+        next_ladder_potential(None, build_potential(section(["Al"])), 3, "random_order")

@@ -3,12 +3,12 @@
 import pytest
 
 from pacehpc.errors import PacehpcError
-from pacehpc.potential import Potential, trainable_mask
+from pacehpc.potential import build_potential, trainable_mask
 
 
 @pytest.fixture
 def potential(section):
-    return Potential.build(section(["Al", "Ni", "O"]))
+    return build_potential(section(["Al", "Ni", "O"]))
 
 
 def selected(potential, spec):
@@ -63,11 +63,11 @@ def test_forms(potential, spec, names):
 
 def test_block_that_has_no_functions(section):
     functions = {"UNARY": {"nradmax_by_orders": [2, 1], "lmax_by_orders": [0, 0]}}
-    potential = Potential.build(section(["Al", "Ni"], functions))
+    potential = build_potential(section(["Al", "Ni"], functions))
     assert trainable_mask(potential, "BINARY").sum() == 0
     assert trainable_mask(potential, "AlNi").sum() == 0
     with pytest.raises(PacehpcError, match="no block 'AlNiO'"):
-        trainable_mask(Potential.build(section(["Al", "Ni", "O"], functions)), "AlNiO")
+        trainable_mask(build_potential(section(["Al", "Ni", "O"], functions)), "AlNiO")
 
 
 @pytest.mark.parametrize("spec", ["AlCu", "functions", 3, {"AlNi": "c"}, {"AlNi": None}, [["Al"]], {"AlNi": 3}])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pacehpc.basis import m_terms, merged_terms
-from pacehpc.potential import Potential
+from pacehpc.potential import Potential, build_potential, export_yace
 from pacehpc.potential.yace import format_yace
 from pacehpc.yamlio import loads_yaml
 
@@ -43,14 +43,14 @@ def test_golden_content(golden, golden_name):
 
 def test_same_bytes_again(golden, tmp_path):
     potential = Potential.load(golden / "potentials" / "cuozr_zbl.yaml")
-    potential.export_yace(tmp_path / "a.yace")
+    export_yace(potential, tmp_path / "a.yace")
     shuffled = potential.copy()
     for block in shuffled.blocks:
         order = np.random.default_rng(0).permutation(len(block.functions))
         block.functions = [block.functions[i] for i in order]
         block.coefficients = block.coefficients[order]
     potential.save(tmp_path / "p.yaml")
-    Potential.load(tmp_path / "p.yaml").export_yace(tmp_path / "b.yace")
+    export_yace(Potential.load(tmp_path / "p.yaml"), tmp_path / "b.yace")
     assert (tmp_path / "a.yace").read_bytes() == (tmp_path / "b.yace").read_bytes()
     assert format_yace(shuffled).splitlines()[:20] == (tmp_path / "a.yace").read_text().splitlines()[:20]
 
@@ -58,7 +58,7 @@ def test_same_bytes_again(golden, tmp_path):
 def test_densities_from_random_moments(section):
     """ρ from the file's terms equals ρ from the functions, for high rank and for factors in any order."""
     functions = {"ALL": {"nradmax_by_orders": [2, 2, 2, 1, 1, 1], "lmax_by_orders": [0, 3, 2, 2, 1, 1]}}
-    potential = Potential.build(section(["Al", "Ni"], functions))
+    potential = build_potential(section(["Al", "Ni"], functions))
     rng = np.random.default_rng(2)
     potential.parameters = rng.normal(size=potential.n_parameters)
     for block in potential.blocks:  # neighbours against the alphabet in every second function of rank 3
@@ -102,7 +102,7 @@ def test_densities_from_random_moments(section):
 
 def test_element_without_functions(section):
     functions = {"Al": {"nradmax_by_orders": [2], "lmax_by_orders": [0]}}
-    data = loads_yaml(format_yace(Potential.build(section(["Al", "Ni"], functions))))
+    data = loads_yaml(format_yace(build_potential(section(["Al", "Ni"], functions))))
     assert len(data["functions"][0]) == 2 and data["functions"][1] == []
     assert set(data["bonds"]) == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
@@ -110,7 +110,7 @@ def test_element_without_functions(section):
 def test_sums_over_m_are_made_once_for_alike_functions(section):
     """26,392 functions, of which many differ by elements and radial functions alone."""
     orders = {"nradmax_by_orders": [15, 3, 3, 2, 1], "lmax_by_orders": [0, 2, 2, 1, 1]}
-    potential = Potential.build(section(["Al", "Co", "Cr", "Ni"], {"ALL": orders}))
+    potential = build_potential(section(["Al", "Co", "Cr", "Ni"], {"ALL": orders}))
     potential.parameters = np.random.default_rng(0).normal(size=potential.n_parameters)
     merged_terms.cache_clear()
     text = format_yace(potential)

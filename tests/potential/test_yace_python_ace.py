@@ -13,6 +13,7 @@ from ase.data import covalent_radii
 from ase.io import read, write
 
 from pacehpc import PaceCalculator, Potential
+from pacehpc.potential import build_potential, export_yace
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +47,7 @@ def built(section, n_elements: int) -> Potential:
         "BINARY": {"nradmax_by_orders": [4, 2, 1], "lmax_by_orders": [0, 2, 1]},
         "TERNARY": {"nradmax_by_orders": [0, 1, 1], "lmax_by_orders": [0, 1, 1]},
     }
-    potential = Potential.build(section(ELEMENTS[:n_elements], functions))
+    potential = build_potential(section(ELEMENTS[:n_elements], functions))
     rng = np.random.default_rng(n_elements)
     for c in potential.radcoefficients.values():
         c += 0.1 * rng.normal(size=c.shape)
@@ -79,7 +80,7 @@ def test_same_energies_and_forces(python_ace, golden, section, tmp_path):
     cases = []
     for name, potential in potentials.items():
         potential.delta_spline_bins = SPLINE_BIN
-        potential.export_yace(tmp_path / f"{name}.yace")
+        export_yace(potential, tmp_path / f"{name}.yace")
         write(tmp_path / f"{name}.traj", structures(potential.elements))
         # the recursive evaluator gives wrong and changing energies where elements differ in ndensity
         alike = len({embedding.ndensity for embedding in potential.embeddings.values()}) == 1

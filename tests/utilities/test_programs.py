@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pacehpc import cli
-from pacehpc.potential import Potential
+from pacehpc.potential import Potential, build_potential, export_yace
 from pacehpc.processors import processor
 from pacehpc.utilities import compile as compile_ahead
 from pacehpc.utilities import corerep, timing, yaml2yace
@@ -43,7 +43,7 @@ def test_yaml2yace(folder, capsys):
     first, second = capsys.readouterr().out.split("alni_mixed.yaml")
     assert "pace product" in second and "pace product" not in first
     for name in ("al_chebexpcos", "alni_mixed"):
-        Potential.load(f"{name}.yaml").export_yace("expected")
+        export_yace(Potential.load(f"{name}.yaml"), "expected")
         assert (folder / f"{name}.yace").read_bytes() == (folder / "expected").read_bytes()
     assert yaml2yace.main(["-o", "other.yace", "al_chebexpcos.yaml"]) == 0
     assert (folder / "other.yace").read_bytes() == (folder / "al_chebexpcos.yace").read_bytes()
@@ -87,7 +87,7 @@ def test_corerep(folder):
     assert {bond.r_in for bond in after.bonds.values()} == {1.8}
     np.testing.assert_array_equal(after.parameters, before.parameters)
     assert corerep.main(["alni_mixed.yaml", "-o", "out.yace", *options.split()]) == 0
-    after.export_yace("expected.yace")
+    export_yace(after, "expected.yace")
     assert (folder / "out.yace").read_bytes() == (folder / "expected.yace").read_bytes()
 
 
@@ -111,7 +111,7 @@ def test_compile_fills_the_cache(folder, capsys, monkeypatch, ladder):
     prepared = []
     monkeypatch.setattr(compile_ahead, "prepare_kernels", lambda *args: prepared.append(args))
     assert compile_ahead.main([]) == 0
-    target = Potential.build(compile_ahead.load_settings("input.yaml").potential)
+    target = build_potential(compile_ahead.load_settings("input.yaml").potential)
     assert [name for name, _, _ in prepared] == ["cpu"] * len(prepared)
     assert prepared[-1][1].n_functions == target.n_functions == 9
     fitted = [potential.n_functions for _, potential, loss in prepared if loss.stress == 0]
@@ -128,7 +128,7 @@ def test_compile_leaves_nothing_for_the_fit(folder, tmp_path, monkeypatch):
     from pacehpc.backends.compile import compile_library
     from pacehpc.backends.shape import make_shape
 
-    potential = Potential.build(compile_ahead.load_settings("input.yaml").potential)
+    potential = build_potential(compile_ahead.load_settings("input.yaml").potential)
     assert compile_library(make_shape(potential, stress=False).header)[1] == 0.0
 
 

@@ -13,7 +13,7 @@ import pytest
 from pacehpc.config import load_settings
 from pacehpc.dataset.dataset import read_raw
 from pacehpc.errors import PacehpcError
-from pacehpc.potential import Potential
+from pacehpc.potential import Potential, build_potential
 from pacehpc.utilities.template import Choices, main, template
 
 DATA = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
@@ -47,7 +47,7 @@ def test_the_basis_is_as_large_as_asked_for(elements, functions, tmp_path):
     data.numbers = np.where(data.numbers == 28, 13, data.numbers)  # all Al
     path = tmp_path / "input.yaml"
     path.write_text(template(Choices(["x.xyz"], elements="".join(elements), functions=functions), data))
-    potential = Potential.build(load_settings(path).potential)
+    potential = build_potential(load_settings(path).potential)
     assert potential.elements == tuple(elements)
     assert 0.75 * functions * len(elements) <= potential.n_functions <= functions * len(elements)
 

@@ -1,0 +1,29 @@
+"""Potentials in files: B-basis YAML, and the .yace files of LAMMPS."""
+
+from __future__ import annotations
+
+import os
+
+from pacehpc.potential.bbasis_yaml import read_bbasis, write_bbasis
+from pacehpc.potential.model import Potential
+from pacehpc.potential.yace import write_yace
+from pacehpc.potential.yace_reading import read_yace
+
+
+def load_potential(path: str | os.PathLike[str]) -> Potential:
+    """Read a B-basis YAML file or, by its name, a .yace file.
+
+    Raises:
+        PacehpcError: whatever is wrong, with file, block and key.
+    """
+    return read_yace(path) if os.fspath(path).endswith(".yace") else read_bbasis(path)
+
+
+def save_potential(potential: Potential, path: str | os.PathLike[str]) -> None:
+    """Write a B-basis YAML file: 17 significant digits, beside the final name, then renamed."""
+    write_bbasis(potential, path)
+
+
+def export_yace(potential: Potential, path: str | os.PathLike[str]) -> None:
+    """Write the C-tilde file that LAMMPS' pair_style pace reads."""
+    write_yace(potential, path)
