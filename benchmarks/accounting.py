@@ -32,7 +32,7 @@ from pacehpc import Dataset
 from pacehpc.backends.compile import compile_library, lanes
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.graph import real_coupling
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.backends.shape import ElementTables, Shape
 from pacehpc.potential import build_potential
 from pacehpc.structures import Structures
@@ -75,7 +75,7 @@ def account(path: Path, data_folder: Path, seconds: float) -> dict[str, object]:
     structures = data.structures(potential)
     loss = LossWeights(kappa=settings["fit"]["loss"]["kappa"])
     parity = check_parity(potential, structures, loss)
-    evaluator = CpuEvaluator(potential, structures, loss, threads=1)
+    evaluator = CpuEvaluator(potential, structures, loss, EvaluatorOptions(threads=1))
     stored = bool(evaluator._problem.moments)
     rows, elements = evaluator._kept["tile_rows"] >= 0, evaluator.layout.tile_element
     bondwise = [

@@ -38,7 +38,7 @@ from evaluation import SHARED, machine, randomise, repeat
 
 from pacehpc import Dataset
 from pacehpc.backends.cpu import CpuEvaluator
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.calculator import PaceCalculator
 from pacehpc.metrics import TERMS
 from pacehpc.potential import build_potential, export_yace
@@ -112,10 +112,10 @@ def compare(path: Path, arguments: argparse.Namespace) -> dict[str, object]:
     count = int(np.searchsorted(np.cumsum(whole.atoms_per_structure), most, side="right"))
     dataset = Dataset.load(data, elements=potential.elements, rows=list(range(count)))
     structures = dataset.structures(potential)
-    fit = CpuEvaluator(potential, structures, LossWeights(kappa=kappa), threads=1)
+    fit = CpuEvaluator(potential, structures, LossWeights(kappa=kappa), EvaluatorOptions(threads=1))
     plain = potential.copy()
     plain.bonds = {pair: replace(bond, dcut=0.0) for pair, bond in potential.bonds.items()}
-    bare = CpuEvaluator(plain, structures, LossWeights(kappa=kappa), threads=1)
+    bare = CpuEvaluator(plain, structures, LossWeights(kappa=kappa), EvaluatorOptions(threads=1))
     x = potential.parameters
     large = large_frame(dataset.atoms)
     times: dict[str, list[float]] = {name: [] for name in ("ours", "tensorflow", "ours_forces", "recursive")}

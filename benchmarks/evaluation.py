@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from pacehpc import Dataset, Potential
 from pacehpc.backends import create_evaluator
 from pacehpc.backends.cpu import CpuEvaluator
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.potential import build_potential
 from pacehpc.processors import processor
 from pacehpc.yamlio import load_yaml
@@ -76,7 +76,7 @@ def measure(path: Path, data_folder: Path, seconds: float, options: dict[str, ob
     parity = check_parity(potential, structures, loss)
 
     start = time.perf_counter()
-    evaluator = CpuEvaluator(potential, structures, loss, threads=1, **options)
+    evaluator = CpuEvaluator(potential, structures, loss, EvaluatorOptions(threads=1, **options))
     setup = time.perf_counter() - start
     x = potential.parameters
     times = repeat(lambda: evaluator.evaluate(x), seconds)

@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from pacehpc import Dataset
 from pacehpc.backends.cpu import CpuEvaluator
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.fit import optimizers
 from pacehpc.potential import build_potential
 from pacehpc.yamlio import load_yaml
@@ -170,7 +170,7 @@ def evaluation_seconds(path: Path) -> float:
     data = Dataset.load(name, elements=potential.elements)
     chosen = np.resize(np.arange(len(data)), round(ATOMS / data.atoms_per_structure.mean()))
     structures = data.subset(chosen).structures(potential)
-    evaluator = CpuEvaluator(potential, structures, LossWeights(kappa=0.3), threads=2)
+    evaluator = CpuEvaluator(potential, structures, LossWeights(kappa=0.3), EvaluatorOptions(threads=2))
     x = potential.parameters
     return repeated(lambda: evaluator.evaluate(x))
 

@@ -33,7 +33,7 @@ from threadpoolctl import threadpool_limits
 from pacehpc import Dataset, Objective, Potential, fixed_point, parallel
 from pacehpc.backends.costs import atom_costs
 from pacehpc.backends.cpu import CpuEvaluator
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.dataset import Store, neighbours, shards, write_store
 from pacehpc.fit.optimizers import InverseHessian
 from pacehpc.objective import GRADIENT
@@ -245,7 +245,7 @@ def balance(seconds: float, rounds: int) -> list[dict]:
 
 def time_of_part(potential: Potential, structures: Structures, kappa: float, seconds: float) -> float:
     """Processor time of the fastest evaluation of a rank's structures by one thread."""
-    evaluator = CpuEvaluator(potential, structures, LossWeights(kappa), threads=1)
+    evaluator = CpuEvaluator(potential, structures, LossWeights(kappa), EvaluatorOptions(threads=1))
     x, times = potential.parameters, []
 
     def call() -> None:
@@ -319,7 +319,7 @@ def sums(seconds: float) -> dict:
         structures = data.structures(potential, data.shard_rows(0, 1))
         structures.shards = data.shard_bounds(0, 1)
         check_parity(potential, structures, LossWeights(kappa))
-        evaluator = CpuEvaluator(potential, structures, LossWeights(kappa), threads=1)
+        evaluator = CpuEvaluator(potential, structures, LossWeights(kappa), EvaluatorOptions(threads=1))
         x = potential.parameters
         whole = min(repeat(lambda e=evaluator, x=x: e.evaluate(x), seconds))
         stages = [evaluator.stage_seconds(x)["shard sums"] for _ in range(5)]
@@ -398,7 +398,9 @@ def growth(seconds: float, most_atoms: int) -> dict:
 
     def measure(kind: str, potential: Potential, structures: Structures) -> None:
         check_parity(potential, structures, LossWeights(0.3))
-        evaluator = CpuEvaluator(potential, structures, LossWeights(0.3), threads=1, store_moments=False)
+        evaluator = CpuEvaluator(
+            potential, structures, LossWeights(0.3), EvaluatorOptions(threads=1, store_moments=False)
+        )
         x = potential.parameters
         best = min(repeat(lambda: evaluator.evaluate(x), min(seconds, 2.0)))
         found[kind].append(
@@ -431,7 +433,9 @@ def model(seconds: float) -> dict:
         potential, data, kappa = case(name)
         structures = data.structures(potential, np.arange(min(len(data), 100 if name.startswith("hea") else 400)))
         check_parity(potential, structures, LossWeights(kappa))
-        objective = Objective(potential, structures, {"kappa": kappa}, backend="cpu", threads=1)
+        objective = Objective(
+            potential, structures, {"kappa": kappa}, backend="cpu", options=EvaluatorOptions(threads=1)
+        )
         x = objective.x
         whole = min(repeat(lambda o=objective, x=x: o(x), seconds))
         root = min(repeat(finishing(objective, x), min(seconds, 0.3)))

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pacehpc import backends, fixed_point, metrics, parallel
-from pacehpc.backends.interface import Evaluator, LossWeights, Prediction, Sums
-from pacehpc.backends.streaming import BYTES_OF_A_BOND, Stream, StreamingEvaluator
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights, Prediction, Sums
 from pacehpc.errors import PacehpcError
 from pacehpc.regularisation import regularisation
+from pacehpc.shard import shard
 from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ class Objective:
         test: Any | None = None,
         stop: Callable[[], bool] | None = None,
         wait: str = "spin",
-        **options: Any,
+        options: EvaluatorOptions = EvaluatorOptions(),
     ) -> None:
         """data, test: a Dataset, which every rank cuts alike, or this rank's `Shard` or `Structures`.
 
         loss: keys of `fit.loss`, zero where absent; kappa a number or "auto". trainable: bool (n_parameters,), None =
         all; x and the gradient hold only these. stop: asked on this rank in each evaluation, whether all should stop.
         wait: "spin" or "yield", how the other ranks wait for the root (see parallel.receive_patiently).
-        options: of the backend.
+        options: of the evaluators.
         """
         self.comm, self.rank, self.size = comm, parallel.rank_of(comm), parallel.size_of(comm)
         self.backend = agreed_backend(backend, comm)
@@ -84,18 +84,18 @@ class Objective:
 
         n_radial = sum(c.size for c in self.potential.radcoefficients.values())
         if self.backend != "reference" and not self.trainable[:n_radial].any():
-            options["radial_gradient"] = False  # saves up to half of an evaluation
+            options = replace(options, radial_gradient=False)  # saves up to half of an evaluation
         start = time.perf_counter()
         if parallel.node_rank(comm)[0] == 0:
-            made = replace(weights, stress=weights.stress or float(options.get("virials") or 0.0))
+            made = replace(weights, stress=weights.stress or float(options.virials or 0.0))
             backends.prepare_kernels(self.backend, self.potential, made)
         parallel.barrier(comm)
         self._evaluators = {
-            name: part.evaluator(self.backend, self.potential, weights, **options) for name, part in self.shards.items()
+            name: part.evaluator(self.backend, self.potential, weights, options) for name, part in self.shards.items()
         }
         self.compile_seconds = time.perf_counter() - start
         # memory and batches of this rank's evaluators, where the backend tells
-        self.reports = {n: e.report for n, e in self._evaluators.items() if hasattr(e, "report")}
+        self.reports = {n: e.report for n, e in self._evaluators.items() if e.report}
 
         # (structures, atoms, bonds) of each rank; on the root
         s = self.shards["train"].structures
@@ -140,10 +140,7 @@ class Objective:
         return self._predict(command, x)
 
     def stage_seconds(self, x: np.ndarray) -> dict[str, float]:
-        """Seconds of each stage of loss and gradient on this rank's structures, without the other ranks.
-
-        Not with the reference backend.
-        """
+        """Seconds of each stage of loss and gradient on this rank's structures, without the other ranks."""
         return self._evaluators["train"].stage_seconds(self.full(x))
 
     def close(self) -> None:
@@ -317,50 +314,6 @@ def _sums_over_ranks(columns: list[np.ndarray], structures: Structures, comm: An
         parts = [np.add.reduceat(column, by_length[len(column)]) for column in columns]
         encoded = np.stack([fixed_point.encode(part).sum(axis=1) for part in parts], axis=1)
     return fixed_point.decode(parallel.allreduce_sum(encoded, comm))
-
-
-@dataclass
-class Shard:
-    """One rank's structures and their rows in the whole data, (n_structures,) int; None: ranks follow each other."""
-
-    structures: Structures
-    rows: np.ndarray | None = None
-    stream: Stream | None = None
-    """Where the bonds are read from, piece by piece; `structures` then has none. None: `structures` has them."""
-    streamed_bonds: int = 0
-
-    @property
-    def n_bonds(self) -> int:
-        """Bonds of the rank, in memory or not."""
-        return self.streamed_bonds if self.stream is not None else self.structures.n_bonds
-
-    @property
-    def piece_memory(self) -> float:
-        """Bytes while a piece of the streamed bonds is read and evaluated; 0 where bonds are in memory."""
-        return 0.0 if self.stream is None else BYTES_OF_A_BOND * min(self.stream.max_bonds, self.streamed_bonds)
-
-    def pieces(self, potential: Potential) -> Iterator[Structures]:
-        """All structures with their bonds, in order, as much at once as fits into memory."""
-        return iter([self.structures]) if self.stream is None else self.stream.pieces(potential)
-
-    def evaluator(self, backend: str, potential: Potential, loss: LossWeights, **options: Any) -> Evaluator:
-        """An evaluator of these structures."""
-        if self.stream is None:
-            return backends.create_evaluator(backend, potential, self.structures, loss, **options)
-        return StreamingEvaluator(backend, potential, self.stream, loss, **options)
-
-
-def shard(data: Any, potential: Potential, comm: Any | None) -> Shard:
-    """This rank's part of a Dataset, which every rank holds whole; a `Shard` is returned as it is."""
-    if isinstance(data, Shard):
-        return data
-    if isinstance(data, Structures):
-        return Shard(data)
-    rank, size = parallel.rank_of(comm), parallel.size_of(comm)
-    rows, bounds = data.shard_rows(rank, size), data.shard_bounds(rank, size)
-    structures = data.structures(potential, rows)
-    structures.shards = bounds
-    return Shard(structures, rows)
 
 
 def _in_order(parts: list[tuple[np.ndarray | None, np.ndarray, Prediction]]) -> Prediction:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pacehpc.errors import PacehpcError
-from pacehpc.objective import Objective, Shard, kappa_auto
+from pacehpc.objective import Objective, kappa_auto
 from pacehpc.potential import Potential
+from pacehpc.shard import Shard
 from pacehpc.structures import Structures
 
 FULL_LOSS = {

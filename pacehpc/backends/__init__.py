@@ -1,4 +1,7 @@
-"""Backends by name. Importing this package imports none of them."""
+"""Backends by name. Importing this package imports none of them.
+
+`resolve` turns what a user writes into a backend that can run here; the other functions take its result.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import logging
 from functools import cache
 from typing import TYPE_CHECKING
 
+from pacehpc.backends.interface import Evaluator, EvaluatorOptions, LossWeights
 from pacehpc.errors import PacehpcError
 from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
     from pacehpc.backends.cuda import CudaUnavailable
-    from pacehpc.backends.interface import Evaluator, LossWeights
     from pacehpc.potential import Potential
 
 log = logging.getLogger("pacehpc")
@@ -31,7 +34,7 @@ def resolve(name: str) -> str:
 
         load_cupy()
     if name not in NAMES:
-        raise PacehpcError(f"unknown backend '{name}': choose one of {', '.join(NAMES)}.")
+        raise _unknown(name)
     return name
 
 
@@ -60,30 +63,41 @@ def why_no_gpu() -> CudaUnavailable | None:
 
 
 def create_evaluator(
-    name: str, potential: Potential, structures: Structures, loss: LossWeights, **options: object
+    name: str,
+    potential: Potential,
+    structures: Structures,
+    loss: LossWeights,
+    options: EvaluatorOptions = EvaluatorOptions(),
 ) -> Evaluator:
-    """An evaluator of `potential`'s shape on `structures`.
+    """Create an evaluator of `potential`'s shape on `structures`.
 
-    name: 'reference', 'cpu', 'cuda' or 'auto'; options are those of the backend (see its class).
-    Raises PacehpcError for an unknown backend or one that cannot run here.
+    Args:
+        name: as `resolve` returns it, 'reference', 'cpu' or 'cuda'.
+        potential: gives shape and tables; parameters come with each evaluation.
+        structures: with reference values and weights where a loss is wanted.
+        loss: factors of the loss.
+        options: see `EvaluatorOptions`.
+
+    Raises:
+        PacehpcError: the backend is unknown or cannot run here.
     """
-    name = resolve(name)
     if name == "reference":
         from pacehpc.backends.reference import ReferenceEvaluator
 
-        return ReferenceEvaluator(potential, structures, loss, **options)
+        return ReferenceEvaluator(potential, structures, loss, options)
     if name == "cuda":
         from pacehpc.backends.cuda import CudaEvaluator
 
-        return CudaEvaluator(potential, structures, loss, **options)
-    from pacehpc.backends.cpu import CpuEvaluator
+        return CudaEvaluator(potential, structures, loss, options)
+    if name == "cpu":
+        from pacehpc.backends.cpu import CpuEvaluator
 
-    return CpuEvaluator(potential, structures, loss, **options)
+        return CpuEvaluator(potential, structures, loss, options)
+    raise _unknown(name)
 
 
 def prepare_kernels(name: str, potential: Potential, loss: LossWeights) -> None:
     """Compile the kernels of a backend into the cache (on one rank of each node, before evaluators are made)."""
-    name = resolve(name)
     if name == "cpu":
         from pacehpc.backends.cpu import prepare
 
@@ -96,7 +110,6 @@ def prepare_kernels(name: str, potential: Potential, loss: LossWeights) -> None:
 
 def made_with(name: str) -> str:
     """What the bits of a backend's kernels depend on beside the potential, such as the compiler; "" for reference."""
-    name = resolve(name)
     if name == "cpu":
         from pacehpc.backends import compile as host
 
@@ -106,3 +119,7 @@ def made_with(name: str) -> str:
 
         return cuda.made_with()
     return ""
+
+
+def _unknown(name: str) -> PacehpcError:
+    return PacehpcError(f"unknown backend '{name}': choose one of {', '.join(NAMES)}.")

@@ -12,7 +12,7 @@ from pacehpc import fixed_point, metrics
 from pacehpc.backends.bondwise import angular_size, row_size, tile_rows
 from pacehpc.backends.compile import compile_library, kernel_folder, lanes, load_library
 from pacehpc.backends.graph import right_nodes
-from pacehpc.backends.interface import LossWeights, Prediction, Sums
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights, Prediction, Sums, predicts_virials
 from pacehpc.backends.layout import RUN, Layout, make_layout
 from pacehpc.backends.memory import keeps_moments
 from pacehpc.backends.shape import Coefficients, bond_type_record, make_shape
@@ -45,36 +45,30 @@ class CpuEvaluator:
         potential: Potential,
         structures: Structures,
         loss: LossWeights,
-        threads: int | None = None,
-        batch_atoms: int | None = None,
-        store_moments: bool | None = None,
-        virials: bool | None = None,
-        radial_gradient: bool = True,
-        bondwise: bool | None = None,
+        options: EvaluatorOptions = EvaluatorOptions(),
     ) -> None:
-        """threads: of this rank; batch_atoms: atoms that go through both passes together; store_moments: keep G.
-
-        virials: make them; by default where the loss has a stress term or there is nothing to fit. radial_gradient:
-        of the radial coefficients; without it they count as fixed, and their gradient is 0. bondwise: radial functions
-        bond by bond instead of moments; by default where that costs less.
-        """
         self.structures = structures
         self.loss = loss
-        self.with_virials = loss.stress > 0 or (structures.energy is None if virials is None else virials)
+        self.with_virials = predicts_virials(loss, structures, options)
         self.shape = make_shape(potential, stress=self.with_virials)
         self.coefficients = Coefficients(potential, self.shape)
         self._library = load_library(self.shape.header)
-        self._threads = threads or kernel_threads()
+        self._threads = options.threads or kernel_threads()
         self._problem = _Records.problem()
-        self._problem.radial_fixed = not radial_gradient
+        self._problem.radial_fixed = not options.radial_gradient
         self._kept: dict[str, np.ndarray] = {}  # arrays that the kernels point to
         self._build_tables(potential)
-        self._build_structures(potential, batch_atoms, store_moments, bondwise)
+        self._build_structures(potential, options)
         if structures.energy is None:
             self.update(structures.bond_vector)
         else:
             self._place_once(structures.bond_vector)
             self._prepare()  # its moments take memory that placing has given back
+
+    @property
+    def report(self) -> str:
+        """Empty: memory is predicted and logged before an evaluator is made."""
+        return ""
 
     def update(self, bond_vector: np.ndarray) -> None:
         """New vectors of the same bonds, (n_bonds, 3) in Å; those that are not shorter than their rcut are left out."""
@@ -229,16 +223,14 @@ class CpuEvaluator:
         # without this evaluator, which would live on with its sums
         self._in_parameters = partial(self.coefficients.gradient_of, np.concatenate(places))
 
-    def _build_structures(
-        self, potential: Potential, batch_atoms: int | None, store_moments: bool | None, bondwise: bool | None
-    ) -> None:
+    def _build_structures(self, potential: Potential, options: EvaluatorOptions) -> None:
         P, s, shape, width = self._problem, self.structures, self.shape, lanes()
         n, nd = len(potential.elements), shape.n_densities
         needed = np.ones((n, n), bool) if shape.core else shape.bond_class >= 0
         # per tile: nodes, their adjoints, y, embedding derivatives, and moments if they are not stored
-        if store_moments is None:
-            store_moments = keeps_moments(s)
+        store_moments = keeps_moments(s) if options.store_moments is None else options.store_moments
         tile_lanes = 2 * P.max_components + P.max_y + 2 * nd
+        batch_atoms = options.batch_atoms
         if batch_atoms is None:
             batch_atoms = default_batch_atoms((tile_lanes + P.max_moments) * 8, n)
         tile_lanes += 0 if store_moments else P.max_moments
@@ -262,7 +254,7 @@ class CpuEvaluator:
             self._build_targets(P, s)
         P.kappa, P.stress_weight = self.loss.kappa, self.loss.stress
 
-        rows = tile_rows(shape, layout, bondwise)
+        rows = tile_rows(shape, layout, options.bondwise)
         P.tile_rows = self._keep("tile_rows", rows)
         P.row_size, P.angular_size = row_size(shape), angular_size(shape)
         slots = layout.tile_slots.sum(axis=1, dtype=np.int64)[rows >= 0]

@@ -21,7 +21,7 @@ import numpy as np
 
 from pacehpc import fixed_point, metrics
 from pacehpc.backends.graph import right_nodes
-from pacehpc.backends.interface import LossWeights, Prediction, Sums
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights, Prediction, Sums, predicts_virials
 from pacehpc.backends.layout import Layout, make_layout
 from pacehpc.backends.memory import keeps_moments
 from pacehpc.backends.shape import Coefficients, Shape, bond_type_record, make_shape
@@ -206,21 +206,19 @@ def made_with() -> str:
     return f"{', '.join(devices)}, NVRTC {nvrtc}, {hashlib.sha256(cuda_source('').encode()).hexdigest()[:8]}"
 
 
-def device_options(
-    gpu_ind: int | None, mem_limit: float, local_rank: int, ranks_per_node: int
-) -> dict[str, int | None]:
-    """Options of CudaEvaluator from backend.gpu_config and a rank's place on its node.
+def device_options(gpu_ind: int | None, mem_limit: float, local_rank: int, ranks_per_node: int) -> EvaluatorOptions:
+    """Options of the cuda backend from backend.gpu_config and a rank's place on its node.
 
     mem_limit: MB per rank, 0 = all. gpu_ind chooses the device of a single rank only; several ranks of a node share its
     devices by turns.
     """
     single = gpu_ind is not None and gpu_ind >= 0 and ranks_per_node == 1
-    return {
-        "device": gpu_ind if single else None,
-        "local_rank": local_rank,
-        "ranks_per_node": ranks_per_node,
-        "memory_limit": int(mem_limit * 10**6),
-    }
+    return EvaluatorOptions(
+        device=gpu_ind if single else None,
+        local_rank=local_rank,
+        ranks_per_node=ranks_per_node,
+        memory_limit=int(mem_limit * 10**6),
+    )
 
 
 def prepare(potential: Potential, loss: LossWeights) -> None:
@@ -242,45 +240,30 @@ class CudaEvaluator:
         potential: Potential,
         structures: Structures,
         loss: LossWeights,
-        device: int | None = None,
-        local_rank: int = 0,
-        ranks_per_node: int = 1,
-        memory_limit: int = 0,
-        batch_bytes: int | None = None,
-        store_moments: bool | None = None,
-        virials: bool | None = None,
-        radial_gradient: bool = True,
-        profile: bool = False,
-        block: int = BLOCK,
+        options: EvaluatorOptions = EvaluatorOptions(),
     ) -> None:
-        """device: index among the visible ones; by default local_rank (of ranks_per_node) modulo their number.
-
-        memory_limit: bytes of this evaluator, 0 for its share of what is free; batch_bytes: work arrays of a batch;
-        store_moments: keep G instead of making it anew for each batch; virials: make them, by default where the loss
-        has a stress term or there is nothing to fit; radial_gradient: of the radial coefficients, without it theirs
-        is 0; profile: NVTX ranges; block: threads of a block.
-        Raises CudaUnavailable (a PacehpcError) if there is no device to use.
-        """
+        """Raises CudaUnavailable (a PacehpcError) if there is no device to use."""
         self._cupy = cupy = load_cupy()
-        count = cupy.cuda.runtime.getDeviceCount()
+        count, device = cupy.cuda.runtime.getDeviceCount(), options.device
+        local_rank, ranks_per_node = options.local_rank, options.ranks_per_node
         if device is not None and not 0 <= device < count:
             raise PacehpcError(f"GPU {device} was asked for, but only {count} are visible (numbered from 0).")
         index = local_rank % count if device is None else device
         self.ranks_on_device = len(range(index, ranks_per_node, count)) if device is None else 1
         self.device = describe(index)
         self.structures, self.loss = structures, loss
-        self.with_virials = loss.stress > 0 or (structures.energy is None if virials is None else virials)
+        self.with_virials = predicts_virials(loss, structures, options)
         self.shape = make_shape(potential, stress=self.with_virials)
         self.coefficients = Coefficients(potential, self.shape)
-        self._potential, self._profile, self._radial_gradient = potential, profile, radial_gradient
+        self._potential, self._options = potential, options
         self._elements = potential.elements
+        block = options.block or BLOCK
         self._block, self._moment_block = block, min(block, MOMENT_BLOCK) if block < BLOCK else MOMENT_BLOCK
-        self._store_moments = store_moments
         with cupy.cuda.Device(index):
             self._stream = cupy.cuda.Stream()
             self._pool = cupy.cuda.MemoryPool()
             share = int(MEMORY_FRACTION * self.device.free_memory / self.ranks_on_device)
-            self._limit = min(share, memory_limit) if memory_limit else share
+            self._limit = min(share, options.memory_limit) if options.memory_limit else share
             self._pool.set_limit(size=self._limit)
             properties = cupy.cuda.runtime.getDeviceProperties(index)
             self._multiprocessors = properties["multiProcessorCount"]
@@ -292,7 +275,7 @@ class CudaEvaluator:
             self._records = True
             self._check_sizes()
             self._build_tables()
-            self._build_structures(batch_bytes)
+            self._build_structures(options.batch_bytes)
 
     @property
     def report(self) -> str:
@@ -334,7 +317,7 @@ class CudaEvaluator:
         Nothing but the contents of arrays changes between evaluations, so the graph stays valid. Ranges of the profiler
         and times of kernels need single launches, and so does a device or driver that cannot record.
         """
-        single = self._profile or self._timed is not None or not self._records
+        single = self._options.profile or self._timed is not None or not self._records
         if single or gradient not in self._graphs:
             self._queue_evaluation(gradient)
             if not single:
@@ -441,7 +424,7 @@ class CudaEvaluator:
         kernel = self._kernels.get(name)
         if kernel is None:
             kernel = self._kernels[name] = self._module.get_function(name)
-        if self._profile:
+        if self._options.profile:
             self._cupy.cuda.nvtx.RangePush(name)
         if self._timed is None:
             kernel((grid,), (block,), arguments)
@@ -453,7 +436,7 @@ class CudaEvaluator:
             end.synchronize()
             seconds = self._cupy.cuda.get_elapsed_time(begin, end) / 1000
             self._timed[name] = self._timed.get(name, 0.0) + seconds
-        if self._profile:
+        if self._options.profile:
             self._cupy.cuda.nvtx.RangePop()
 
     def _block_for(self, threads: int) -> int:
@@ -491,7 +474,7 @@ class CudaEvaluator:
         self._tiles(batch, "make_leaf_tangents", "couple_node_tangents", "make_density_tangent")
         rows = batch.work["n_items"].item() * LANES
         self._launch("make_density_gradient", rows, batch.problem, batch.work)
-        if self._radial_gradient:
+        if self._options.radial_gradient:
             self._tiles(batch, "make_node_gradient")
         self._launch("make_radial_gradient", rows, batch.problem, batch.work)
 
@@ -567,7 +550,7 @@ class CudaEvaluator:
         problem["max_moments"] = max(t.n_moments for t in shape.elements)
         problem["max_y"] = elements["n_y"].max()
         problem["kappa"], problem["stress_weight"] = self.loss.kappa, self.loss.stress
-        problem["radial_fixed"] = not self._radial_gradient
+        problem["radial_fixed"] = not self._options.radial_gradient
 
         work = self._work = np.zeros(1, record("Work"))
         work["element_columns"] = keep(starts)
@@ -584,7 +567,7 @@ class CudaEvaluator:
         self._most_rows = most_rows(self.shape)
         self._starts = s.shard_starts if s.shards is not None else piece_starts(s)
         resident, moments, whole = self._needs(stored=True)
-        stored = self._store_moments
+        stored = self._options.store_moments
         if stored is None:  # where recomputing costs more than reading, and a fifth of the work fits beside
             stored = keeps_moments(s) and resident + moments + whole // 5 < self._limit
         self.moments_stored = bool(stored)

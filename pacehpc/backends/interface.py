@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from pacehpc import fixed_point
+from pacehpc.structures import Structures
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,44 @@ class LossWeights:
 
     kappa: float = 0.0
     stress: float = 0.0
+
+
+@dataclass(frozen=True)
+class EvaluatorOptions:
+    """How structures are evaluated, beside the potential and the loss; a backend reads what concerns it.
+
+    The last six fields are of the cuda backend alone. None: the backend decides.
+    """
+
+    virials: bool | None = None
+    """Predict virials; by default where the loss has a stress term or there is nothing to fit."""
+    radial_gradient: bool = True
+    """Gradient of the radial coefficients; without it they count as fixed, and their gradient is 0."""
+    store_moments: bool | None = None
+    """Keep the moments G of every atom instead of computing them again for each batch (cpu, cuda)."""
+    threads: int | None = None
+    """Threads of this rank (cpu)."""
+    batch_atoms: int | None = None
+    """Atoms that go through both passes together (cpu)."""
+    bondwise: bool | None = None
+    """Radial functions bond by bond instead of moments; by default where that costs less (cpu)."""
+    device: int | None = None
+    """Index among the visible GPUs; by default local_rank modulo their number, shared by ranks_per_node."""
+    local_rank: int = 0
+    ranks_per_node: int = 1
+    memory_limit: int = 0
+    """Bytes on the GPU of one evaluator; 0: its share of what is free."""
+    batch_bytes: int | None = None
+    """Work arrays of one batch on the GPU."""
+    block: int | None = None
+    """Threads per block."""
+    profile: bool = False
+    """NVTX ranges for a profiler."""
+
+
+def predicts_virials(loss: LossWeights, structures: Structures, options: EvaluatorOptions) -> bool:
+    """Whether an evaluator has to make virials."""
+    return loss.stress > 0 or (structures.energy is None if options.virials is None else options.virials)
 
 
 @dataclass
@@ -69,14 +108,33 @@ class Sums:
 
 
 class Evaluator(Protocol):
-    """A backend bound to a potential's shape and to structures; only parameters change between calls."""
+    """A backend bound to a potential's shape and to structures; only parameters change between calls.
+
+    parameters: (n_parameters,), in the order of potential.parameters.
+    """
 
     name: str
 
+    @property
+    def report(self) -> str:
+        """Batches and memory in one line for the log; empty where there is nothing to say."""
+        ...
+
     def evaluate(self, parameters: np.ndarray, gradient: bool = True) -> Sums:
-        """The data part of the loss at `parameters`, in the order of potential.parameters."""
+        """Evaluate the data part of the loss and, with gradient, its gradient."""
         ...
 
     def predict(self, parameters: np.ndarray) -> Prediction:
-        """Energies, forces and virials at `parameters`."""
+        """Predict energies, forces and virials."""
+        ...
+
+    def update(self, bond_vector: np.ndarray) -> None:
+        """Replace the vectors of the bonds, (n_bonds, 3) in Å; those not shorter than their rcut count as absent.
+
+        Only of an evaluator without reference values: the bonds of a fit stay as they are.
+        """
+        ...
+
+    def stage_seconds(self, parameters: np.ndarray) -> dict[str, float]:
+        """Seconds of each stage of one loss and gradient."""
         ...

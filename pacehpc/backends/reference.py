@@ -6,8 +6,9 @@ sums of products of A_nlm, and derivatives follow from the product rule term by 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from ase.data import atomic_numbers
 from scipy.sparse import csr_array
 
 from pacehpc import fixed_point
-from pacehpc.backends.interface import LossWeights, Prediction, Sums
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights, Prediction, Sums
 from pacehpc.basis import m_terms
 from pacehpc.physics.core import core_repulsion, core_switch, zbl_switch
 from pacehpc.physics.embedding import embed
@@ -34,8 +35,15 @@ class ReferenceEvaluator:
 
     name = "reference"
 
-    def __init__(self, potential: Potential, structures: Structures, loss: LossWeights | None = None) -> None:
-        self.structures = structures
+    def __init__(
+        self,
+        potential: Potential,
+        structures: Structures,
+        loss: LossWeights | None = None,
+        options: EvaluatorOptions = EvaluatorOptions(),
+    ) -> None:
+        """options: none of them matters here."""
+        self.structures = self._given = structures
         self.loss = loss or LossWeights()
         self.elements = potential.elements
         self.bonds = dict(potential.bonds)
@@ -77,6 +85,30 @@ class ReferenceEvaluator:
             for rows, part in zip((energies, forces, virials), parts, strict=True):
                 rows.append(part)
         return Prediction(np.concatenate(energies), np.concatenate(forces), np.concatenate(virials))
+
+    def update(self, bond_vector: np.ndarray) -> None:
+        """Replace the vectors of the bonds, (n_bonds, 3) in Å; those not shorter than their rcut count as absent."""
+        s, elements = self._given, self.elements
+        rcut = np.array([[self.bonds[centre, other].rcut for other in elements] for centre in elements])
+        centre = _owners(s.bond_offsets)
+        seen = np.linalg.norm(bond_vector, axis=1) < rcut[s.species[centre], s.species[s.bond_atom]]
+        self.structures = replace(
+            s,
+            bond_offsets=np.r_[0, np.cumsum(np.bincount(centre[seen], minlength=s.n_atoms))],
+            bond_atom=s.bond_atom[seen],
+            bond_vector=bond_vector[seen],
+        )
+
+    def stage_seconds(self, parameters: np.ndarray) -> dict[str, float]:
+        """Seconds of one loss and gradient; there are no stages to tell apart."""
+        start = time.perf_counter()
+        self.evaluate(parameters)
+        return {"evaluation": time.perf_counter() - start}
+
+    @property
+    def report(self) -> str:
+        """Empty: there is nothing to say."""
+        return ""
 
     def projections(self, parameters: np.ndarray) -> list[np.ndarray]:
         """B of every atom, (n_functions of its element,): the element's blocks in the potential's order."""

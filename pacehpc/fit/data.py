@@ -17,13 +17,12 @@ from pacehpc import parallel
 from pacehpc.backends import memory
 from pacehpc.backends.costs import atom_costs
 from pacehpc.backends.shape import make_shape
-from pacehpc.backends.streaming import BYTES_OF_A_BOND, Stream
 from pacehpc.dataset import Dataset, Store, database, input_hash, weights, write_frame, write_store
 from pacehpc.dataset.dataset import read_raw, referenced, weighted
 from pacehpc.dataset.files import find_file, read_bytes
 from pacehpc.dataset.unpickle import frame_attrs
 from pacehpc.errors import PacehpcError, without_password
-from pacehpc.objective import Shard
+from pacehpc.shard import BYTES_OF_A_BOND, Shard, Stream
 
 if TYPE_CHECKING:
     from pacehpc.config.models import Settings

@@ -205,8 +205,7 @@ def memory_and_time(settings: Settings, potential: Potential, path: Path, n_rank
     largest = shards[int(np.argmax(bonds))]
     options = backend_options(settings, potential, [largest], stress)
     if backend == "cpu":
-        keep = options.get("store_moments")
-        of_data = cpu_memory(potential, [largest], stress, keep)
+        of_data = cpu_memory(potential, [largest], stress, options.store_moments)
         log.info("memory: about %s of a rank for data and what is made of them", size_text(of_data))
     n = int(trainable_mask(potential, settings.fit.trainable_parameters).sum())
     needed = optimizer_memory(settings.fit.optimizer, n, settings.fit.maxiter)
@@ -216,7 +215,7 @@ def memory_and_time(settings: Settings, potential: Potential, path: Path, n_rank
     weights = LossWeights(kappa=kappa, stress=settings.fit.loss.stress)
     sample = largest.select(slice(0, sample_size(largest, SAMPLE_ATOMS_GPU if backend == "cuda" else SAMPLE_ATOMS)))
     backends.prepare_kernels(backend, potential, weights)
-    evaluator = backends.create_evaluator(backend, potential, sample, weights, **options)
+    evaluator = backends.create_evaluator(backend, potential, sample, weights, options)
     x = potential.parameters
     evaluator.evaluate(x)
     times = []

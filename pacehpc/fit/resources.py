@@ -11,6 +11,7 @@ import numpy as np
 
 from pacehpc import backends, parallel
 from pacehpc.backends import memory
+from pacehpc.backends.interface import EvaluatorOptions
 from pacehpc.backends.shape import make_shape
 from pacehpc.errors import PacehpcError
 from pacehpc.processors import kernel_threads
@@ -52,14 +53,14 @@ def _device(settings: Settings, comm: Any | None) -> str:
 
     options = gpu_options(settings, parallel.node_rank(comm))
     count = load_cupy().cuda.runtime.getDeviceCount()
-    index = options["local_rank"] % count if options["device"] is None else options["device"]
+    index = options.local_rank % count if options.device is None else options.device
     if index >= count:
         raise PacehpcError(f"GPU {index} was asked for, but only {count} are visible (numbered from 0).")
-    shared = len(range(index, options["ranks_per_node"], count)) if options["device"] is None else 1
+    shared = len(range(index, options.ranks_per_node, count)) if options.device is None else 1
     return f"{platform.node()}, {describe(index)}" + (f", shared by {shared} ranks" if shared > 1 else "")
 
 
-def gpu_options(settings: Settings, node: tuple[int, int]) -> dict[str, Any]:
+def gpu_options(settings: Settings, node: tuple[int, int]) -> EvaluatorOptions:
     """Options of the cuda backend for a rank; node: its rank on its node, and the ranks there."""
     from pacehpc.backends.cuda import device_options
 
@@ -75,7 +76,7 @@ def backend_options(
     node: tuple[int, int] = (0, 1),
     piece: float = 0.0,
     refuse: bool = True,
-) -> dict[str, Any]:
+) -> EvaluatorOptions:
     """Options of the backend that keep this rank within backend.memory_limit, else within what is free.
 
     structures: what the rank evaluates, in memory; stress: virials are needed; node: the rank on its node, and the
@@ -86,7 +87,7 @@ def backend_options(
     if backend == "cuda":
         return gpu_options(settings, node)
     if backend != "cpu":
-        return {}
+        return EvaluatorOptions()
     memory.give_back()
     now = memory.resident()
     held = sum(memory.structures_memory(s.n_atoms, s.n_bonds, s.n_structures) for s in structures)
@@ -109,7 +110,7 @@ def backend_options(
         )  # fmt: skip
     peak = max(least, fixed + cpu_memory(potential, structures, stress, None)) if keep else least
     log.info("Memory of a rank: about %.2f GiB at most, %.2f GiB now", peak / 2**30, now / 2**30)
-    return {} if kept <= limit else {"store_moments": False}
+    return EvaluatorOptions(store_moments=None if kept <= limit else False)
 
 
 def cpu_memory(

@@ -35,13 +35,14 @@ from pacehpc.fit.progress import Interrupted, Progress, restore
 from pacehpc.fit.resources import backend_options, check_gpu
 from pacehpc.fit.resume import changed_data, describe, fingerprint, new_header, old_header, origin
 from pacehpc.fit.stopping import load_callbacks
-from pacehpc.objective import LOSS_KEYS, Objective, Shard, agreed_backend
+from pacehpc.objective import LOSS_KEYS, Objective, agreed_backend
 from pacehpc.potential import Potential, build_potential, ladder_start, next_ladder_potential, trainable_mask
 from pacehpc.walltime import UNFINISHED, Stop
 
 if TYPE_CHECKING:
     from pacehpc.config.models import Settings
     from pacehpc.dataset import Dataset
+    from pacehpc.shard import Shard
 
 log = logging.getLogger("pacehpc")
 
@@ -338,10 +339,7 @@ def make_objective(
     structures, node = [s.structures for s in shards.values()], parallel.node_rank(comm)
     piece = max(s.piece_memory for s in shards.values())
     options = backend_options(settings, potential, structures, virials or loss.stress > 0, node, piece, refuse)
-    if virials and backends.resolve(settings.backend.evaluator) in ("cpu", "cuda"):
-        options["virials"] = True
-    if profile and backends.resolve(settings.backend.evaluator) == "cuda":
-        options["profile"] = True
+    options = replace(options, virials=virials or None, profile=profile)
     return Objective(
         potential,
         shards["train"],
@@ -352,7 +350,7 @@ def make_objective(
         test=shards.get("test"),
         stop=None if stop is None else stop.due,
         wait=settings.backend.wait,
-        **options,
+        options=options,
     )
 
 

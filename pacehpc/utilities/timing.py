@@ -12,7 +12,7 @@ from ase.build import bulk
 from ase.data import atomic_numbers, covalent_radii
 
 from pacehpc.backends import create_evaluator, resolve
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import Evaluator, EvaluatorOptions, LossWeights
 from pacehpc.calculator import Neighbourhood
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
@@ -60,7 +60,7 @@ def time_potential(potential: Potential, n: int, backend: str) -> Iterator[tuple
     are those of a fit with κ = 0.5, whose moments of the bonds are kept.
     """
     rng = np.random.default_rng(0)
-    options = {"threads": 1} if backend == "cpu" else {}
+    options = EvaluatorOptions(threads=1)
     x = potential.parameters
     for lattice in ("fcc", "bcc"):
         rows = []
@@ -68,15 +68,14 @@ def time_potential(potential: Potential, n: int, backend: str) -> Iterator[tuple
             neighbourhood = Neighbourhood(potential)
             neighbourhood.follow(crystal(potential, lattice, rng))
             s = neighbourhood.structures()
-            evaluator = create_evaluator(backend, potential, s, LossWeights(), **options)
-            update = getattr(evaluator, "update", lambda _: None)
+            evaluator = create_evaluator(backend, potential, s, LossWeights(), options)
 
-            def step(s: Structures = s, evaluator=evaluator, update=update) -> None:
-                update(s.bond_vector)
+            def step(s: Structures = s, evaluator: Evaluator = evaluator) -> None:
+                evaluator.update(s.bond_vector)
                 evaluator.predict(x)
 
             forces = seconds(step)
-            fit = create_evaluator(backend, potential, with_targets(s), LossWeights(kappa=0.5), **options)
+            fit = create_evaluator(backend, potential, with_targets(s), LossWeights(kappa=0.5), options)
             rows.append(
                 (
                     s.n_bonds / s.n_atoms,

@@ -10,7 +10,7 @@ from ase.io import read
 from pacehpc import Potential, fixed_point
 from pacehpc.backends.bondwise import prefers_bonds
 from pacehpc.backends.cpu import CpuEvaluator
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.backends.shape import make_shape
 from pacehpc.potential import build_potential
 
@@ -26,7 +26,7 @@ def with_references(structures):
 
 def results(potential, structures, loss, **options):
     """Predictions and gradient."""
-    made = CpuEvaluator(potential, structures, loss, **options)
+    made = CpuEvaluator(potential, structures, loss, EvaluatorOptions(**options))
     gradient = made.evaluate(potential.parameters).gradient
     prediction = made.predict(potential.parameters)
     return prediction.energies, prediction.forces, prediction.virials, gradient

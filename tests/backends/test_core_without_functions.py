@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 
 from pacehpc.backends import create_evaluator
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.backends.reference import ReferenceEvaluator
 from pacehpc.potential import build_potential
 
@@ -46,7 +46,7 @@ def test_as_the_reference(case, way, request):
     loss = LossWeights(kappa=0.4, stress=0.3)
     if way == "cuda":
         request.getfixturevalue("fake_cupy")
-    evaluator = create_evaluator("cuda" if way == "cuda" else "cpu", potential, s, loss, **WAYS[way])
+    evaluator = create_evaluator("cuda" if way == "cuda" else "cpu", potential, s, loss, EvaluatorOptions(**WAYS[way]))
     reference = ReferenceEvaluator(potential, s, loss)
     found, expected = evaluator.predict(x), reference.predict(x)
     for name in ("energies", "forces", "virials"):

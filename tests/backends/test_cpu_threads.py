@@ -13,7 +13,7 @@ import sys, numpy as np
 from ase.build import bulk
 from pacehpc import Potential
 from pacehpc.backends.cpu import CpuEvaluator
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.dataset import structures_of
 potential = Potential.load(sys.argv[1])
 rng = np.random.default_rng(0)
@@ -24,7 +24,7 @@ s = structures_of(frames, potential)
 s.energy, s.forces = rng.normal(size=8), rng.normal(size=(s.n_atoms, 3))
 s.w_energy, s.w_forces = np.full(8, 1 / 8), np.full(s.n_atoms, 1 / s.n_atoms)
 s.shards = np.arange(9)
-evaluator = CpuEvaluator(potential, s, LossWeights(kappa=0.3), threads=int(sys.argv[2]))
+evaluator = CpuEvaluator(potential, s, LossWeights(kappa=0.3), EvaluatorOptions(threads=int(sys.argv[2])))
 sums = evaluator.evaluate(potential.parameters)
 print(evaluator._threads, sums.terms[:2].tobytes().hex(), sums.gradient.tobytes().hex())
 """

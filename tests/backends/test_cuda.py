@@ -32,7 +32,7 @@ from pacehpc.backends.cuda import (
     row_items,
 )
 from pacehpc.backends.graph import right_nodes
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.backends.layout import make_layout
 from pacehpc.backends.reference import ReferenceEvaluator
 from pacehpc.backends.shape import make_shape
@@ -91,7 +91,7 @@ def test_golden_potentials_in_every_order_of_threads(case, golden, golden_name, 
     for block in (32, 128):
         for order in ("ascending", "descending", "shuffled"):
             fake_cupy.order.threads = order
-            evaluator = CudaEvaluator(potential, s, LOSS, block=block)
+            evaluator = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(block=block))
             found[block, order] = evaluator.evaluate(x)
     first = found[32, "ascending"]
     agree(first, expected)
@@ -132,14 +132,14 @@ def test_repeats_and_batches(case, fake_cupy):
     """Repeated evaluations give the same bits; batches and moments made anew the same numbers to round-off."""
     potential, s = case("alni_mixed")
     x = potential.parameters
-    whole = CudaEvaluator(potential, s, LOSS, store_moments=True)
+    whole = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(store_moments=True))
     first = whole.evaluate(x)
     whole.evaluate(x + 0.01)
     whole.predict(x)
     same(whole.evaluate(x), first)
     assert whole.moments_stored
 
-    parts = CudaEvaluator(potential, s, LOSS, batch_bytes=1, store_moments=False)
+    parts = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(batch_bytes=1, store_moments=False))
     assert len(parts._batches) == s.n_structures and not parts.moments_stored
     again = parts.evaluate(x)
     np.testing.assert_allclose(again.gradient, first.gradient, rtol=0, atol=1e-13 * np.abs(first.gradient).max())
@@ -166,12 +166,15 @@ def test_the_same_bits_on_any_number_of_ranks(case, monkeypatch):
             part.shards = s.shards[(s.shards >= first) & (s.shards <= last)] - first
             largest = int(np.diff(s.atom_offsets[s.shards]).max())
             evaluator = CudaEvaluator(
-                potential, part, LOSS, local_rank=rank, ranks_per_node=size, batch_bytes=10**5 * largest
+                potential,
+                part,
+                LOSS,
+                EvaluatorOptions(local_rank=rank, ranks_per_node=size, batch_bytes=10**5 * largest),
             )
             sums = evaluator.evaluate(x)
             total = total + np.hstack([sums.encoded_terms, sums.encoded_gradient])
         np.testing.assert_array_equal(total, np.hstack([whole.encoded_terms, whole.encoded_gradient]))
-    one_by_one = CudaEvaluator(potential, s, LOSS, batch_bytes=1)
+    one_by_one = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(batch_bytes=1))
     assert len(one_by_one._batches) == n  # a shard is cut only where memory is too small for it
     again = one_by_one.evaluate(x)
     np.testing.assert_allclose(again.gradient, whole.gradient, rtol=0, atol=1e-12 * np.abs(whole.gradient).max())
@@ -237,7 +240,7 @@ def test_new_vectors_of_the_same_bonds(case, name):
     x, vectors = potential.parameters, s.bond_vector.copy()
     s = replace(s, energy=None, forces=None, w_energy=None, w_forces=None, stress=None, low=None)
     expected = CudaEvaluator(potential, s, LOSS).predict(x)
-    stretched = CudaEvaluator(potential, replace(s, bond_vector=1.1 * vectors), LOSS, batch_bytes=1)
+    stretched = CudaEvaluator(potential, replace(s, bond_vector=1.1 * vectors), LOSS, EvaluatorOptions(batch_bytes=1))
     assert len(stretched._batches) == s.n_structures
 
     rcut = np.array([[potential.bonds[a, b].rcut for b in potential.elements] for a in potential.elements])
@@ -262,7 +265,7 @@ def test_new_vectors_of_the_same_bonds(case, name):
 
 def test_no_synchronisation_between_batches(case):
     potential, s = case("al_cheblinear")
-    evaluator = CudaEvaluator(potential, s, LOSS, batch_bytes=1)
+    evaluator = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(batch_bytes=1))
     assert len(evaluator._batches) > 2
     before = evaluator._stream.synchronizations
     evaluator.evaluate(potential.parameters)
@@ -306,7 +309,7 @@ def test_fixed_radial_coefficients_get_no_gradient(case, fake_cupy):
     n_radial = sum(c.size for c in potential.radcoefficients.values())
     full = CudaEvaluator(potential, s, LOSS).evaluate(potential.parameters)
     fake_cupy.launches.clear()
-    fixed = CudaEvaluator(potential, s, LOSS, radial_gradient=False).evaluate(potential.parameters)
+    fixed = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(radial_gradient=False)).evaluate(potential.parameters)
     assert np.abs(full.gradient[:n_radial]).max() > 0 and not fixed.gradient[:n_radial].any()
     np.testing.assert_array_equal(fixed.gradient[n_radial:], full.gradient[n_radial:])
     assert "make_node_gradient" not in fake_cupy.launches
@@ -332,7 +335,7 @@ def test_many_angular_functions(brute_force):
     x = potential.parameters
     expected = ReferenceEvaluator(potential, s, LOSS).evaluate(x)
     for block in (32, 128):
-        agree(CudaEvaluator(potential, s, LOSS, block=block).evaluate(x), expected)
+        agree(CudaEvaluator(potential, s, LOSS, EvaluatorOptions(block=block)).evaluate(x), expected)
 
 
 @pytest.mark.parametrize("ndensity", [5, 9])
@@ -358,7 +361,7 @@ def test_more_densities_than_sums_at_once(brute_force, ndensity):
     expected = ReferenceEvaluator(potential, s, LOSS).evaluate(x)
     agree(CudaEvaluator(potential, s, LOSS).evaluate(x), expected)
     for bondwise in (False, True):
-        agree(CpuEvaluator(potential, s, LOSS, bondwise=bondwise).evaluate(x), expected)
+        agree(CpuEvaluator(potential, s, LOSS, EvaluatorOptions(bondwise=bondwise)).evaluate(x), expected)
 
 
 def test_no_structures(case):
@@ -374,12 +377,14 @@ def test_out_of_memory_halves_the_batches(case, caplog):
     x = potential.parameters
     whole = CudaEvaluator(potential, s, LOSS)
     with caplog.at_level(logging.INFO, "pacehpc"):
-        tight = CudaEvaluator(potential, s, LOSS, memory_limit=int(0.8 * whole.peak_bytes), batch_bytes=2**40)
+        tight = CudaEvaluator(
+            potential, s, LOSS, EvaluatorOptions(memory_limit=int(0.8 * whole.peak_bytes), batch_bytes=2**40)
+        )
     assert "out of memory" in caplog.text and f" {len(tight._batches)} batches" in tight.report
     assert len(tight._batches) > 1 and tight.peak_bytes <= 0.8 * whole.peak_bytes
     agree(tight.evaluate(x), whole.evaluate(x))
     with pytest.raises(PacehpcError, match="not even one structure"):
-        CudaEvaluator(potential, s, LOSS, memory_limit=100_000)
+        CudaEvaluator(potential, s, LOSS, EvaluatorOptions(memory_limit=100_000))
 
 
 def test_out_of_memory_gives_up_the_moments_last(golden, brute_force, caplog):
@@ -387,12 +392,12 @@ def test_out_of_memory_gives_up_the_moments_last(golden, brute_force, caplog):
     potential = Potential.load(golden / "potentials" / "al_cheblinear.yaml")
     frames = [bulk("Al", a=a, cubic=True).repeat((2, 2, 4)) for a in (3.9, 4.0, 4.1, 4.2)]  # 64 atoms, two tiles
     s, x = with_random_targets(brute_force(potential, frames)), potential.parameters
-    least = CudaEvaluator(potential, s, LOSS, batch_bytes=1, store_moments=False)
-    most = CudaEvaluator(potential, s, LOSS, batch_bytes=1, store_moments=True)
+    least = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(batch_bytes=1, store_moments=False))
+    most = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(batch_bytes=1, store_moments=True))
     limit = (least.peak_bytes + most.peak_bytes) // 2
     assert least.peak_bytes < limit < most.peak_bytes
     with caplog.at_level(logging.INFO, "pacehpc"):
-        tight = CudaEvaluator(potential, s, LOSS, store_moments=True, memory_limit=limit)
+        tight = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(store_moments=True, memory_limit=limit))
     assert "; trying more" in caplog.text and "moments are made for each batch from now on" in caplog.text
     assert not tight.moments_stored and tight.peak_bytes <= limit
     agree(tight.evaluate(x), most.evaluate(x))
@@ -404,7 +409,7 @@ def test_memory_is_what_was_estimated(golden, brute_force, stored):
     potential = Potential.load(golden / "potentials" / "alni_mixed.yaml")
     frames = read(golden / "potentials" / "alni_mixed.extxyz", ":")
     many = with_random_targets(brute_force(potential, 12 * frames))
-    evaluator = CudaEvaluator(potential, many, LOSS, store_moments=stored)
+    evaluator = CudaEvaluator(potential, many, LOSS, EvaluatorOptions(store_moments=stored))
     assert len(evaluator._batches) == 1
     shards = np.diff(many.atom_offsets[np.append(evaluator._starts, many.n_structures)])
     needs = sum(memory_needs(evaluator.shape, shards, many.n_bonds, stored))
@@ -414,22 +419,20 @@ def test_memory_is_what_was_estimated(golden, brute_force, stored):
 def test_several_ranks_on_a_device(case, monkeypatch):
     monkeypatch.setenv("FAKE_CUPY_DEVICES", "2")
     potential, s = case("al_cheblinear")
-    made = [CudaEvaluator(potential, s, LOSS, local_rank=rank, ranks_per_node=3) for rank in range(3)]
+    made = [CudaEvaluator(potential, s, LOSS, EvaluatorOptions(local_rank=rank, ranks_per_node=3)) for rank in range(3)]
     assert [e.device.index for e in made] == [0, 1, 0]
     assert [e.ranks_on_device for e in made] == [2, 1, 2]
     assert made[0]._limit < 0.5 * made[0].device.total_memory
     same(made[1].evaluate(potential.parameters), made[0].evaluate(potential.parameters))
-    assert CudaEvaluator(potential, s, LOSS, device=1).device.index == 1
+    assert CudaEvaluator(potential, s, LOSS, EvaluatorOptions(device=1)).device.index == 1
     with pytest.raises(PacehpcError, match="GPU 2 was asked for, but only 2"):
-        CudaEvaluator(potential, s, LOSS, device=2)
+        CudaEvaluator(potential, s, LOSS, EvaluatorOptions(device=2))
 
 
 def test_gpu_config():
-    assert device_options(1, 500, 0, 1) == {
-        "device": 1, "local_rank": 0, "ranks_per_node": 1, "memory_limit": 500_000_000,
-    }  # fmt: skip
-    assert device_options(1, 0, 2, 4)["device"] is None
-    assert device_options(None, 0, 0, 1)["device"] is None
+    assert device_options(1, 500, 0, 1) == EvaluatorOptions(device=1, memory_limit=500_000_000)
+    assert device_options(1, 0, 2, 4) == EvaluatorOptions(local_rank=2, ranks_per_node=4)
+    assert device_options(None, 0, 0, 1).device is None
 
 
 def test_device_in_words(monkeypatch):
@@ -473,7 +476,7 @@ def test_a_rank_takes_nothing_of_other_devices(case, monkeypatch, fake_cupy):
     monkeypatch.setenv("FAKE_CUPY_DEVICES", "2")
     potential, s = case("al_cheblinear")
     fake_cupy.cuda._contexts.clear()
-    evaluator = CudaEvaluator(potential, s, LOSS, local_rank=1, ranks_per_node=2)
+    evaluator = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(local_rank=1, ranks_per_node=2))
     evaluator.evaluate(potential.parameters)
     assert fake_cupy.cuda._contexts == {1} and set(evaluator._pool._devices) == {1}
     assert evaluator.peak_bytes > 0
@@ -536,7 +539,7 @@ def test_auto_takes_a_device():
 
 def test_ranges_for_the_profiler_and_times_of_kernels(case, fake_cupy):
     potential, s = case("al_cheblinear")
-    evaluator = CudaEvaluator(potential, s, LOSS, profile=True)
+    evaluator = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(profile=True))
     seconds = evaluator.stage_seconds(potential.parameters)
     assert set(seconds) >= {"make_bond_forces", "make_moment_tangents", "add_rows"}
     assert min(seconds.values()) >= 0
@@ -546,7 +549,7 @@ def test_ranges_for_the_profiler_and_times_of_kernels(case, fake_cupy):
 def test_launches_of_one_evaluation(case, fake_cupy):
     """What a small data set costs is launches: those of one batch, and sums of rows."""
     potential, s = case("al_cheblinear")
-    evaluator = CudaEvaluator(potential, s, LOSS, store_moments=True)
+    evaluator = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(store_moments=True))
     assert evaluator._n_batches == 1
     for gradient, most in ((False, 10), (True, 20)):
         before = len(fake_cupy.launches)
@@ -558,7 +561,7 @@ def test_from_the_second_evaluation_on_all_kernels_are_one_graph(case, fake_cupy
     """One launch, with the bits of single launches; where nothing can be recorded, single launches as before."""
     potential, s = case("al_cheblinear")
     x, graphs = potential.parameters, fake_cupy.cuda.Graph
-    evaluator = CudaEvaluator(potential, s, LOSS, batch_bytes=1)
+    evaluator = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(batch_bytes=1))
     first, launched = None, []
     for parameters, gradient in ((x, True), (x + 0.01, True), (x, True), (x, False), (x, False), (x, False)):
         before = graphs.launches
@@ -572,7 +575,7 @@ def test_from_the_second_evaluation_on_all_kernels_are_one_graph(case, fake_cupy
     evaluator.stage_seconds(x)
 
     monkeypatch.setenv("FAKE_CUPY_NO_CAPTURE", "1")
-    single, before = CudaEvaluator(potential, s, LOSS, batch_bytes=1), graphs.launches
+    single, before = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(batch_bytes=1)), graphs.launches
     with caplog.at_level(logging.INFO, "pacehpc"):
         for _ in range(3):
             same(single.evaluate(x), first)
@@ -766,7 +769,7 @@ comm = MPI.COMM_WORLD
 potential, data = pickle.load(open({data!r}, "rb"))
 part = data.select(slice(comm.rank, comm.rank + 1)) if comm.size > 1 else data
 objective = Objective(potential, part, dict(kappa=0.3), backend={backend!r}, comm=comm,
-                      **(device_options(None, 0, comm.rank, comm.size) if {backend!r} == "cuda" else dict()))
+                      options=device_options(None, 0, comm.rank, comm.size))
 devices = comm.gather(getattr(next(iter(objective._evaluators.values())), "device", None))
 if comm.rank == 0:
     value, gradient = objective(objective.x)

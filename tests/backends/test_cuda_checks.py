@@ -15,7 +15,7 @@ from ase.io import read
 from pacehpc import Potential
 from pacehpc.backends import cuda
 from pacehpc.backends.cuda import CudaEvaluator
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.backends.source import cuda_source
 
 pytestmark = pytest.mark.usefixtures("fake_cupy")
@@ -250,7 +250,7 @@ def case(golden, brute_force):
 
 def exercise(cupy, potential, s, loss, **options):
     """Evaluations and predictions; none may need what another one has left behind."""
-    evaluator, x = CudaEvaluator(potential, s, loss, **options), potential.parameters
+    evaluator, x = CudaEvaluator(potential, s, loss, EvaluatorOptions(**options)), potential.parameters
     made = ("atom_energies", "atom_forces", "atom_virials", "structure_energies", "residuals", "strain_residuals")
     for call in (evaluator.evaluate, lambda x: evaluator.evaluate(x, gradient=False), evaluator.predict):
         for _ in range(2):  # the second evaluation is recorded

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase.io import read
@@ -69,3 +71,34 @@ def test_names(potential, structures):
 def test_cuda_is_refused_not_replaced(potential, structures):
     with pytest.raises(PacehpcError, match="cuda"):
         create_evaluator("cuda", potential, structures, LossWeights())
+
+
+def test_update_takes_new_vectors_and_leaves_out_long_bonds(potential, structures, backend):
+    """After an update an evaluator is what one would create for these vectors, and the old ones come back."""
+    evaluator, x = create_evaluator(backend, potential, structures, LossWeights()), potential.parameters
+    before = evaluator.predict(x)
+    vectors = 1.05 * structures.bond_vector
+    species, centre = structures.species, np.repeat(np.arange(structures.n_atoms), np.diff(structures.bond_offsets))
+    rcut = np.array([[potential.bonds[a, b].rcut for b in potential.elements] for a in potential.elements])
+    seen = np.linalg.norm(vectors, axis=1) < rcut[species[centre], species[structures.bond_atom]]
+    assert 0 < seen.sum() < len(seen)
+    short = replace(
+        structures,
+        bond_offsets=np.r_[0, np.cumsum(np.bincount(centre[seen], minlength=structures.n_atoms))],
+        bond_atom=structures.bond_atom[seen],
+        bond_vector=vectors[seen],
+    )
+    expected = create_evaluator("reference", potential, short, LossWeights()).predict(x)
+    evaluator.update(vectors)
+    found = evaluator.predict(x)
+    for name in ("energies", "forces", "virials"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-9)
+    evaluator.update(structures.bond_vector)
+    np.testing.assert_array_equal(evaluator.predict(x).forces, before.forces)
+
+
+def test_every_backend_has_a_report_and_stages(potential, structures, backend):
+    s = replace(structures, energy=np.zeros(structures.n_structures), forces=np.zeros((structures.n_atoms, 3)))
+    s.w_energy, s.w_forces = np.ones(s.n_structures), np.ones(s.n_atoms)
+    fit = create_evaluator(backend, potential, s, LossWeights(kappa=0.5))
+    assert isinstance(fit.report, str) and sum(fit.stage_seconds(potential.parameters).values()) > 0

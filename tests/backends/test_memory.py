@@ -17,7 +17,7 @@ from ase.build import bulk
 from pacehpc import Potential
 from pacehpc.potential import build_potential
 from pacehpc.backends import create_evaluator, memory, prepare_kernels
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.structures import Structures
 from pacehpc.fit.resources import cpu_memory
 
@@ -60,7 +60,7 @@ before = memory.resident()
 held = memory.structures_memory(structures.n_atoms, structures.n_bonds, structures.n_structures)
 predicted = cpu_memory(potential, [structures], False, keep) - held
 open("/proc/self/clear_refs", "w").write("5")
-evaluator = create_evaluator("cpu", potential, structures, LossWeights(0.3), store_moments=keep)
+evaluator = create_evaluator("cpu", potential, structures, LossWeights(0.3), EvaluatorOptions(store_moments=keep))
 evaluator.evaluate(potential.parameters)
 print(predicted / 2**20, (peak() - before) / 2**20)
 """

@@ -13,11 +13,11 @@ from ase import Atoms
 from pacehpc import backends
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import LossWeights
-from pacehpc.backends.streaming import Stream, StreamingEvaluator
 from pacehpc.dataset import Dataset, Store, write_frame, write_store
 from pacehpc.fit import data as fit_data
-from pacehpc.objective import Objective, Shard
+from pacehpc.objective import Objective
 from pacehpc.potential import build_potential
+from pacehpc.shard import Shard, Stream, StreamingEvaluator
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from pacehpc.backends import memory
 from pacehpc.backends.cpu import CpuEvaluator
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.config import load_settings
 from pacehpc.dataset import Dataset
 from pacehpc.errors import PacehpcError
@@ -33,7 +33,7 @@ def case(request):
 def test_the_estimate_is_near_what_is_allocated(case):
     potential, structures = case
     for keep in (True, False):
-        evaluator = CpuEvaluator(potential, structures, LossWeights(0.3), store_moments=keep)
+        evaluator = CpuEvaluator(potential, structures, LossWeights(0.3), EvaluatorOptions(store_moments=keep))
         arrays = [*evaluator._kept.values(), *vars(structures).values(), *vars(evaluator).values()]
         allocated = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
         assert 0.9 < cpu_memory(potential, [structures], False, keep) / allocated < 3
@@ -46,20 +46,23 @@ def test_memory_limit_gives_up_the_moments_and_then_refuses(case, monkeypatch):
     held = memory.structures_memory(structures.n_atoms, structures.n_bonds, structures.n_structures)
     kept, least = (cpu_memory(potential, [structures], False, keep) for keep in (True, False))
     assert least < kept
-    cases = (int(kept) + 1, {}), (int((kept + least) / 2), {"store_moments": False})
+    cases = (int(kept) + 1, EvaluatorOptions()), (int((kept + least) / 2), EvaluatorOptions(store_moments=False))
     for limit, expected in cases:
         assert backend_options(settings(evaluator="cpu", memory_limit=limit), potential, [structures]) == expected
     with pytest.raises(PacehpcError, match=r"backend\.memory_limit.*more ranks"):
         backend_options(settings(evaluator="cpu", memory_limit=int(least / 2)), potential, [structures])
     weights, x = LossWeights(0.3), potential.parameters
-    one, two = (CpuEvaluator(potential, structures, weights, store_moments=k).evaluate(x).gradient for k in (1, 0))
+    one, two = (
+        CpuEvaluator(potential, structures, weights, EvaluatorOptions(store_moments=k)).evaluate(x).gradient
+        for k in (1, 0)
+    )
     np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-14 * np.abs(one).max())
 
 
 def test_the_end_of_a_fit_is_not_refused(case, caplog):
     potential, structures = case
     given = settings(evaluator="cpu", memory_limit=1000)
-    assert backend_options(given, potential, [structures], refuse=False) == {"store_moments": False}
+    assert backend_options(given, potential, [structures], refuse=False) == EvaluatorOptions(store_moments=False)
     assert "more than the 0.00 GiB that it may use" in caplog.text
 
 
@@ -67,7 +70,10 @@ def test_the_piece_at_hand_counts(case, monkeypatch):
     potential, structures = case
     monkeypatch.setattr(memory, "resident", lambda: 10**9)
     limit = 10**9 + 10**8
-    assert backend_options(settings(evaluator="cpu", memory_limit=limit), potential, [structures], piece=1e7) == {}
+    assert (
+        backend_options(settings(evaluator="cpu", memory_limit=limit), potential, [structures], piece=1e7)
+        == EvaluatorOptions()
+    )
     with pytest.raises(PacehpcError, match=r"backend\.memory_limit"):
         backend_options(settings(evaluator="cpu", memory_limit=limit), potential, [structures], piece=1e8)
 

@@ -23,7 +23,7 @@ from ase.build import bulk
 from pacehpc import Potential
 from pacehpc.backends import compile as building
 from pacehpc.backends.cpu import CpuEvaluator
-from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.dataset.neighbours import cutoff_matrix, find_neighbours
 from pacehpc.potential import build_potential
 from pacehpc.structures import Structures
@@ -99,7 +99,9 @@ def make_evaluator() -> CpuEvaluator:
     # tiles of few neighbours, whose radial functions are made bond by bond
     places = [[20.0 * (k // 2) + 2.4 * (k % 2), 0.1 * k, 0] for k in range(32)]
     frames.append(Atoms(["Al", "Ni"] * 16, places, cell=[320, 20, 20]))
-    evaluator = CpuEvaluator(potential, structures_of(potential, frames), LossWeights(kappa=0.3), threads=1)
+    evaluator = CpuEvaluator(
+        potential, structures_of(potential, frames), LossWeights(kappa=0.3), EvaluatorOptions(threads=1)
+    )
     evaluator.evaluate(potential.parameters)
     return evaluator
 
