@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from pacehpc import Dataset
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
-from pacehpc.fit import optimizers
+from pacehpc.fit import bfgs, optimizers
 from pacehpc.potential import build_potential
 from pacehpc.yamlio import load_yaml
 
@@ -58,7 +58,7 @@ def main() -> None:
         for n in arguments.sizes:
             case = {"threads": threads, "parameters": n}
             case["vectors_ms"] = 1e3 * update_seconds("BFGS", n, threads, 100, matrix_from=np.inf)
-            case["matrix_ms"] = 1e3 * update_seconds("BFGS", n, threads, 2 * optimizers.TERMS + 2, matrix_from=0)
+            case["matrix_ms"] = 1e3 * update_seconds("BFGS", n, threads, 2 * bfgs.TERMS + 2, matrix_from=0)
             case["matrix_GB_s"] = 4e-6 * n**2 / case["matrix_ms"]  # a triangle read once
             if n <= SCIPY_LIMIT:
                 case["scipy_ms"] = 1e3 * update_seconds("scipy-BFGS", n, threads, 3)
@@ -147,7 +147,7 @@ def update_seconds(method: str, n: int, threads: int, updates: int, matrix_from:
 
     ends: list[float] = []
     if matrix_from is not None:
-        optimizers.DENSE_FROM = matrix_from
+        bfgs.DENSE_FROM = matrix_from
     with threadpool_limits(threads, user_api="blas"):
         optimizers.minimize(
             quadratic,

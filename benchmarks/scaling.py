@@ -35,7 +35,7 @@ from pacehpc.backends.costs import atom_costs
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.dataset import Store, neighbours, shards, write_store
-from pacehpc.fit.optimizers import InverseHessian
+from pacehpc.fit.bfgs import InverseHessian
 from pacehpc.objective import GRADIENT
 from pacehpc.potential import build_potential
 from pacehpc.structures import Structures

@@ -1,17 +1,6 @@
-"""Minimise f(x) -> (loss, gradient, metrics): an own BFGS with an O(n²) update, or a method of scipy.optimize by name.
+"""Minimise f(x) -> (loss, gradient, metrics): BFGS, or a method of scipy.optimize by its name.
 
-BFGS applies the update of the inverse Hessian H (J. Nocedal, S. Wright, Numerical Optimization, eq. 6.17) in its
-rank-2 form: with s = x' - x, y = g' - g, ρ = 1/(y·s), v = H y,
-
-    H' = H + s uᵀ + u sᵀ,   u = ½ρ(1 + ρ y·v) s - ρ v
-
-H g is known from the step before (the direction is -H g), so H g' gives both v = H g' - H g and the next direction
--(H g' + s u·g' + u s·g'): one product with H per iteration. H starts as 1, and k updates are 2k vectors: that is how H
-is kept (4kn operations a product, 2kn numbers) until a matrix costs less, k > n/4; then as one symmetric matrix, read
-by one dsymv per iteration, and the vectors of the last updates, which one dsyr2k adds to the matrix when they are
-`TERMS`: a dsyr2 per iteration would read and write the matrix once more. scipy multiplies n×n matrices. Line search
-(scipy's own), stopping rules and, to round-off, iterates are those of scipy.optimize.minimize(method="BFGS");
-`scipy-BFGS` is that one.
+BFGS is this package's own (`fit.bfgs`); `scipy-BFGS` is scipy's.
 """
 
 from __future__ import annotations
@@ -24,16 +13,11 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
-from scipy.linalg.blas import dsymv, dsyr2k
 from threadpoolctl import threadpool_limits
 
 from pacehpc.backends.memory import machine_memory
 from pacehpc.errors import PacehpcError
-
-try:  # private in scipy, with the same meaning from 1.12 to 1.17
-    from scipy.optimize._optimize import _line_search_wolfe12, _LineSearchError
-except ImportError:
-    _line_search_wolfe12 = None
+from pacehpc.fit.bfgs import DENSE_FROM, TERMS, bfgs
 
 Function = Callable[[np.ndarray], tuple[float, np.ndarray | None, dict[str, float]]]
 
@@ -51,8 +35,6 @@ MATRICES = {
 }
 GRADIENT_FREE = ("Nelder-Mead", "Powell", "COBYLA", "COBYQA")
 SMALL = 2000  # parameters below which a second BLAS thread costs more (waiting for it) than it gives
-TERMS = 64  # updates of the inverse Hessian in one array
-DENSE_FROM = 0.25  # updates over parameters from which the inverse Hessian is a matrix
 RECENT = 64  # evaluations whose metrics are kept, so that an accepted point of the line search is not evaluated again
 
 
@@ -128,7 +110,7 @@ def _minimize(
         if len(x0) == 0 or maxiter == 0:
             message = "nothing to minimise" if len(x0) == 0 else "maximum number of iterations reached"
         elif method == "BFGS":
-            message = _bfgs(memory.loss, memory.gradient, x0, step, **{"maxiter": maxiter, **(options or {})})
+            message = bfgs(memory, x0, step, **{"maxiter": maxiter, **(options or {})})
         else:
             result = scipy.optimize.minimize(
                 memory.loss,
@@ -144,129 +126,6 @@ def _minimize(
         message = "stopped"
     metrics = memory.metrics(last)
     return Minimum(last, metrics["loss"], metrics, iteration, memory.count, message, stopped)
-
-
-def _bfgs(
-    loss: Callable[[np.ndarray], float],
-    gradient: Callable[[np.ndarray], np.ndarray],
-    x: np.ndarray,
-    step: Callable[[np.ndarray], None],
-    maxiter: int,
-    gtol: float = 1e-5,
-    norm: float = np.inf,
-    xrtol: float = 0.0,
-    c1: float = 1e-4,
-    c2: float = 0.9,
-) -> str:
-    """BFGS from x; calls step(x) after each iteration; returns why it ended."""
-    value, g = loss(x), gradient(x)
-    old_value = value + np.linalg.norm(g) / 2  # a first step of about 1
-    inverse = InverseHessian(len(x))
-    p = -g
-    for _ in range(maxiter):
-        if np.linalg.norm(g, norm) <= gtol:
-            return f"gradient below gtol = {gtol:g}"
-        found = _line_search(loss, gradient, x, p, g, value, old_value, c1, c2)
-        if found is None:
-            return "no lower loss found along the search direction (precision of the loss reached)"
-        length, value, old_value, g_new = found
-        s = length * p
-        x = x + s
-        if g_new is None:
-            g_new = gradient(x)
-        y = g_new - g
-        g = g_new
-        step(x)
-        if np.linalg.norm(g, norm) <= gtol:
-            return f"gradient below gtol = {gtol:g}"
-        if length * np.linalg.norm(p) <= xrtol * (xrtol + np.linalg.norm(x)):
-            return f"step below xrtol = {xrtol:g}"
-        if not np.isfinite(value):
-            return f"the loss became {value}"
-        ys = y @ s
-        rho = 1.0 / ys if ys != 0.0 else 1000.0
-        p = inverse.update(s, y, g, p, rho)
-    return "maximum number of iterations reached"
-
-
-class InverseHessian:
-    """The symmetric matrix H = 1 + Σ_k (s_k u_kᵀ + u_k s_kᵀ) of BFGS: its vectors, or, when they are many, its entries.
-
-    entries: (n, n), of 1 and all terms but the last ones, in Fortran order, the upper triangle counts; None as long as
-    all vectors are kept.
-    """
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-        self.entries: np.ndarray | None = None
-        self._terms: list[tuple[np.ndarray, np.ndarray]] = []  # (s, u) of TERMS updates each, (TERMS, n)
-        self._count = 0
-
-    def update(self, s: np.ndarray, y: np.ndarray, g: np.ndarray, p: np.ndarray, rho: float) -> np.ndarray:
-        """H' of the step s; returns the next direction -H' g.
-
-        s, y: (n,), the change of x and of the gradient; g: (n,), the new gradient; p: (n,), the last direction, -H
-        times the gradient before; rho: 1/(y·s).
-        """
-        hg = self.product(g)
-        v = hg + p
-        u = (0.5 * rho * (1.0 + rho * (y @ v))) * s - rho * v
-        self._add(s, u)
-        return -(hg + (u @ g) * s + (s @ g) * u)
-
-    def product(self, g: np.ndarray) -> np.ndarray:
-        """H g, (n,)."""
-        result = g.copy() if self.entries is None else dsymv(1.0, self.entries, g)
-        for k, (s, u) in enumerate(self._terms):
-            used = min(self._count - k * TERMS, TERMS)
-            s, u = s[:used], u[:used]
-            result += (u @ g) @ s
-            result += (s @ g) @ u
-        return result
-
-    def _add(self, s: np.ndarray, u: np.ndarray) -> None:
-        if self._count >= (DENSE_FROM * self.n if self.entries is None else TERMS):
-            self._add_to_entries()
-        block, row = divmod(self._count, TERMS)
-        if row == 0:
-            self._terms.append((np.empty((TERMS, self.n)), np.empty((TERMS, self.n))))
-        self._terms[block][0][row], self._terms[block][1][row] = s, u
-        self._count += 1
-
-    def _add_to_entries(self) -> None:
-        entries = np.eye(self.n, order="F") if self.entries is None else self.entries
-        while self._terms:
-            s, u = self._terms.pop()
-            used = self._count - len(self._terms) * TERMS
-            entries = dsyr2k(1.0, s[:used].T, u[:used].T, beta=1.0, c=entries, overwrite_c=1)
-            self._count -= used
-        self.entries = entries
-
-
-def _line_search(
-    loss: Callable,
-    gradient: Callable,
-    x: np.ndarray,
-    p: np.ndarray,
-    g: np.ndarray,
-    value: float,
-    old: float,
-    c1: float,
-    c2: float,
-) -> tuple[float, float, float, np.ndarray | None] | None:
-    """(step length, loss there, loss before, gradient there) by the strong Wolfe conditions; None: no such step."""
-    if _line_search_wolfe12 is not None:
-        try:
-            length, _, _, value, old, g_new = _line_search_wolfe12(
-                loss, gradient, x, p, g, value, old, amin=1e-100, amax=1e100, c1=c1, c2=c2
-            )
-        except _LineSearchError:
-            return None
-        return length, value, old, g_new
-    length, _, _, value, old, _ = scipy.optimize.line_search(
-        loss, gradient, x, p, g, value, old, c1=c1, c2=c2, amax=1e100
-    )
-    return None if length is None else (length, value, old, gradient(x + length * p))
 
 
 class _Evaluations:
