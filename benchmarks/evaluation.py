@@ -24,8 +24,8 @@ from pacehpc import Dataset, Potential
 from pacehpc.backends import create_evaluator
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
+from pacehpc.machine import processor
 from pacehpc.potential import build_potential
-from pacehpc.processors import processor
 from pacehpc.yamlio import load_yaml
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

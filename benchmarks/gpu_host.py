@@ -26,7 +26,7 @@ from gpu_check import NEIGHBOURS, block_of_atoms, load_inputs, repeat, repeated
 
 from pacehpc.backends.cuda import CudaEvaluator
 from pacehpc.backends.interface import LossWeights
-from pacehpc.processors import processor
+from pacehpc.machine import processor
 
 HEAD = ("potential", "parameters", "kB up", "kB down", "ms of an evaluation", "ms to the parameters' order")
 SHOWN = ("cu_82", "cu_529", "ethanol_4836", "hea_55360")

@@ -73,7 +73,7 @@ def load() -> None:
 def measure(size: int, ranks: int, kind: str, folder: Path) -> dict[str, object]:
     """All steps in `folder`."""
     from pacehpc.dataset.writing import write_data
-    from pacehpc.processors import processor
+    from pacehpc.machine import processor
 
     data = folder / f"data.{kind}"
     start = time.perf_counter()

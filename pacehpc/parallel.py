@@ -12,14 +12,13 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from pacehpc.errors import PacehpcError
-from pacehpc.processors import threads_given
 from pacehpc.shared_memory import remove_left_segments
 
 T = TypeVar("T")
@@ -139,45 +138,6 @@ def node_rank(comm: Any | None) -> tuple[int, int]:
         return node.rank, node.size
     finally:
         node.Free()
-
-
-def share_of_cores(comm: Any | None) -> int:
-    """Physical cores of the node divided by its ranks, and no more than this rank may run on. By all ranks together."""
-    _, ranks = node_rank(comm)
-    every = set(range(os.cpu_count() or 1))
-    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else every
-    return max(1, min(physical_cores(own), physical_cores(every) // ranks))
-
-
-def physical_cores(processors: Iterable[int]) -> int:
-    """Cores behind these logical processors: threads of one core count once, where the system tells."""
-    cores = set()
-    for number in processors:
-        try:
-            cores.add(Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list").read_text())
-        except OSError:
-            cores.add(str(number))
-    return len(cores)
-
-
-def share_kernel_threads(comm: Any | None, asked: int | None = None) -> int:
-    """Set OMP_NUM_THREADS, which kernels heed, to `asked`, else leave it, else to this rank's share of the cores."""
-    share = share_of_cores(comm)
-    threads = asked or threads_given() or share
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    return threads
-
-
-def limit_blas(comm: Any | None, asked: int | None = None) -> int:
-    """Give this rank's BLAS one thread, and `asked` on the root; returns the number.
-
-    BLAS sums, and so an optimizer's steps, depend on the threads: ranks, cores and environment do not set them.
-    """
-    from threadpoolctl import threadpool_limits
-
-    threads = asked if asked is not None and is_root(comm) else 1
-    threadpool_limits(threads, user_api="blas")
-    return threads
 
 
 def hosts(comm: Any | None) -> list[str] | None:

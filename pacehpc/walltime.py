@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from pacehpc.checkpoint.slurm import squeue
 from pacehpc.errors import PacehpcError
+from pacehpc.slurm import squeue
 
 log = logging.getLogger("pacehpc")
 

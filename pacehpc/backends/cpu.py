@@ -17,9 +17,9 @@ from pacehpc.backends.layout import RUN, Layout, make_layout
 from pacehpc.backends.memory import keeps_moments
 from pacehpc.backends.shape import Coefficients, bond_type_record, make_shape
 from pacehpc.errors import PacehpcError
+from pacehpc.machine import kernel_threads
 from pacehpc.physics.parameters import EmbeddingKind
 from pacehpc.potential import Potential
-from pacehpc.processors import kernel_threads
 from pacehpc.structures import Structures, virial_matrix
 
 BOND_RECORD = 8

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-from pathlib import Path
-
 import numpy as np
 
 from pacehpc.backends.bondwise import angular_size, prefers_bonds, row_size
@@ -22,7 +18,6 @@ METRICS_ATOM = 72  # while errors are summed
 CORE_ATOM, VIRIAL_ATOM = 48, 96
 STRUCTURE = 300
 FUNCTION = 700  # tables, and what is needed to make them
-PROCESS_GROUPS, GROUPS = "/proc/self/cgroup", "/sys/fs/cgroup"
 SPREAD = 1.2  # slots of a tile above the mean number of neighbours, in √(neighbours of an element)
 
 
@@ -85,69 +80,3 @@ def evaluator_memory(
     placing = bonds + 8 * n_bonds + PLACING * run
     running = bonds + moments + METRICS_ATOM * n_atoms
     return float(atoms + sums + workspace + tables + max(laying_out, placing, running))
-
-
-def resident() -> int:
-    """Bytes of this process in memory now; 0 where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return os.sysconf("SC_PAGE_SIZE") * pages
-
-
-def give_back() -> None:
-    """Return what this process has freed to the system, where its C library can: it would count as in use."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def available() -> int | None:
-    """Bytes that the machine, and each control group of this process, can still give; None where nothing tells."""
-    found = [limit - used for limit, used in _group_limits()]
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(1024 * int(line.split()[1]))
-    except OSError:
-        pass
-    return max(min(found), 0) if found else None
-
-
-def machine_memory() -> int:
-    """Bytes of physical memory, or the limit of a control group of this process if that is smaller."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([physical, *(limit for limit, _ in _group_limits())])
-
-
-def _group_limits() -> list[tuple[int, int]]:
-    """(limit, bytes in use that cannot be dropped) of this process's control group and of those that hold it.
-
-    Slurm's --mem and the limits of containers are such. A group lies below the place where its kind is mounted; inside
-    a container that place may be the group itself.
-    """
-    found = []
-    try:
-        lines = Path(PROCESS_GROUPS).read_text().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        number, controllers, name = line.split(":", 2)
-        if number == "0":
-            mount, limit, use, droppable = Path(GROUPS), "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            mount, droppable = Path(GROUPS, "memory"), "total_inactive_file"
-            limit, use = "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        parts = [part for part in name.split("/") if part and part != ".."]
-        for folder in (mount.joinpath(*parts[:n]) for n in range(len(parts) + 1)):
-            try:
-                text = (folder / limit).read_text().strip()
-                if text.isdecimal():
-                    counts = dict(row.split() for row in (folder / "memory.stat").read_text().splitlines())
-                    found.append((int(text), int((folder / use).read_text()) - int(counts[droppable])))
-            except (OSError, KeyError):
-                continue
-    return found

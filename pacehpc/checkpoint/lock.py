@@ -1,4 +1,4 @@
-"""One fit per folder: a lock file made with O_EXCL, which says who holds it and is touched while its owner lives."""
+"""One fit per folder: a lock file, created with O_EXCL, that names its owner."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -14,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pacehpc.checkpoint.files import cannot_write
-from pacehpc.checkpoint.slurm import squeue
 from pacehpc.errors import PacehpcError
+from pacehpc.slurm import squeue
 
 NAME = "pacehpc.lock"
-HEARTBEAT = 30.0  # seconds between two signs of life
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL")
 
@@ -26,18 +24,18 @@ ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEM
 class Lock:
     """The lock of a folder; `acquire` before anything is written there, `release` at the end.
 
-    taken_over: what is known of a former owner that had died, or "".
+    Attributes:
+        taken_over: what is known of a former owner that had died, or "".
     """
 
     def __init__(self, folder: Path, job_ended: Callable[[str], bool] | None = None) -> None:
         self.path = folder.absolute() / NAME
         self._job_ended = job_ended or slurm_job_ended
         self._mine: bytes | None = None
-        self._stop = threading.Event()
         self.taken_over = ""
 
     def acquire(self) -> None:
-        """Raises PacehpcError if another process works here, or may do so."""
+        """Take the lock. Raises PacehpcError if another process works here, or may do so."""
         mine = json.dumps(identity()).encode()
         for _ in range(100):
             if self._create(self.path, mine):
@@ -50,11 +48,10 @@ class Lock:
             if not other and age < 10:  # being written
                 time.sleep(0.1)
                 continue
-            self._take_over(other, age)
+            self._take_over(other)
         else:
             raise PacehpcError(f"{self.path}: other processes keep taking it; start one fit per folder.")
         self._mine = mine
-        threading.Thread(target=self._beat, daemon=True).start()
 
     def _create(self, path: Path, data: bytes) -> bool:
         try:
@@ -65,7 +62,7 @@ class Lock:
             raise cannot_write(path, error) from None
         try:
             os.write(descriptor, data)
-            os.fsync(descriptor)  # an empty one, after the loss of the machine, would say of nobody that he is dead
+            os.fsync(descriptor)  # without it a crash could leave an empty lock, which names no owner and never expires
         except OSError as error:
             path.unlink(missing_ok=True)
             raise cannot_write(path, error) from None
@@ -73,7 +70,7 @@ class Lock:
             os.close(descriptor)
         return True
 
-    def _take_over(self, other: bytes, age: float) -> None:
+    def _take_over(self, other: bytes) -> None:
         """Remove the lock of a dead owner; raises PacehpcError where it may live."""
         try:
             owner = json.loads(other)
@@ -90,8 +87,8 @@ class Lock:
                 else "an unknown process"
             )
             raise PacehpcError(
-                f"{self.path}: {who} works in this folder; last sign of life {age:.0f} s ago. Let it end (or end it), "
-                f"or use another folder. If you know that it no longer runs, delete {NAME} and start again."
+                f"{self.path}: {who} works in this folder. Let it end (or end it), or use another folder. If you know "
+                f"that it no longer runs, delete {NAME} and start again."
             )
         # one process at a time may take over, and only the lock that it has judged
         guard = self.path.with_name(NAME + ".takeover")
@@ -109,14 +106,8 @@ class Lock:
         finally:
             guard.unlink(missing_ok=True)
 
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT):
-            with contextlib.suppress(OSError):
-                os.utime(self.path)
-
     def release(self) -> None:
         """Remove the lock if it is still this process's."""
-        self._stop.set()
         with contextlib.suppress(OSError):
             if self._mine is not None and self.path.read_bytes() == self._mine:
                 self.path.unlink()

@@ -18,6 +18,7 @@ import numpy as np
 
 from pacehpc.dataset.unpickle import AtomsState, CellState, unpickle_frame
 from pacehpc.errors import PacehpcError
+from pacehpc.machine import total_memory
 
 _SMALL = 256 * 2**20  # what any file may unpack to
 _RATIO = 200  # frames pack 3 to 50 times
@@ -68,13 +69,6 @@ def file_hash(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return 2**34
-
-
 def read_bytes(path: Path) -> bytes:
     """The file's content, unpacked if it is gzip, bzip2 or xz.
 
@@ -82,7 +76,7 @@ def read_bytes(path: Path) -> bytes:
         PacehpcError: unreadable, damaged, or unpacking to far more than any data set does.
     """
     size = path.stat().st_size
-    limit = min(max(_SMALL, _RATIO * size), _memory() // 2)
+    limit = min(max(_SMALL, _RATIO * size), total_memory() // 2)
     with open(path, "rb") as file:
         head = file.read(6)
         file.seek(0)

@@ -22,6 +22,7 @@ from pacehpc.dataset.dataset import read_raw, referenced, weighted
 from pacehpc.dataset.files import find_file, read_bytes
 from pacehpc.dataset.unpickle import frame_attrs
 from pacehpc.errors import PacehpcError, without_password
+from pacehpc.machine import available_memory, resident_memory
 from pacehpc.shard import BYTES_OF_A_BOND, Shard, Stream
 
 if TYPE_CHECKING:
@@ -269,10 +270,10 @@ def read_shard(path: Path, potential: Potential, comm: Any | None, memory_limit:
     _, ranks_here = parallel.node_rank(comm)
     with Store(path, potential) as store:
         n_bonds = store.n_bonds_of(rank, size)
-        free = memory.available()
+        free = available_memory()
         room = np.inf if free is None else free / ranks_here
         if memory_limit is not None:
-            room = min(room, memory_limit - memory.resident())
+            room = min(room, memory_limit - resident_memory())
         shape = make_shape(potential, stress=False)
         room -= memory.evaluator_memory(shape, np.zeros(len(shape.elements)), 0, LANES, store_moments=False)
         if room < SMALLEST_ROOM or BYTES_OF_A_BOND * n_bonds <= room:

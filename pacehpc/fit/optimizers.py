@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
-from threadpoolctl import threadpool_limits
 
-from pacehpc.backends.memory import machine_memory
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.bfgs import DENSE_FROM, TERMS, bfgs
+from pacehpc.machine import blas_threads_at_most, total_memory
 
 Function = Callable[[np.ndarray], tuple[float, np.ndarray | None, dict[str, float]]]
 
@@ -73,7 +72,7 @@ def minimize(
     """
     x0 = np.array(x0, dtype=np.float64)
     check_memory(method, len(x0), maxiter)
-    with threadpool_limits(1 if len(x0) < SMALL else None, user_api="blas"):
+    with blas_threads_at_most(1 if len(x0) < SMALL else None):
         return _minimize(f, x0, method, maxiter, options, on_iteration)
 
 
@@ -182,7 +181,7 @@ def optimizer_memory(method: str, n_parameters: int, maxiter: int) -> int:
 def check_memory(method: str, n_parameters: int, maxiter: int, total: int | None = None) -> None:
     """Raises PacehpcError if that exceeds `MEMORY_SHARE` of the memory (`total` bytes)."""
     needed = optimizer_memory(method, n_parameters, maxiter)
-    total = machine_memory() if total is None else total
+    total = total_memory() if total is None else total
     if needed > MEMORY_SHARE * total:
         raise PacehpcError(
             f"fit.optimizer {method}: {n_parameters} parameters need {needed / 2**30:.1f} GiB in {maxiter} iterations, "

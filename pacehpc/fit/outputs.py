@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
-from threadpoolctl import threadpool_info
 
 import pacehpc
 from pacehpc.dataset import write_frame
 from pacehpc.dataset.files import file_hash
+from pacehpc.machine import blas_libraries, processor
 from pacehpc.metrics import GPA
-from pacehpc.processors import processor
 from pacehpc.replacing import sync_folder
 from pacehpc.report import lines, tables
 from pacehpc.structures import VOIGT
@@ -227,9 +226,8 @@ def log_start(settings: Settings, hosts: Sequence[str]) -> None:
 def versions() -> dict[str, str]:
     """Of Python and the libraries that numbers may depend on."""
     found = {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
-    for library in threadpool_info():
-        if library["user_api"] == "blas":
-            found[library["internal_api"]] = f"{library['version']}, {lines.counted(library['num_threads'], 'thread')}"
+    for library in blas_libraries():
+        found[library["internal_api"]] = f"{library['version']}, {lines.counted(library['num_threads'], 'thread')}"
     if "mpi4py.MPI" in sys.modules:
         found["MPI"] = " ".join(sys.modules["mpi4py.MPI"].Get_library_version().splitlines()[0].split(",")[0].split())
     return found

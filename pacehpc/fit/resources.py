@@ -14,7 +14,7 @@ from pacehpc.backends import memory
 from pacehpc.backends.interface import EvaluatorOptions
 from pacehpc.backends.shape import make_shape
 from pacehpc.errors import PacehpcError
-from pacehpc.processors import kernel_threads
+from pacehpc.machine import available_memory, kernel_threads, resident_memory, return_freed_memory
 from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
@@ -88,14 +88,14 @@ def backend_options(
         return gpu_options(settings, node)
     if backend != "cpu":
         return EvaluatorOptions()
-    memory.give_back()
-    now = memory.resident()
+    return_freed_memory()
+    now = resident_memory()
     held = sum(memory.structures_memory(s.n_atoms, s.n_bonds, s.n_structures) for s in structures)
     fixed = now - held + piece
     kept, least = (fixed + cpu_memory(potential, structures, stress, keep) for keep in (True, False))
     limit = settings.backend.memory_limit
     if limit is None:
-        free = memory.available()
+        free = available_memory()
         limit = np.inf if free is None else now + free / node[1]
     elif least > limit and refuse:
         raise PacehpcError(

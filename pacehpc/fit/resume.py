@@ -25,11 +25,10 @@ from pacehpc.checkpoint.compatibility import (
     content_hash,
     differences,
 )
-from pacehpc.checkpoint.threads import blas_libraries
 from pacehpc.dataset import Store
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.data import files_of
-from pacehpc.processors import kernel_threads
+from pacehpc.machine import blas_versions, kernel_threads
 
 if TYPE_CHECKING:
     from pacehpc.config.models import Settings
@@ -54,7 +53,7 @@ def origin(settings: Settings, ranks: Sequence[tuple[str, str]]) -> dict[str, An
             "python": platform.python_version(),
             "numpy": np.__version__,
             "scipy": scipy.__version__,
-            **blas_libraries(),
+            **blas_versions(),
         },
     }
 

@@ -15,7 +15,6 @@ from ase.data import atomic_numbers, covalent_radii
 
 from pacehpc import backends, parallel
 from pacehpc.checkpoint.state import FOLDER
-from pacehpc.checkpoint.threads import set_threads
 from pacehpc.errors import PacehpcError
 from pacehpc.fit import outputs
 from pacehpc.fit.cycles import FitState, run_cycles
@@ -35,6 +34,7 @@ from pacehpc.fit.progress import Interrupted, Progress, restore
 from pacehpc.fit.resources import backend_options, check_gpu
 from pacehpc.fit.resume import changed_data, describe, fingerprint, new_header, old_header, origin
 from pacehpc.fit.stopping import load_callbacks
+from pacehpc.machine import set_blas_threads, set_kernel_threads, share_of_cores, threads_given
 from pacehpc.objective import LOSS_KEYS, Objective, agreed_backend
 from pacehpc.potential import Potential, build_potential, ladder_start, next_ladder_potential, trainable_mask
 from pacehpc.walltime import UNFINISHED, Stop
@@ -96,8 +96,12 @@ def run(
     seconds = outputs.Seconds()
     root = parallel.is_root(comm)
     hosts = parallel.hosts(comm)
-    blas_threads = parallel.limit_blas(comm, settings.backend.optimizer_threads)
-    kernel_threads = parallel.share_kernel_threads(comm, settings.backend.threads)
+    # ranks, cores and environment do not set the threads of BLAS, on which an optimizer's bits depend
+    blas_threads = (settings.backend.optimizer_threads or 1) if root else 1
+    set_blas_threads(blas_threads)
+    share = share_of_cores(parallel.node_rank(comm)[1])
+    kernel_threads = settings.backend.threads or threads_given() or share
+    set_kernel_threads(kernel_threads)
     if root:
         outputs.log_start(settings, hosts)
         log.info("Threads of a rank: %d of the kernels, %d of BLAS", kernel_threads, blas_threads)
@@ -121,7 +125,8 @@ def run(
             return old_header(resume, now, blas_threads, tasks.force)
 
         header, forced = parallel.on_root(opened, comm)
-        set_threads(**header["threads"])
+        set_blas_threads(header["threads"]["blas"])
+        set_kernel_threads(header["threads"]["kernels"])
         progress = Progress(FOLDER, header, settings.checkpoint.journal_limit, stop)
     with seconds.spent_on("data"):
         plan = parallel.on_root(lambda: _plan(settings, tasks, input_file, progress), comm, share=False)

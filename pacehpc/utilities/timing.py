@@ -15,8 +15,8 @@ from pacehpc.backends import create_evaluator, resolve
 from pacehpc.backends.interface import Evaluator, EvaluatorOptions, LossWeights
 from pacehpc.calculator import Neighbourhood
 from pacehpc.errors import PacehpcError
+from pacehpc.machine import processor
 from pacehpc.potential import Potential
-from pacehpc.processors import processor
 from pacehpc.structures import Structures
 from pacehpc.utilities.command import command
 

@@ -8,8 +8,6 @@ import sys
 
 import pytest
 
-from pacehpc.backends import memory
-
 PROGRAM = """
 import sys
 import numpy as np
@@ -20,6 +18,7 @@ from pacehpc.backends import create_evaluator, memory, prepare_kernels
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.structures import Structures
 from pacehpc.fit.resources import cpu_memory
+from pacehpc.machine import resident_memory
 
 elements, keep, n_atoms, neighbours = sys.argv[1].split(","), sys.argv[2] == "1", int(sys.argv[3]), int(sys.argv[4])
 potential = build_potential({
@@ -56,7 +55,7 @@ part = make().select(slice(0, 4))
 part.shards = None
 create_evaluator("cpu", potential, part, LossWeights(0.3)).evaluate(potential.parameters)
 structures = make()
-before = memory.resident()
+before = resident_memory()
 held = memory.structures_memory(structures.n_atoms, structures.n_bonds, structures.n_structures)
 predicted = cpu_memory(potential, [structures], False, keep) - held
 open("/proc/self/clear_refs", "w").write("5")
@@ -88,37 +87,3 @@ def test_predicted_memory_is_what_the_process_takes(elements, keep, n_atoms, nei
     predicted, measured = map(float, done.stdout.split())
     assert measured > 60
     assert 0.8 < predicted / measured < 1.2, (predicted, measured)
-
-
-@pytest.mark.parametrize("version", [1, 2])
-def test_limits_of_control_groups_count(version, tmp_path, monkeypatch):
-    """A limit stands above the process's own group, as Slurm sets it for a job; what can be dropped is free."""
-    mount = tmp_path / ("memory" if version == 1 else "")
-    names = ("limit_in_bytes", "usage_in_bytes", "total_") if version == 1 else ("max", "current", "")
-    for folder, limit, used in (
-        ("slurm/job_7", 3 << 30, 2 << 30),
-        ("slurm/job_7/step_0/task_0", 2**63 - 4096, 1 << 30),
-    ):
-        group = mount / folder
-        group.mkdir(parents=True)
-        (group / f"memory.{names[0]}").write_text(f"{limit}\n" if version == 1 or limit < 1 << 40 else "max\n")
-        (group / f"memory.{names[1]}").write_text(f"{used}\n")
-        (group / "memory.stat").write_text(f"anon 5\n{names[2]}inactive_file {1 << 28}\n")
-    (tmp_path / "groups").write_text(
-        "9:cpu:/\n4:hugetlb,memory:/slurm/job_7/step_0/task_0\n0::/\n"
-        if version == 1
-        else "0::/slurm/job_7/step_0/task_0\n"
-    )
-    monkeypatch.setattr(memory, "PROCESS_GROUPS", str(tmp_path / "groups"))
-    monkeypatch.setattr(memory, "GROUPS", str(tmp_path))
-    assert memory.machine_memory() == min(3 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    assert memory.available() <= (1 << 30) + (1 << 28)
-    (mount / "slurm/job_7" / f"memory.{names[1]}").write_text(f"{4 << 30}\n")
-    assert memory.available() == 0
-
-
-def test_pages_of_this_machine():
-    """The same process by another count of the kernel's, in kB."""
-    with open("/proc/self/status") as status:
-        held = next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
-    assert memory.resident() == pytest.approx(1024 * held, rel=0.2)

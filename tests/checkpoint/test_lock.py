@@ -149,19 +149,6 @@ def test_a_damaged_lock_is_not_taken_over(content, tmp_path):
         Lock(tmp_path, never).acquire()
 
 
-def test_the_heartbeat_touches_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "HEARTBEAT", 0.01)
-    lock = Lock(tmp_path, never)
-    lock.acquire()
-    os.utime(lock.path, (1.0, 1.0))
-    end = time.time() + 60
-    while lock.path.stat().st_mtime < 2.0:
-        assert time.time() < end
-        time.sleep(0.01)
-    lock.release()
-    assert not lock.path.exists()
-
-
 def test_a_lock_that_is_another_ones_now_is_not_released(tmp_path):
     lock = Lock(tmp_path, never)
     lock.acquire()

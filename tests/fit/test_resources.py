@@ -13,6 +13,7 @@ from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.config import load_settings
 from pacehpc.dataset import Dataset
 from pacehpc.errors import PacehpcError
+from pacehpc.fit import resources
 from pacehpc.fit.resources import backend_options, check_gpu, cpu_memory
 from pacehpc.potential import Potential
 
@@ -41,7 +42,7 @@ def test_the_estimate_is_near_what_is_allocated(case):
 
 def test_memory_limit_gives_up_the_moments_and_then_refuses(case, monkeypatch):
     potential, structures = case
-    monkeypatch.setattr(memory, "resident", lambda: int(held))
+    monkeypatch.setattr(resources, "resident_memory", lambda: int(held))
     monkeypatch.setattr(memory, "RUN", 100)  # little data: else what is needed to lay them out counts
     held = memory.structures_memory(structures.n_atoms, structures.n_bonds, structures.n_structures)
     kept, least = (cpu_memory(potential, [structures], False, keep) for keep in (True, False))
@@ -68,7 +69,7 @@ def test_the_end_of_a_fit_is_not_refused(case, caplog):
 
 def test_the_piece_at_hand_counts(case, monkeypatch):
     potential, structures = case
-    monkeypatch.setattr(memory, "resident", lambda: 10**9)
+    monkeypatch.setattr(resources, "resident_memory", lambda: 10**9)
     limit = 10**9 + 10**8
     assert (
         backend_options(settings(evaluator="cpu", memory_limit=limit), potential, [structures], piece=1e7)

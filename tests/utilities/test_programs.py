@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from pacehpc import cli
+from pacehpc.machine import processor
 from pacehpc.potential import Potential, build_potential, export_yace
-from pacehpc.processors import processor
 from pacehpc.utilities import compile as compile_ahead
 from pacehpc.utilities import corerep, timing, yaml2yace
 
