@@ -28,7 +28,7 @@ from ceilings import matrix_product
 from compare import replace_between_marks
 from evaluation import SHARED, check_parity, machine, randomise, repeat
 
-from pacehpc import Dataset
+from pacehpc import load_dataset
 from pacehpc.backends.compile import compile_library, lanes
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.graph import real_coupling
@@ -71,7 +71,7 @@ def account(path: Path, data_folder: Path, seconds: float) -> dict[str, object]:
     settings = load_yaml(path)
     potential = build_potential(settings["potential"])
     randomise(potential)
-    data = Dataset.load(str(data_folder / settings["data"]["filename"]), elements=potential.elements)
+    data = load_dataset(str(data_folder / settings["data"]["filename"]), elements=potential.elements)
     structures = data.structures(potential)
     loss = LossWeights(kappa=settings["fit"]["loss"]["kappa"])
     parity = check_parity(potential, structures, loss)

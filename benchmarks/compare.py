@@ -36,7 +36,7 @@ import numpy as np
 from comparators import ase_call_times
 from evaluation import SHARED, machine, randomise, repeat
 
-from pacehpc import Dataset
+from pacehpc import load_dataset
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.calculator import PaceCalculator
@@ -107,10 +107,10 @@ def compare(path: Path, arguments: argparse.Namespace) -> dict[str, object]:
     randomise(potential)
     kappa = settings["fit"]["loss"]["kappa"]
     data = str(arguments.data / settings["data"]["filename"])
-    whole = Dataset.load(data, elements=potential.elements)
+    whole = load_dataset(data, elements=potential.elements)
     most = next((n for name, n in ATOMS.items() if path.stem.startswith(name)), whole.n_atoms)
     count = int(np.searchsorted(np.cumsum(whole.atoms_per_structure), most, side="right"))
-    dataset = Dataset.load(data, elements=potential.elements, rows=list(range(count)))
+    dataset = load_dataset(data, elements=potential.elements, rows=list(range(count)))
     structures = dataset.structures(potential)
     fit = CpuEvaluator(potential, structures, LossWeights(kappa=kappa), EvaluatorOptions(threads=1))
     plain = potential.copy()

@@ -20,7 +20,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pacehpc import Dataset, Potential
+from pacehpc import Potential, load_dataset
 from pacehpc.backends import create_evaluator
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
@@ -71,7 +71,7 @@ def measure(path: Path, data_folder: Path, seconds: float, options: dict[str, ob
     potential = build_potential(settings["potential"])
     randomise(potential)
     loss = LossWeights(kappa=settings["fit"]["loss"]["kappa"])
-    data = Dataset.load(str(data_folder / settings["data"]["filename"]), elements=potential.elements)
+    data = load_dataset(str(data_folder / settings["data"]["filename"]), elements=potential.elements)
     structures = data.structures(potential)
     parity = check_parity(potential, structures, loss)
 

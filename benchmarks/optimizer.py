@@ -26,7 +26,7 @@ from compare import replace_between_marks
 from evaluation import machine, randomise
 from threadpoolctl import threadpool_limits
 
-from pacehpc import Dataset
+from pacehpc import load_dataset
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.fit import bfgs, optimizers
@@ -167,7 +167,7 @@ def evaluation_seconds(path: Path) -> float:
     potential = build_potential(settings["potential"])
     randomise(potential)
     name = str(SHARED / "data" / settings["data"]["filename"])
-    data = Dataset.load(name, elements=potential.elements)
+    data = load_dataset(name, elements=potential.elements)
     chosen = np.resize(np.arange(len(data)), round(ATOMS / data.atoms_per_structure.mean()))
     structures = data.subset(chosen).structures(potential)
     evaluator = CpuEvaluator(potential, structures, LossWeights(kappa=0.3), EvaluatorOptions(threads=2))

@@ -30,7 +30,7 @@ import numpy as np
 from evaluation import SHARED, check_parity, machine, randomise, repeat
 from threadpoolctl import threadpool_limits
 
-from pacehpc import Dataset, Objective, Potential, fixed_point, parallel
+from pacehpc import Dataset, Objective, Potential, fixed_point, load_dataset, parallel
 from pacehpc.backends.costs import atom_costs
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
@@ -107,7 +107,7 @@ def case(name: str) -> tuple[Potential, Dataset, float]:
     settings = load_yaml(SHARED / "bench" / f"{name}.yaml")
     potential = build_potential(settings["potential"])
     randomise(potential)
-    data = Dataset.load(str(SHARED / "data" / settings["data"]["filename"]), elements=potential.elements)
+    data = load_dataset(str(SHARED / "data" / settings["data"]["filename"]), elements=potential.elements)
     return potential, data, settings["fit"]["loss"]["kappa"]
 
 
@@ -219,7 +219,7 @@ def balance(seconds: float, rounds: int) -> list[dict]:
             "forces": [rng.normal(size=(len(atoms), 3)) for atoms in frames],
         }
         pd.DataFrame(columns).to_pickle(Path(folder) / "alloy.pckl.gzip")
-        data = Dataset.load(Path(folder) / "alloy.pckl.gzip", elements=potential.elements)
+        data = load_dataset(Path(folder) / "alloy.pckl.gzip", elements=potential.elements)
         path = Path(folder) / "alloy.h5"
         write_store(path, data, potential, atom_costs=atom_costs(potential))
         with Store(path, potential) as store:

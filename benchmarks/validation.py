@@ -34,7 +34,7 @@ from evaluation import machine
 from scipy.stats import mannwhitneyu
 
 import pacehpc
-from pacehpc import Dataset, Objective, Potential
+from pacehpc import Objective, Potential, load_dataset
 from pacehpc.fit.cycles import disturb
 from pacehpc.fit.optimizers import minimize
 from pacehpc.yamlio import loads_yaml
@@ -230,7 +230,7 @@ def first_cycles(pacemaker: Path, number: int, data: Path, path: Path) -> None:
     found = {}
     for program, command in (("pacehpc", COMMAND), ("pacemaker", [pacemaker])):
         potential = first_cycle(command, data)
-        frames = Dataset.load(str(data / settings["data"]["filename"]), elements=potential.elements)
+        frames = load_dataset(str(data / settings["data"]["filename"]), elements=potential.elements)
         objective = Objective(potential, frames, settings["fit"]["loss"], backend="cpu")
         first = minimize(objective.evaluate, objective.x, maxiter=0)
         losses = []
@@ -297,7 +297,7 @@ def loss_here(path: Path, text: str, folder: Path) -> float:
     """The loss of a potential's file, by this program."""
     settings = loads_yaml(text, "input")
     potential = Potential.load(path)
-    data = Dataset.load(str(folder / settings["data"]["filename"]), elements=potential.elements)
+    data = load_dataset(str(folder / settings["data"]["filename"]), elements=potential.elements)
     objective = Objective(potential, data, settings["fit"]["loss"], backend="cpu")
     return objective(objective.x, gradient=False)[0]
 

@@ -7,6 +7,7 @@ from typing import Any
 _HOMES = {
     "Potential": "pacehpc.potential",
     "Dataset": "pacehpc.dataset",
+    "load_dataset": "pacehpc.dataset",
     "Objective": "pacehpc.objective",
     "PaceCalculator": "pacehpc.calculator",
     "build_potential": "pacehpc.potential",
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "build_potential",
     "export_yace",
+    "load_dataset",
     "projections",
 ]
 

@@ -11,7 +11,7 @@ import pytest
 from ase.build import bulk
 
 from pacehpc import Potential, replacing
-from pacehpc.dataset import Dataset, write_frame, write_store
+from pacehpc.dataset import Dataset, load_dataset, write_frame, write_store
 from pacehpc.dataset.writing import write_data
 from pacehpc.potential import export_yace
 from pacehpc.replacing import LEFTOVER, replace_file
@@ -21,7 +21,7 @@ def data(folder: Path) -> Dataset:
     atoms = bulk("Al", cubic=True)
     frame = pd.DataFrame({"ase_atoms": [atoms], "energy": [-1.0], "forces": [np.zeros((4, 3))]})
     frame.to_pickle(folder / "source.pkl")
-    return Dataset.load(folder / "source.pkl", reference_energy=0.0)
+    return load_dataset(folder / "source.pkl", reference_energy=0.0)
 
 
 def figure(folder: Path) -> None:

@@ -48,7 +48,7 @@ def _reference_energy(value: Any) -> float | str | dict[str, float]:
 
 
 def _keys(value: Any) -> dict[str, str]:
-    from pacehpc.dataset.asefiles import KEYS
+    from pacehpc.dataset.table import KEYS
 
     if not isinstance(value, dict):
         raise ValueError(f"must hold names such as {{energy: dft_energy}}, not {shown(value)}")

@@ -10,20 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pacehpc.dataset.files import Table, text_stream
+from pacehpc.dataset.files import text_stream
+from pacehpc.dataset.table import KEYS, Table
 from pacehpc.errors import PacehpcError
 
-# Where each column may stand, first come first served; names in info, arrays or a calculator's results.
-KEYS: dict[str, tuple[str, ...]] = {
-    "energy": ("REF_energy", "energy"),
-    "forces": ("REF_forces", "forces"),
-    "stress": ("REF_stress", "stress"),
-    "energy_corrected": ("energy_corrected",),
-    "w_energy": ("w_energy",),
-    "w_forces": ("w_forces",),
-    "w_factor": ("w_factor",),
-    "name": ("name", "config_type"),
-}
 _MAX_COLUMNS = 1000
 
 

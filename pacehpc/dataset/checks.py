@@ -9,24 +9,20 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from pacehpc.dataset.files import Table
+from pacehpc.dataset.table import Table, row_name
 from pacehpc.errors import PacehpcError
 from pacehpc.structures import VOIGT
 
-SHORTEST = 0.1  # Angstrom; closer atoms are a mistake in the data
-LARGEST = 1e7  # Angstrom, of positions and cells
+SHORTEST = 0.1  # Å; closer atoms are a mistake in the data
+LARGEST = 1e7  # Å, of positions and cells
 STRESS_UNITS = {"eV/A3": 1.0, "GPa": 1 / 160.21766208, "kbar": 0.1 / 160.21766208, "-kbar": -0.1 / 160.21766208}
 
 
-def row_name(table: Table, row: int) -> str:
-    return f"{table.source}, row {table.labels[row]}"
-
-
 def as_numbers(value: Any, shape: tuple[int | None, ...], what: str, where: str) -> np.ndarray:
-    """``value`` as a float64 array of ``shape`` (None: any length) with finite entries.
+    """`value` as a float64 array of `shape` (None: any length) with finite entries.
 
     Raises:
-        PacehpcError: anything else, naming ``what`` and ``where``.
+        PacehpcError: anything else, naming `what` and `where`.
     """
     if value is None:
         raise PacehpcError(f"{where}: {what} is missing.")
@@ -49,7 +45,7 @@ def as_numbers(value: Any, shape: tuple[int | None, ...], what: str, where: str)
 
 
 def geometry(table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Checked (atom_offsets, numbers, positions, cells, pbc) of a table; lengths in Angstrom."""
+    """Checked (atom_offsets, numbers, positions, cells, pbc) of a table; lengths in Å."""
     counts, numbers, positions = [], [], []
     cells, pbc = np.zeros((len(table.labels), 3, 3)), np.zeros((len(table.labels), 3), bool)
     for row, (z, r, cell, periodic) in enumerate(
@@ -67,14 +63,14 @@ def geometry(table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
         if cell is not None:
             cells[row] = as_numbers(cell, (3, 3), "cell", where)
             if np.abs(cells[row]).max() > LARGEST:
-                raise PacehpcError(f"{where}: a cell beyond {LARGEST:g} Angstrom.")
+                raise PacehpcError(f"{where}: a cell beyond {LARGEST:g} Å.")
         if periodic is not None:
             flags = np.asarray(periodic)
             if flags.dtype.kind not in "bi" or flags.shape not in ((), (3,)):
                 raise PacehpcError(f"{where}: pbc is not three flags.")
             pbc[row] = flags
         if np.abs(r).max() > LARGEST:
-            raise PacehpcError(f"{where}: positions beyond {LARGEST:g} Angstrom.")
+            raise PacehpcError(f"{where}: positions beyond {LARGEST:g} Å.")
         counts.append(len(r))
         numbers.append(z.astype(np.uint8))
         positions.append(r)
@@ -102,11 +98,11 @@ def flat_cells(table: Table, cells: np.ndarray, pbc: np.ndarray) -> None:
     dense = (pbc & (lengths < SHORTEST)).any(axis=1) | (spread < densest * SHORTEST ** pbc.sum(axis=1))
     if dense.any():
         row = row_name(table, int(np.argmax(dense)))
-        raise PacehpcError(f"{row}: an atom and its own periodic image are closer than {SHORTEST} Angstrom.")
+        raise PacehpcError(f"{row}: an atom and its own periodic image are closer than {SHORTEST} Å.")
 
 
 def known_elements(table: Table, offsets: np.ndarray, numbers: np.ndarray, elements: Sequence[str] | None) -> None:
-    """Raises PacehpcError at the first structure with an element that is not in ``elements``."""
+    """Raises PacehpcError at the first structure with an element that is not in `elements`."""
     if elements is None:
         return
     unknown = [s for s in elements if s not in chemical_symbols[1:]]
@@ -123,7 +119,7 @@ def known_elements(table: Table, offsets: np.ndarray, numbers: np.ndarray, eleme
 
 
 def scalars(table: Table, name: str) -> np.ndarray:
-    """Column ``name`` as finite numbers, (n_structures,)."""
+    """Column `name` as finite numbers, (n_structures,)."""
     values = table.columns[name]
     if isinstance(values, np.ndarray) and values.dtype.kind in "iuf" and np.isfinite(values).all():
         return values.astype(float)
@@ -131,7 +127,7 @@ def scalars(table: Table, name: str) -> np.ndarray:
 
 
 def per_atom(table: Table, name: str, offsets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Column ``name`` with one entry an atom, flat: (n_atoms, *shape); a single number counts for all atoms."""
+    """Column `name` with one entry an atom, flat: (n_atoms, *shape); a single number counts for all atoms."""
     counts = np.diff(offsets)
     parts = []
     for row, value in enumerate(table.columns[name]):
@@ -145,7 +141,7 @@ def per_atom(table: Table, name: str, offsets: np.ndarray, shape: tuple[int, ...
 
 
 def stresses(table: Table, units: str) -> np.ndarray:
-    """Column ``stress`` as Voigt rows (n_structures, 6) in eV/Angstrom^3; NaN rows where there is none."""
+    """Column `stress` as Voigt rows (n_structures, 6) in eV/Å³; NaN rows where there is none."""
     if units not in STRESS_UNITS:
         raise PacehpcError(f"data.stress_units: {units!r} is not one of {', '.join(STRESS_UNITS)}.")
     found = np.full((len(table.labels), 6), np.nan)

@@ -13,20 +13,22 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from pacehpc.dataset.asefiles import add_row, fill_columns
-from pacehpc.dataset.files import Table
+from pacehpc.dataset.dataset import Dataset
+from pacehpc.dataset.frames import frame_of
+from pacehpc.dataset.loading import checked_table
+from pacehpc.dataset.reference_energies import composition, corrected
+from pacehpc.dataset.table import Table
 from pacehpc.errors import PacehpcError, without_password
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from pacehpc.dataset.dataset import Dataset
 
 INI_FILE = "structdb.ini"
 _SERVER = re.compile(r"postgres(ql)?(\+\w+)?://")
 
 
 def locate(option: str | None, environ: Mapping[str, str] | None = None) -> str:
-    """The database to query: ``option``, else $PACEHPC_DATABASE, else ``url`` of ~/structdb.ini.
+    """The database to query: `option`, else $PACEHPC_DATABASE, else `url` of ~/structdb.ini.
 
     Raises:
         PacehpcError: none of them names one.
@@ -59,7 +61,7 @@ def _url_of(path: Path) -> str:
 
 
 def connect(name: str, create: bool = False) -> Any:
-    """An open ASE database; ``name`` is an SQLite file or a postgresql:// URL.
+    """An open ASE database; `name` is an SQLite file or a postgresql:// URL.
 
     Raises:
         PacehpcError: no such file, no server, no driver, no ASE database.
@@ -103,16 +105,13 @@ def query(
     """Structures of a database as a frame ready to fit, E^ref included.
 
     Args:
-        name: the database; elements: those that may occur; calculator: key ``calculator`` of the rows (None: any).
+        name: the database; elements: those that may occur; calculator: key `calculator` of the rows (None: any).
         ref_energy: eV per atom, of every element; None: the energies of the isolated atoms in the database.
-        limit: at most so many structures, chosen by ``seed``.
+        limit: at most so many structures, chosen by `seed`.
 
     Raises:
         PacehpcError: nothing found, no isolated atom, an unreadable database.
     """
-    from pacehpc.dataset.dataset import checked_table
-    from pacehpc.dataset.reference import composition, corrected
-
     table = _rows(name, set(elements), calculator)
     wanted = f"elements {' '.join(elements)}" + (f" and calculator {calculator}" if calculator else "")
     if not table.labels:
@@ -131,12 +130,12 @@ def query(
     data.energy_corrected = corrected(single, found, counts, data.energy)
     if limit is not None and limit < len(data):
         data = data.subset(np.sort(np.random.default_rng(seed).choice(len(data), limit, replace=False)))
-    frame = data.to_frame()
+    frame = frame_of(data)
     return frame.drop(columns=["w_energy", "w_forces"])
 
 
 def _rows(name: str, elements: set[str], calculator: str | None) -> Table:
-    """All rows with energy and forces whose elements are among ``elements``."""
+    """All rows with energy and forces whose elements are among `elements`."""
     table, known = Table(without_password(name), []), []
     # ASE writes the names of calculators in small letters
     names = [None] if calculator is None else sorted({calculator, calculator.lower()})
@@ -159,7 +158,7 @@ def isolated_atoms(data: Dataset) -> dict[str, float]:
     """Energy of each element's isolated atom: one atom, open or in the largest cell; eV."""
     alone = np.nonzero(data.atoms_per_structure == 1)[0]
     cells = data.volumes[alone]
-    far = (cells == 0) & ~data.pbc[alone].any(axis=1) | (cells >= 300.0)  # Angstrom^3; a crystal has 10 to 150
+    far = (cells == 0) & ~data.pbc[alone].any(axis=1) | (cells >= 300.0)  # Å³; a crystal has 10 to 150
     found: dict[str, float] = {}
     for row in alone[far][np.argsort(np.where(cells[far] == 0, np.inf, cells[far]), kind="stable")]:
         found[chemical_symbols[data.numbers[data.atom_offsets[row]]]] = float(data.energy[row])
@@ -169,7 +168,7 @@ def isolated_atoms(data: Dataset) -> dict[str, float]:
 def ingest(name: str, data: Dataset, calculator: str, complete: bool = False) -> int:
     """Write structures with energy, forces, stress and name to a database, all or none; returns their number.
 
-    complete: with ``energy_corrected`` and the weights that came with the data, too, for a database of its own.
+    complete: with `energy_corrected` and the weights that came with the data, too, for a database of its own.
 
     Raises:
         PacehpcError: data without total energies, or a database that cannot be written.

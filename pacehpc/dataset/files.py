@@ -1,4 +1,4 @@
-"""From a file name to a table of structures: search, compression and format, all recognised from the content."""
+"""Files of data: search, compression and format, the last two recognised from the content."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ import io
 import lzma
 import os
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pacehpc.dataset.unpickle import AtomsState, CellState, unpickle_frame
 from pacehpc.errors import PacehpcError
 from pacehpc.machine import total_memory
 
@@ -24,28 +19,10 @@ _SMALL = 256 * 2**20  # what any file may unpack to
 _RATIO = 200  # frames pack 3 to 50 times
 
 
-@dataclass
-class Table:
-    """What a file holds, one entry a structure; not yet checked.
-
-    ``columns`` keeps everything that is not geometry under the name in the file (``energy``, ``forces``, ...).
-    """
-
-    source: str
-    labels: list[Any]
-    numbers: list[Any] = field(default_factory=list)
-    positions: list[Any] = field(default_factory=list)
-    cells: list[Any] = field(default_factory=list)
-    pbc: list[Any] = field(default_factory=list)
-    info: list[dict[str, Any]] = field(default_factory=list)
-    columns: dict[str, list[Any] | np.ndarray] = field(default_factory=dict)
-    stress_units: str | None = None  # None: those that the user gives
-
-
 def find_file(
     name: str | os.PathLike[str], datapath: str | os.PathLike[str] | None = None, key: str = "data.filename"
 ) -> Path:
-    """The file ``name``, as the input's ``key`` gives it: as it is, else in ``datapath``, else in $PACEMAKERDATAPATH.
+    """The file `name`, as the input's `key` gives it: as it is, else in `datapath`, else in $PACEMAKERDATAPATH.
 
     Raises:
         PacehpcError: it is in none of them; the message lists where was looked.
@@ -114,67 +91,6 @@ def file_format(head: bytes) -> str:
     if head[:1] in (b"(", b"c"):  # protocols 0 and 1
         return "pickle"
     return ""
-
-
-def read_table(path: Path, keys: Mapping[str, str] | None = None) -> Table:
-    """All structures of a file of any known format.
-
-    Args:
-        path: the file; keys: names of columns in extended xyz files and ASE databases that are not the usual ones.
-
-    Raises:
-        PacehpcError: the format is not known, or the file is damaged.
-    """
-    with open(path, "rb") as file:
-        head = file.read(100)
-    if file_format(head) == "asedb":
-        from pacehpc.dataset.asefiles import read_asedb
-
-        return read_asedb(path, keys)
-    if file_format(head) == "hdf5":
-        from pacehpc.dataset.store import store_table
-
-        return store_table(path)
-    data = read_bytes(path)
-    kind = file_format(data[:100])
-    if kind == "pickle":
-        return frame_table(data, str(path))
-    if kind == "extxyz":
-        from pacehpc.dataset.asefiles import read_extxyz
-
-        return read_extxyz(data, str(path), keys)
-    if not data:
-        raise PacehpcError(f"{path}: the file is empty.")
-    raise PacehpcError(f"{path}: its content is no pickled pandas frame, extended xyz, ASE database or HDF5 file.")
-
-
-def frame_table(data: bytes, source: str) -> Table:
-    """A pickled frame as a table."""
-    columns, labels = unpickle_frame(data, source)
-    if "ase_atoms" not in columns:
-        raise PacehpcError(f"{source}: no column 'ase_atoms' (columns: {', '.join(columns) or 'none'}).")
-    table = Table(source, labels)
-    for row, atoms in enumerate(columns.pop("ase_atoms")):
-        where = f"{source}, row {labels[row]}"
-        if not isinstance(atoms, AtomsState) or not isinstance(atoms.state, dict):
-            raise PacehpcError(f"{where}: 'ase_atoms' holds {type(atoms).__name__}, not ase.Atoms.")
-        state = atoms.state
-        arrays = state.get("arrays")
-        if not isinstance(arrays, dict) or "numbers" not in arrays or "positions" not in arrays:
-            raise PacehpcError(f"{where}: the atoms have no numbers or positions.")
-        cell = state.get("_cellobj", state.get("_cell"))
-        if isinstance(cell, CellState):
-            cell = cell.state.get("array") if isinstance(cell.state, dict) else None
-        table.numbers.append(arrays["numbers"])
-        table.positions.append(arrays["positions"])
-        table.cells.append(cell)
-        table.pbc.append(state.get("_pbc"))
-        info = state.get("info")
-        plain = (str, int, float, bool, np.generic)
-        kept = {k: v for k, v in info.items() if isinstance(k, str) and isinstance(v, plain)} if info else {}
-        table.info.append(kept)
-    table.columns = columns
-    return table
 
 
 def text_stream(data: bytes, source: str) -> io.StringIO:

@@ -27,10 +27,10 @@ def _objects(values: Sequence[Any], index: list[Any]) -> pd.Series:
 
 
 def frame_of(data: Dataset, columns: Mapping[str, Sequence[Any]] | None = None) -> pd.DataFrame:
-    """``name`` (if there are any), ``ase_atoms``, ``energy`` (if known), ``energy_corrected``, ``forces``, ``stress``
-    (if known), ``energy_corrected_per_atom``, ``NUMBER_OF_ATOMS``, ``w_energy``, ``w_forces``, then ``columns``.
+    """`name` (if there are any), `ase_atoms`, `energy` (if known), `energy_corrected`, `forces`, `stress`
+    (if known), `energy_corrected_per_atom`, `NUMBER_OF_ATOMS`, `w_energy`, `w_forces`, then `columns`.
 
-    Energies in eV, forces in eV/Angstrom, stress in eV/Angstrom^3 (Voigt); the index is that of the data.
+    Energies in eV, forces in eV/Å, stress in eV/Å³ (Voigt); the index is that of the data.
     """
     n_atoms = data.atoms_per_structure
     made: dict[str, Any] = {}
@@ -56,9 +56,9 @@ def frame_of(data: Dataset, columns: Mapping[str, Sequence[Any]] | None = None) 
 
 
 def write_frame(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write a gzipped pickle beside ``path`` and rename it, so that a reader never meets half a file.
+    """Write a gzipped pickle beside `path` and rename it, so that a reader never meets half a file.
 
-    Protocol 4, which every pandas since 1.0 reads: ``pandas.read_pickle(path, compression="gzip")``.
+    Protocol 4, which every pandas since 1.0 reads: `pandas.read_pickle(path, compression="gzip")`.
     """
     with (
         replacing(Path(path)) as beside,

@@ -33,7 +33,7 @@ def hull_distances(counts: np.ndarray, energy: np.ndarray) -> np.ndarray:
 
 
 def _lower_hull(points: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The lower convex envelope of ``values`` at the ``points`` themselves."""
+    """The lower convex envelope of `values` at the `points` themselves."""
     centred = points - points.mean(axis=0)
     _, singular, axes = np.linalg.svd(centred, full_matrices=False)
     rank = int((singular > 1e-9 * max(1.0, singular[0] if len(singular) else 0.0)).sum()) if len(points) > 1 else 0

@@ -36,7 +36,7 @@ class Neighbours:
 
 
 def complete_cells(cells: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """Cells whose vectors in open directions are unit vectors orthogonal to the periodic ones; (n, 3, 3), Angstrom."""
+    """Cells whose vectors in open directions are unit vectors orthogonal to the periodic ones; (n, 3, 3), Å."""
     full = np.array(cells, dtype=float)
     counts = pbc.sum(axis=1)
     full[counts == 0] = np.eye(3)
@@ -107,7 +107,7 @@ def _by_tree(
 def first_closer_than(
     shortest: float, atom_offsets: np.ndarray, positions: np.ndarray, cells: np.ndarray, pbc: np.ndarray, progress: Any
 ) -> tuple[int, int, int] | None:
-    """(structure, i, j) of the first pair of atoms or images closer than ``shortest`` Angstrom; None: there is none."""
+    """(structure, i, j) of the first pair of atoms or images closer than `shortest` Å; None: there is none."""
     reach = max(1.5, shortest)  # a smaller one is slower: more boxes
     full = complete_cells(cells, pbc)
     for s, (i, j, shift) in enumerate(raw_lists(atom_offsets, positions, cells, pbc, reach)):
@@ -125,7 +125,7 @@ def first_closer_than(
 def bond_vectors(
     positions: np.ndarray, cells: np.ndarray, structure: np.ndarray, i: np.ndarray, j: np.ndarray, shift: np.ndarray
 ) -> np.ndarray:
-    """r_j - r_i + S·cell, (n_bonds, 3) Angstrom; ``structure`` is the structure of each bond."""
+    """r_j - r_i + S·cell, (n_bonds, 3) Å; `structure` is the structure of each bond."""
     vectors = positions[j] - positions[i]
     moved = np.nonzero(shift.any(axis=1))[0]
     vectors[moved] += np.einsum("bk,bkd->bd", shift[moved].astype(float), cells[structure[moved]])
@@ -144,12 +144,12 @@ def find_neighbours(
     """All bonds with 0 < r < cutoffs[species_i, species_j].
 
     Args:
-        atom_offsets: (n_structures+1,); positions (n_atoms, 3) and cells (n_structures, 3, 3) in Angstrom;
-            pbc (n_structures, 3); species (n_atoms,) indices into ``cutoffs`` (n_elements, n_elements), Angstrom.
+        atom_offsets: (n_structures+1,); positions (n_atoms, 3) and cells (n_structures, 3, 3) in Å;
+            pbc (n_structures, 3); species (n_atoms,) indices into `cutoffs` (n_elements, n_elements), Å.
         progress: called with the number of finished structures, if given.
 
     Returns:
-        The bonds, and their vectors (n_bonds, 3) in Angstrom.
+        The bonds, and their vectors (n_bonds, 3) in Å.
     """
     n_structures = len(atom_offsets) - 1
     lists = raw_lists(atom_offsets, positions, cells, pbc, float(cutoffs.max()))
@@ -183,18 +183,18 @@ def find_neighbours(
 
 
 def cutoff_matrix(potential: Potential) -> np.ndarray:
-    """rcut of each ordered bond, (n_elements, n_elements), Angstrom, elements in the potential's order."""
+    """rcut of each ordered bond, (n_elements, n_elements), Å, elements in the potential's order."""
     elements = potential.elements
     return np.array([[potential.bonds[a, b].rcut for b in elements] for a in elements], dtype=float)
 
 
 def volumes(cells: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """Volume of the cells periodic in three directions, else 0; (n,), Angstrom^3."""
+    """Volume of the cells periodic in three directions, else 0; (n,), Å³."""
     return np.where(pbc.all(axis=1), np.abs(np.linalg.det(cells)), 0.0)
 
 
 def species_indices(numbers: np.ndarray, elements: Sequence[str]) -> np.ndarray:
-    """Index of each atom's element in ``elements``, -1 where it is not there; int32."""
+    """Index of each atom's element in `elements`, -1 where it is not there; int32."""
     from ase.data import atomic_numbers
 
     table = np.full(256, -1, np.int32)

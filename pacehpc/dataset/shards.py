@@ -18,7 +18,7 @@ CUT_ATOMS = 144  # of a shard on average after further cuts: each has sums of it
 MANY_SHARDS, MANY_ATOMS = 256, 768  # more shards than that only where each fills the largest batches of the kernels
 FEW_SHARDS, FEW_ATOMS = 16, 32  # small data: so many shards all the same, that several ranks have work
 ATOM_COST = 30.0  # of an atom, in units of the cost of a bond
-_REACH, _DENSITY = 6.0, 0.1  # Angstrom, atoms/Angstrom^3: to estimate bonds that are not known
+_REACH, _DENSITY = 6.0, 0.1  # Å, atoms/Å³: to estimate bonds that are not known
 
 
 def costs(n_atoms: np.ndarray, n_bonds: np.ndarray, species_costs: np.ndarray | None = None) -> np.ndarray:
@@ -32,7 +32,7 @@ def costs(n_atoms: np.ndarray, n_bonds: np.ndarray, species_costs: np.ndarray | 
 
 
 def estimated_bonds(n_atoms: np.ndarray, volumes: np.ndarray) -> np.ndarray:
-    """Bonds of each structure within 6 Angstrom as its density suggests; ``volumes`` 0 where not fully periodic."""
+    """Bonds of each structure within 6 Å as its density suggests; `volumes` 0 where not fully periodic."""
     sphere = 4 / 3 * np.pi * _REACH**3
     open_ones = np.minimum(n_atoms - 1, sphere * _DENSITY)
     neighbours = np.where(volumes > 0, sphere * n_atoms / np.where(volumes > 0, volumes, 1.0), open_ones)
@@ -105,7 +105,7 @@ def _cut(rows: list[int], values: list[float], shares: list[float]) -> list[list
 
 
 def rank_bounds(shard_costs: np.ndarray, size: int) -> np.ndarray:
-    """Rank r of ``size`` owns the shards bounds[r]:bounds[r+1]; (size+1,) int64. Ranks may own none."""
+    """Rank r of `size` owns the shards bounds[r]:bounds[r+1]; (size+1,) int64. Ranks may own none."""
     n = len(shard_costs)
     ends = np.concatenate(([0.0], np.cumsum(shard_costs)))
     targets = ends[-1] * np.arange(size + 1) / size

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from pacehpc.dataset.hull import hull_distances
-from pacehpc.dataset.reference import composition
+from pacehpc.dataset.reference_energies import composition
 from pacehpc.errors import PacehpcError
 
-logger = logging.getLogger("pacehpc")
+log = logging.getLogger("pacehpc")
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Selection:
 
 
 def uniform(n_atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """1/n for every structure, 1/(all atoms) for every atom; ``n_atoms`` (n_structures,)."""
+    """1/n for every structure, 1/(all atoms) for every atom; `n_atoms` (n_structures,)."""
     return np.full(len(n_atoms), 1.0 / max(len(n_atoms), 1)), np.full(int(n_atoms.sum()), 1.0 / max(n_atoms.sum(), 1))
 
 
@@ -102,13 +102,13 @@ def energy_based(
     """EnergyBasedWeightingPolicy: low energies and small forces count more; structures far above the hull are dropped.
 
     w_s is proportional to (e_s + |DE|)^-2, w_i to w_s/(|F_i|^2 + |DF|), with e_s the energy per atom above the convex
-    hull over composition (``energy: cohesive``: above the lowest). See Bochkarev et al., Phys. Rev. Materials 6,
+    hull over composition (`energy: cohesive`: above the lowest). See Bochkarev et al., Phys. Rev. Materials 6,
     013804 (2022).
 
     Args:
         weighting: the keys nfit, n_lower, n_upper, DElow, DEup, DE, DF, wlow, DFup, reftype, energy, seed.
         offsets: (n_structures+1,); numbers (n_atoms,); pbc (n_structures, 3); energy (n_structures,) E^ref in eV;
-            forces (n_atoms, 3) eV/Angstrom.
+            forces (n_atoms, 3) eV/Å.
 
     Raises:
         PacehpcError: impossible options, or no structure left.
@@ -155,10 +155,10 @@ def energy_based(
     if options["wlow"] is not None:
         wlow = options["wlow"]
         if not len(upper) and wlow != 1.0:
-            logger.warning("weighting: no structures in the upper tier, wlow is set to 1")
+            log.warning("weighting: no structures in the upper tier, wlow is set to 1")
             wlow = 1.0
         if not len(lower):
-            logger.warning("weighting: no structures in the lower tier, wlow is set to 0")
+            log.warning("weighting: no structures in the lower tier, wlow is set to 0")
             wlow = 0.0
         for tier, share in ((is_lower, wlow), (~is_lower, 1.0 - wlow)):
             if tier.any():
@@ -168,7 +168,7 @@ def energy_based(
     if (denominator <= 0).any():
         raise PacehpcError("fit.weighting.DF: 0 gives infinite weights where forces vanish.")
     w_forces = np.repeat(w, n_atoms[rows]) / denominator
-    logger.info(
+    log.info(
         "weighting: %d structures in the lower tier (weight %.4g), %d in the upper (%.4g), %d dropped",
         len(lower), w[is_lower].sum(), len(upper), w[~is_lower].sum(), n_structures - len(rows),
     )  # fmt: skip
@@ -182,7 +182,7 @@ def external(
     """ExternalWeightingPolicy: weights of a frame indexed like the data; structures that it lacks are dropped.
 
     Args:
-        columns: the frame's columns ``w_energy`` and ``w_forces``; labels: its index; where: its name.
+        columns: the frame's columns `w_energy` and `w_forces`; labels: its index; where: its name.
         index: the row labels of the data; offsets: (n_structures+1,) of the data.
 
     Raises:
@@ -216,14 +216,14 @@ def external(
     if not len(rows):
         raise PacehpcError(f"{where}: no rows, so no structure would be fitted.")
     if len(rows) < len(index):
-        logger.info("weighting: %d structures that %s lacks are dropped", len(index) - len(rows), where)
+        log.info("weighting: %d structures that %s lacks are dropped", len(index) - len(rows), where)
     return Selection(rows, w_energy, np.concatenate(w_forces), None, "ExternalWeightingPolicy")
 
 
 def low_energies(
     energy: np.ndarray, n_atoms: np.ndarray, above_hull: np.ndarray | None, limit: float = 1.0
 ) -> np.ndarray:
-    """Structures within ``limit`` eV/atom of the hull if it was computed, else of the lowest energy per atom; bool."""
+    """Structures within `limit` eV/atom of the hull if it was computed, else of the lowest energy per atom; bool."""
     if above_hull is None:
         above_hull = energy / n_atoms - (energy / n_atoms).min(initial=np.inf)
     return above_hull <= limit

@@ -17,12 +17,12 @@ from ase.data import chemical_symbols
 from pacehpc.dataset.database import ingest
 from pacehpc.dataset.dataset import Dataset
 from pacehpc.dataset.frames import frame_of, write_frame
-from pacehpc.dataset.store import write_store
+from pacehpc.dataset.store_writing import write_store
 from pacehpc.errors import PacehpcError
 from pacehpc.replacing import replacing
 from pacehpc.structures import virial_matrix
 
-logger = logging.getLogger("pacehpc")
+log = logging.getLogger("pacehpc")
 
 FORMATS = {
     "frame": r"\.(pckl|pkl|pickle)(\.(gzip|gz))?$",
@@ -44,8 +44,8 @@ def write_data(data: Dataset, path: str | os.PathLike[str], cutoff: float = 0.0,
     """Write structures as they came from `read_raw`: with the columns that all of them have.
 
     Args:
-        data: eV, Angstrom; path: .pckl.gzip, .extxyz, .xyz.gz, .db or .h5.
-        cutoff: of the neighbour lists in a store, Angstrom; 0: none. calculator: its name in a database.
+        data: eV, Å; path: .pckl.gzip, .extxyz, .xyz.gz, .db or .h5.
+        cutoff: of the neighbour lists in a store, Å; 0: none. calculator: its name in a database.
 
     Raises:
         PacehpcError: an unknown format, or a file that cannot be written.
@@ -87,14 +87,14 @@ def _with_given_weights(data: Dataset) -> Dataset:
 
 
 def _of_all(data: Dataset) -> Dataset:
-    """Without ``energy_corrected`` where only some structures have it: it cannot be read back from a part."""
+    """Without `energy_corrected` where only some structures have it: it cannot be read back from a part."""
     known = np.isfinite(data.energy_corrected)
     if known.all():
         return data
     if data.energy is None:
         raise PacehpcError("Some files have only 'energy', some only 'energy_corrected': convert them one by one.")
     if known.any():
-        logger.warning("energy_corrected is left out: not all files have it")
+        log.warning("energy_corrected is left out: not all files have it")
     return replace(data, energy_corrected=np.full(len(data), np.nan))
 
 

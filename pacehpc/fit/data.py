@@ -18,8 +18,8 @@ from pacehpc.backends import memory
 from pacehpc.backends.costs import atom_costs
 from pacehpc.backends.shape import make_shape
 from pacehpc.dataset import Dataset, Store, database, input_hash, weights, write_frame, write_store
-from pacehpc.dataset.dataset import read_raw, referenced, weighted
 from pacehpc.dataset.files import find_file, read_bytes
+from pacehpc.dataset.loading import read_raw, referenced, weighted
 from pacehpc.dataset.unpickle import frame_attrs
 from pacehpc.errors import PacehpcError, without_password
 from pacehpc.machine import available_memory, resident_memory

@@ -20,7 +20,7 @@ import numpy as np
 import scipy
 
 import pacehpc
-from pacehpc.dataset import write_frame
+from pacehpc.dataset import frame_of, write_frame
 from pacehpc.dataset.files import file_hash
 from pacehpc.machine import blas_libraries, processor
 from pacehpc.metrics import GPA
@@ -289,7 +289,7 @@ def log_stress(*parts: Dataset | None) -> None:
 
 def save_data(data: Dataset, name: str, **columns: Any) -> None:
     """The data as a frame in `name`.pckl.gzip, with further columns."""
-    write_frame(data.to_frame(columns or None), f"{name}.pckl.gzip")
+    write_frame(frame_of(data, columns or None), f"{name}.pckl.gzip")
 
 
 def metadata_that_lasts(found: Mapping[str, str]) -> dict[str, str]:

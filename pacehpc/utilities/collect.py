@@ -22,8 +22,9 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from pacehpc.dataset import checks
-from pacehpc.dataset.dataset import Dataset, checked_table
-from pacehpc.dataset.files import Table
+from pacehpc.dataset.dataset import Dataset
+from pacehpc.dataset.loading import checked_table
+from pacehpc.dataset.table import Table
 from pacehpc.errors import PacehpcError
 from pacehpc.structures import VOIGT
 from pacehpc.utilities.command import command
@@ -377,7 +378,7 @@ def free_atom_energies(words: Sequence[str], data: Dataset) -> dict[str, float]:
         PacehpcError: not of this form, or no isolated atom in the data.
     """
     from pacehpc.dataset.database import isolated_atoms
-    from pacehpc.dataset.reference import automatic, composition
+    from pacehpc.dataset.reference_energies import automatic, composition
 
     elements, counts = composition(data.atom_offsets, data.numbers)
     energies = dict.fromkeys(elements, 0.0)
@@ -426,7 +427,7 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of the command."""
-    from pacehpc.dataset.reference import composition, corrected
+    from pacehpc.dataset.reference_energies import composition, corrected
     from pacehpc.dataset.writing import format_of, write_data
 
     arguments = parser().parse_args(argv)

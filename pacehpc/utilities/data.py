@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from ase.data import chemical_symbols
 
-from pacehpc.dataset.dataset import Dataset, read_raw
+from pacehpc.dataset.dataset import Dataset
+from pacehpc.dataset.loading import read_raw
 from pacehpc.errors import PacehpcError, without_password
 from pacehpc.utilities.command import command
 

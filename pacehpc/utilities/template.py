@@ -16,7 +16,8 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from pacehpc.dataset.database import isolated_atoms
-from pacehpc.dataset.dataset import Dataset, read_raw
+from pacehpc.dataset.dataset import Dataset
+from pacehpc.dataset.loading import read_raw
 from pacehpc.errors import PacehpcError
 from pacehpc.utilities.command import command
 from pacehpc.utilities.data import shortest_distances

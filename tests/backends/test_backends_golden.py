@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ase.io import read
 
-from pacehpc import Dataset, Potential
+from pacehpc import Potential, load_dataset
 from pacehpc.backends import create_evaluator
 from pacehpc.backends.interface import LossWeights
 from pacehpc.metrics import TERMS
@@ -58,7 +58,7 @@ def test_loss_and_gradient(golden, shared, name, backend):
     kappa, l1, l2 = (float(options.get(key, 0)) for key in ("--kappa", "--L1", "--L2"))
     smooth = np.array([float(options.get(key, 0)) for key in ("--w0", "--w1", "--w2")])
 
-    data = Dataset.load(shared(f"data/{reference['data']}"), elements=potential.elements, rows=reference["order"])
+    data = load_dataset(shared(f"data/{reference['data']}"), elements=potential.elements, rows=reference["order"])
     structures = data.structures(potential)
     structures.w_energy, structures.w_forces = arrays["w_energy"], arrays["w_forces"]
     np.testing.assert_array_equal(structures.atoms_per_structure, arrays["n_atoms"])

@@ -19,7 +19,7 @@ import pytest
 from ase.build import bulk
 from ase.io import read
 
-from pacehpc import Dataset, Potential, backends, metrics
+from pacehpc import Potential, backends, load_dataset, metrics
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.cuda import (
     CudaEvaluator,
@@ -114,7 +114,7 @@ def test_golden_losses(golden, shared, name):
     arrays = np.load(golden / "loss" / f"{name}.npz")
     potential = Potential.load(golden / "loss" / f"{name}.yaml")
     options = dict(zip(reference["options"][::2], reference["options"][1::2], strict=True))
-    data = Dataset.load(shared(f"data/{reference['data']}"), elements=potential.elements, rows=reference["order"])
+    data = load_dataset(shared(f"data/{reference['data']}"), elements=potential.elements, rows=reference["order"])
     s = data.structures(potential)
     s.w_energy, s.w_forces = arrays["w_energy"], arrays["w_forces"]
     loss = LossWeights(kappa=float(options.get("--kappa", 0)))

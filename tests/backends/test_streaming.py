@@ -13,7 +13,7 @@ from ase import Atoms
 from pacehpc import backends
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import LossWeights
-from pacehpc.dataset import Dataset, Store, write_frame, write_store
+from pacehpc.dataset import Store, load_dataset, write_frame, write_store
 from pacehpc.fit import data as fit_data
 from pacehpc.objective import Objective
 from pacehpc.potential import build_potential
@@ -45,7 +45,7 @@ def case(tmp_path_factory):
         }
     )
     potential.parameters = random.normal(0, 0.1, potential.n_parameters)
-    write_store(folder / "a.h5", Dataset.load(folder / "a.pckl.gzip"), potential)
+    write_store(folder / "a.h5", load_dataset(folder / "a.pckl.gzip"), potential)
     return folder / "a.h5", potential
 
 

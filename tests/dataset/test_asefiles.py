@@ -12,7 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import write
 
-from pacehpc.dataset import Dataset
+from pacehpc.dataset import load_dataset
 from pacehpc.errors import PacehpcError
 
 
@@ -52,7 +52,7 @@ def test_extxyz(tmp_path, packed):
     write(tmp_path / "a.xyz", frames, format="extxyz")
     if packed:
         (tmp_path / "a.xyz").write_bytes(gzip.compress((tmp_path / "a.xyz").read_bytes()))
-    compare(Dataset.load(tmp_path / "a.xyz", reference_energy=0), frames, 2e-8)
+    compare(load_dataset(tmp_path / "a.xyz", reference_energy=0), frames, 2e-8)
 
 
 def test_extxyz_with_ref_keys(tmp_path):
@@ -63,7 +63,7 @@ def test_extxyz_with_ref_keys(tmp_path):
         if "stress" in atoms.calc.results:
             atoms.info["REF_stress"] = 3 * atoms.get_stress(voigt=False)
     write(tmp_path / "a.xyz", frames, format="extxyz")
-    data = Dataset.load(tmp_path / "a.xyz", reference_energy=0)
+    data = load_dataset(tmp_path / "a.xyz", reference_energy=0)
     np.testing.assert_allclose(data.energy, [a.get_potential_energy() + 1 for a in frames], atol=1e-7)
     np.testing.assert_allclose(data.forces[1], 2 * frames[1].get_forces(), atol=1e-7)
     np.testing.assert_allclose(data.stress[1], 3 * frames[1].get_stress(), atol=1e-7)
@@ -75,7 +75,7 @@ def test_ase_database(tmp_path):
     with connect(tmp_path / "a.db", type="db") as database:
         for atoms in frames:
             database.write(atoms, config_type=atoms.info["config_type"])
-    data = Dataset.load(tmp_path / "a.db", reference_energy=0)
+    data = load_dataset(tmp_path / "a.db", reference_energy=0)
     compare(data, frames, 1e-14)
     assert data.index == [1, 2, 3, 4]
 
@@ -86,7 +86,7 @@ def test_formats_mix(tmp_path):
     with connect(tmp_path / "b", type="db") as database:
         for atoms in frames[2:]:
             database.write(atoms, config_type=atoms.info["config_type"])
-    compare(Dataset.load([tmp_path / "a.xyz", tmp_path / "b"], reference_energy=0), frames, 2e-8)
+    compare(load_dataset([tmp_path / "a.xyz", tmp_path / "b"], reference_energy=0), frames, 2e-8)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_formats_mix(tmp_path):
 def test_bad_extxyz(tmp_path, text, message):
     (tmp_path / "a.xyz").write_text(text)
     with pytest.raises(PacehpcError, match=message):
-        Dataset.load(tmp_path / "a.xyz")
+        load_dataset(tmp_path / "a.xyz")
 
 
 def test_a_row_without_forces_is_named(tmp_path):
@@ -110,10 +110,10 @@ def test_a_row_without_forces_is_named(tmp_path):
     del frames[1].calc.results["forces"]
     write(tmp_path / "a.xyz", frames, format="extxyz")
     with pytest.raises(PacehpcError, match=r"a\.xyz, row 1: forces is missing"):
-        Dataset.load(tmp_path / "a.xyz", reference_energy=0)
+        load_dataset(tmp_path / "a.xyz", reference_energy=0)
 
 
 def test_broken_database(tmp_path):
     (tmp_path / "a.db").write_bytes(b"SQLite format 3\0" + b"\1" * 5000)
     with pytest.raises(PacehpcError, match="not an ASE database"):
-        Dataset.load(tmp_path / "a.db")
+        load_dataset(tmp_path / "a.db")

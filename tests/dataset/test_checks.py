@@ -8,7 +8,7 @@ import pytest
 from ase import Atoms
 from dataset_samples import make_frame
 
-from pacehpc.dataset import Dataset
+from pacehpc.dataset import load_dataset
 from pacehpc.errors import PacehpcError
 
 
@@ -61,7 +61,7 @@ CASES = [
 def test_faults_name_file_and_row(tmp_path, changes, text, row):
     broken(row, **changes).to_pickle(tmp_path / "bad.pkl")
     with pytest.raises(PacehpcError, match=rf"bad\.pkl, row {10 + row}: .*{text}"):
-        Dataset.load(tmp_path / "bad.pkl", elements=["Al", "Ni"])
+        load_dataset(tmp_path / "bad.pkl", elements=["Al", "Ni"])
 
 
 @pytest.mark.parametrize(
@@ -75,22 +75,22 @@ def test_faults_name_file_and_row(tmp_path, changes, text, row):
 def test_missing_columns(tmp_path, missing, text):
     make_frame().drop(columns=missing).to_pickle(tmp_path / "bad.pkl")
     with pytest.raises(PacehpcError, match=rf"bad\.pkl: {text}"):
-        Dataset.load(tmp_path / "bad.pkl")
+        load_dataset(tmp_path / "bad.pkl")
 
 
 def test_no_rows_and_no_format(tmp_path):
     make_frame().iloc[:0].to_pickle(tmp_path / "none.pkl")
     with pytest.raises(PacehpcError, match="no structures"):
-        Dataset.load(tmp_path / "none.pkl")
+        load_dataset(tmp_path / "none.pkl")
     for content, text in ((b"", "empty"), (b"a,b\n1,2\n", "no pickled"), (b"\x1f\x8bxx", "damaged file")):
         (tmp_path / "file").write_bytes(content)
         with pytest.raises(PacehpcError, match=text):
-            Dataset.load(tmp_path / "file")
+            load_dataset(tmp_path / "file")
     with pytest.raises(PacehpcError, match="no files"):
-        Dataset.load([])
+        load_dataset([])
     with pytest.raises(PacehpcError, match="'Xx'"):
         make_frame().to_pickle(tmp_path / "a.pkl")
-        Dataset.load(tmp_path / "a.pkl", elements=["Al", "Ni", "Xx"])
+        load_dataset(tmp_path / "a.pkl", elements=["Al", "Ni", "Xx"])
 
 
 def test_unusual_structures_are_normal(tmp_path):
@@ -105,7 +105,7 @@ def test_unusual_structures_are_normal(tmp_path):
     frame = pd.DataFrame({"energy_corrected": [-1.0] * 5})
     frame["ase_atoms"], frame["forces"] = frames, [np.zeros((len(a), 3)) for a in frames]
     frame.to_pickle(tmp_path / "a.pkl")
-    data = Dataset.load(tmp_path / "a.pkl")
+    data = load_dataset(tmp_path / "a.pkl")
     assert data.energy is None and (data.volumes > 0).tolist() == [False, True, False, False, False]
     assert data.pbc.sum(axis=1).tolist() == [0, 3, 2, 1, 0]
 
@@ -115,10 +115,10 @@ def test_stress_forms_and_units(tmp_path):
     frame = make_frame(4)
     frame["stress"] = pd.Series([tensor, np.arange(1.0, 7.0), None, np.nan], dtype=object)
     frame.to_pickle(tmp_path / "a.pkl")
-    data = Dataset.load(tmp_path / "a.pkl")
+    data = load_dataset(tmp_path / "a.pkl")
     assert data.stress[:2].tolist() == [[1, 2, 3, 4, 5, 6]] * 2 and np.isnan(data.stress[2:]).all()
     gpa = 160.21766208
     for units, factor in (("GPa", 1 / gpa), ("kbar", 0.1 / gpa), ("-kbar", -0.1 / gpa)):
-        np.testing.assert_allclose(Dataset.load(tmp_path / "a.pkl", stress_units=units).stress[1, 5], 6 * factor)
+        np.testing.assert_allclose(load_dataset(tmp_path / "a.pkl", stress_units=units).stress[1, 5], 6 * factor)
     with pytest.raises(PacehpcError, match="stress_units"):
-        Dataset.load(tmp_path / "a.pkl", stress_units="bar")
+        load_dataset(tmp_path / "a.pkl", stress_units="bar")

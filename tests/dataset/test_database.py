@@ -17,8 +17,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 
 from pacehpc.config import load_settings
-from pacehpc.dataset import Dataset, database
-from pacehpc.dataset.dataset import read_raw
+from pacehpc.dataset import database, load_dataset
+from pacehpc.dataset.loading import read_raw
 from pacehpc.errors import PacehpcError, without_password
 
 ENERGIES = {"Al": -0.5, "Ni": -1.25}
@@ -219,7 +219,7 @@ def test_query_data_prepares_and_keeps_the_result(sqlite, tmp_path):
     first = run("--query-data")
     assert first.returncode == 0, first.stderr
     cache = kept / "df-VASP_PBE-AlNi.pckl.gzip"
-    assert len(Dataset.load(cache)) == 6 and (tmp_path / "prepared_data.h5").exists()
+    assert len(load_dataset(cache)) == 6 and (tmp_path / "prepared_data.h5").exists()
     made = cache.stat().st_mtime_ns
     second = run("--prepare-data")
     assert second.returncode == 0 and "earlier query" in second.stdout and cache.stat().st_mtime_ns == made
@@ -229,7 +229,7 @@ def test_query_data_prepares_and_keeps_the_result(sqlite, tmp_path):
     (tmp_path / "input.yaml").write_text(text.replace("limit: 6", "limit: 5, ref_energy: 1"))
     third = run("--prepare-data")
     assert "ref_energy was None, is 1.0, query_limit was 6, is 5" in third.stdout, third.stdout
-    known = Dataset.load(cache)
+    known = load_dataset(cache)
     assert len(known) == 5
     np.testing.assert_allclose(known.energy_corrected, known.energy - known.atoms_per_structure)
     assert "earlier query" in run("--prepare-data").stdout

@@ -13,7 +13,7 @@ import pytest
 from ase import Atoms
 from dataset_samples import make_frame
 
-from pacehpc.dataset import Dataset, write_frame
+from pacehpc.dataset import frame_of, load_dataset, write_frame
 from pacehpc.errors import PacehpcError
 
 
@@ -25,14 +25,14 @@ def test_public_data(shared):
         ("ethanol.pckl.gzip", 1000, 9000, "C H O"),
         ("HEA_randII_example.pckl.gzip", 20, 3600, "Co Cr Fe Mn Ni"),
     ):
-        data = Dataset.load(shared("data") / name)
+        data = load_dataset(shared("data") / name)
         assert (len(data), data.n_atoms, data.elements) == (n_structures, n_atoms, tuple(elements.split()))
         assert data.pbc.all() == (name != "ethanol.pckl.gzip")
         assert data.w_energy.sum() == pytest.approx(1) and data.flat_w_forces.sum() == pytest.approx(1)
         assert np.abs(data.flat_forces).max() > 1e-3
     # pandas itself can read the frame that was pickled as pandas.DataFrame
     frame = pd.read_pickle(shared("data") / "exmpl_df.pckl.gzip", compression="gzip")
-    data = Dataset.load(shared("data") / "exmpl_df.pckl.gzip")
+    data = load_dataset(shared("data") / "exmpl_df.pckl.gzip")
     assert data.index == frame.index.tolist()
     np.testing.assert_array_equal(data.energy_corrected, frame.energy_corrected)
     for mine, forces, a, b in zip(data.forces, frame.forces, data.atoms, frame.ase_atoms, strict=True):
@@ -46,7 +46,7 @@ def test_protocols_and_compressions(tmp_path, protocol, pack):
     frame = make_frame(name=["a", "b", "c", "d"], date=[1, 2, 3, 4])
     frame.index = [10, 11, 17, 19]
     (tmp_path / "any.name").write_bytes(pack(pickle.dumps(frame, protocol=protocol)))
-    data = Dataset.load(tmp_path / "any.name")
+    data = load_dataset(tmp_path / "any.name")
     assert data.index == [10, 11, 17, 19] and data.names == ["a", "b", "c", "d"]
     np.testing.assert_array_equal(data.energy, frame.energy)
     np.testing.assert_array_equal(data.forces[3], frame.forces.iloc[3])
@@ -61,8 +61,10 @@ def test_what_is_written_is_read_by_pandas_and_here(tmp_path, caplog):
     make_frame(name=["a", "augmented b", "c", "d"], stress=stress).to_pickle(
         tmp_path / "in.pckl.gzip", compression="gzip"
     )
-    data = Dataset.load(tmp_path / "in.pckl.gzip", rows=slice(1, 4))
-    write_frame(data.to_frame({"energy_pred": data.energy + 1, "forces_pred": data.forces}), tmp_path / "out.pckl.gzip")
+    data = load_dataset(tmp_path / "in.pckl.gzip", rows=slice(1, 4))
+    write_frame(
+        frame_of(data, {"energy_pred": data.energy + 1, "forces_pred": data.forces}), tmp_path / "out.pckl.gzip"
+    )
     frame = pd.read_pickle(tmp_path / "out.pckl.gzip", compression="gzip")
     assert list(frame.columns) == [
         "name", "ase_atoms", "energy", "energy_corrected", "forces", "stress", "energy_corrected_per_atom",
@@ -74,7 +76,7 @@ def test_what_is_written_is_read_by_pandas_and_here(tmp_path, caplog):
     assert sum(w.sum() for w in frame.w_forces) == pytest.approx(1)
     assert frame.w_energy.iloc[0] == pytest.approx(1e-4 * frame.w_energy.iloc[1])  # augmented
     assert isinstance(frame.ase_atoms.iloc[0], Atoms) and frame.forces_pred.iloc[2].shape == (2, 3)
-    again = Dataset.load(tmp_path / "out.pckl.gzip", aug_factor=1.0)  # the weights in the file contain it
+    again = load_dataset(tmp_path / "out.pckl.gzip", aug_factor=1.0)  # the weights in the file contain it
     for name in ("positions", "flat_forces", "stress", "energy_corrected", "w_energy", "flat_w_forces", "cells", "pbc"):
         np.testing.assert_allclose(getattr(again, name), getattr(data, name), rtol=1e-15, err_msg=name)
     assert again.weighting == "columns" and again.names == data.names
@@ -87,9 +89,9 @@ def test_notes_of_atoms_that_are_read_are_written_so_that_they_are_read_again(tm
     frame = make_frame()
     frame.ase_atoms[0].info |= {"kept": np.float32(0.5), "complex": np.complex64(1j), "bytes": np.bytes_(b"x")}
     frame.to_pickle(tmp_path / "in.pckl.gzip", compression="gzip")
-    data = Dataset.load(tmp_path / "in.pckl.gzip")
-    write_frame(data.to_frame(), tmp_path / "out.pckl.gzip")
-    assert data.info[0] == Dataset.load(tmp_path / "out.pckl.gzip").info[0] == {"tag": "t0", "kept": 0.5}
+    data = load_dataset(tmp_path / "in.pckl.gzip")
+    write_frame(frame_of(data), tmp_path / "out.pckl.gzip")
+    assert data.info[0] == load_dataset(tmp_path / "out.pckl.gzip").info[0] == {"tag": "t0", "kept": 0.5}
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -112,23 +114,23 @@ def test_several_files_and_where_they_are_looked_for(tmp_path, monkeypatch):
     make_frame(2).to_pickle(tmp_path / "two/b.pkl")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PACEMAKERDATAPATH", str(tmp_path / "two"))
-    data = Dataset.load(["a.pckl.gzip", "b.pkl"], datapath="one")
+    data = load_dataset(["a.pckl.gzip", "b.pkl"], datapath="one")
     assert len(data) == 5 and data.index == [0, 1, 2, 3, 4] and data.source.tolist() == [0, 0, 0, 1, 1]
     np.testing.assert_array_equal(data.cells[:, 2, 2], [3, 4, 5, 3, 4])
     assert data.where(4) == f"{tmp_path}/two/b.pkl, row 4"
     assert data.w_energy.tolist() == [0.2] * 5
     with pytest.raises(PacehpcError, match=r"not found.*one/none\.gz.*two/none\.gz"):
-        Dataset.load("none.gz", datapath="one")
+        load_dataset("none.gz", datapath="one")
 
 
 def test_rows_and_subsets(tmp_path):
     make_frame(5).to_pickle(tmp_path / "a.gz")
-    assert Dataset.load(tmp_path / "a.gz", rows=slice(0, 2)).index == [0, 1]
-    data = Dataset.load(tmp_path / "a.gz", rows=[4, 0])
+    assert load_dataset(tmp_path / "a.gz", rows=slice(0, 2)).index == [0, 1]
+    data = load_dataset(tmp_path / "a.gz", rows=[4, 0])
     assert data.index == [4, 0] and data.rows.tolist() == [4, 0] and data.w_energy.tolist() == [0.5, 0.5]
     np.testing.assert_array_equal(data.cells[0], np.diag([3, 3, 7]))
     with pytest.raises(PacehpcError, match="positions from 0 to 4"):
-        Dataset.load(tmp_path / "a.gz", rows=[5])
+        load_dataset(tmp_path / "a.gz", rows=[5])
 
 
 def test_columns_of_other_programs_are_dropped_with_a_line(tmp_path, caplog):
@@ -146,6 +148,6 @@ def test_columns_of_other_programs_are_dropped_with_a_line(tmp_path, caplog):
     finally:
         del sys.modules["pyace"], sys.modules[module]
     with caplog.at_level("INFO", "pacehpc"):
-        data = Dataset.load(tmp_path / "a.pkl")
+        data = load_dataset(tmp_path / "a.pkl")
     assert len(data) == 4
     assert [r.message for r in caplog.records if "dropped" in r.message and "atomic_env" in r.message]

@@ -1,11 +1,10 @@
-"""Files that mean harm, or are merely broken: one clear error, nothing executed, nothing allocated."""
+"""Files that mean harm, or are merely broken: one clear error, nothing executed, no memory taken."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import pickle
-import pickletools
 import struct
 import tracemalloc
 
@@ -14,13 +13,13 @@ import pandas as pd
 import pytest
 from dataset_samples import make_frame
 
-from pacehpc.dataset import Dataset
+from pacehpc.dataset import Dataset, load_dataset
 from pacehpc.errors import PacehpcError
 
 
 def load(tmp_path, data: bytes) -> Dataset:
     (tmp_path / "x.pkl").write_bytes(data)
-    return Dataset.load(tmp_path / "x.pkl")
+    return load_dataset(tmp_path / "x.pkl")
 
 
 class Call:
@@ -172,27 +171,11 @@ def test_a_bomb_does_not_unpack(tmp_path, monkeypatch):
         load(tmp_path, bomb)
 
 
-@pytest.mark.parametrize("depth", [4_000, 6_000, 400_000])
+@pytest.mark.parametrize("depth", [4_000, 20_000])
 def test_nested_tuples_do_not_overflow_the_stack(tmp_path, depth):
-    """A tuple in a tuple in a tuple ... as the key of a dict: hashing it crashes Python on an ordinary stack."""
+    """Python hashes a tuple in a tuple in a tuple ..., the key of a dict, by recursion without a check."""
     with pytest.raises(PacehpcError, match="a dict where a data frame"):
         load(tmp_path, b"\x80\x02})" + b"\x85" * depth + b"Ns.")
-
-
-def test_sizes_are_checked_over_every_opcode():
-    """The walk over a pickle ends exactly where Python's own disassembler ends, for every opcode that writers use."""
-    from pacehpc.dataset.unpickle import check_sizes
-
-    things = [make_frame(), {"a": [1, -5, 2**40, 2**3000, 1.5, "ü", "x" * 300, b"y" * 300, bytearray(9)]},
-              ({1, 2}, frozenset({3}), None, True, (), (1,), (1, 2), (1, 2, 3, 4), [[]], {})]  # fmt: skip
-    things.append(list(range(1000)) * 2 + [str(k) for k in range(1000)])
-    for thing in things:
-        for protocol in range(6):
-            data = pickle.dumps(thing, protocol=protocol)
-            check_sizes(data)
-            assert [op for op, _, _ in pickletools.genops(data)][-1].name == "STOP"
-            with pytest.raises(Exception, match="more bytes"):
-                check_sizes(data[:-1])
 
 
 def test_mutated_frames_end_in_an_error_or_a_frame(tmp_path):

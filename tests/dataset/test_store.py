@@ -15,7 +15,7 @@ import pytest
 from ase import Atoms
 
 from pacehpc import fixed_point
-from pacehpc.dataset import Dataset, Store, input_hash, shards, write_frame, write_store
+from pacehpc.dataset import Dataset, Store, input_hash, load_dataset, shards, write_frame, write_store
 from pacehpc.errors import PacehpcError
 
 
@@ -41,7 +41,7 @@ def make_data(folder: Path, n_structures=60, seed=0, largest=24) -> Dataset:
     frame["ase_atoms"], frame["forces"], frame["name"], frame["stress"] = frames, forces, names, stress
     frame.index = range(100, 100 + n_structures)
     write_frame(frame, folder / "data.pckl.gzip")
-    return Dataset.load(folder / "data.pckl.gzip")
+    return load_dataset(folder / "data.pckl.gzip")
 
 
 def rows_of(structures):
@@ -202,7 +202,7 @@ def test_atoms_that_strayed_far(tmp_path):
         frame = pd.DataFrame({"ase_atoms": [near, far], "energy_corrected": 0.0, "forces": [np.zeros((4, 3))] * 2})
         frame.index = ["near", "far"]
         write_frame(frame, tmp_path / "far.pckl.gzip")
-        return Dataset.load(tmp_path / "far.pckl.gzip")
+        return load_dataset(tmp_path / "far.pckl.gzip")
 
     data = load(-30000)
     write_store(tmp_path / "store.h5", data, potential())
@@ -258,7 +258,7 @@ def test_half_written_and_foreign_files(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pacehpc.dataset.store._write_bonds", fail)
+        patch.setattr("pacehpc.dataset.store_writing._write_bonds", fail)
         with pytest.raises(PacehpcError, match="disk full"):
             write_store(target, data, potential())
     assert target.read_bytes() == good and sorted(p.name for p in tmp_path.iterdir()) == ["data.pckl.gzip", "store.h5"]

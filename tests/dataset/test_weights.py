@@ -10,7 +10,7 @@ import pytest
 from ase import Atoms
 from scipy.optimize import linprog
 
-from pacehpc.dataset import Dataset, weights
+from pacehpc.dataset import load_dataset, weights
 from pacehpc.dataset.hull import _lower_hull, _lower_hull_by_programs, hull_distances
 from pacehpc.errors import PacehpcError
 
@@ -27,7 +27,7 @@ def test_golden_weights(golden, shared, name):
     known = np.load(golden / "fit" / f"{name}.npz")
     options = json.loads(str(known["options"]))
     file, policy = options.pop("data"), options.pop("policy")
-    data = Dataset.load(shared("data") / file, weighting={"type": policy, **options})
+    data = load_dataset(shared("data") / file, weighting={"type": policy, **options})
     assert data.index == known["index"].tolist()
     assert relative(data.w_energy, known["w_energy"]) < 1e-12
     assert relative(data.flat_w_forces, known["w_forces"]) < 1e-12
@@ -38,12 +38,12 @@ def test_golden_weights(golden, shared, name):
 
 def test_golden_reference_energies(golden, shared):
     for file, known in json.loads((golden / "fit/reference_energy_auto.json").read_text()).items():
-        data = Dataset.load(shared("data") / file, reference_energy="auto")
+        data = load_dataset(shared("data") / file, reference_energy="auto")
         assert data.reference_energy == pytest.approx(known, rel=1e-12)
         if data.volumes.any():
             widest = np.argmax(data.volumes / data.atoms_per_structure)
             assert abs(data.energy_corrected[widest]) < 1e-10
-        again = Dataset.load(shared("data") / file, reference_energy=data.reference_energy)
+        again = load_dataset(shared("data") / file, reference_energy=data.reference_energy)
         np.testing.assert_allclose(again.energy_corrected, data.energy_corrected, rtol=0, atol=1e-9)
 
 
@@ -66,7 +66,7 @@ def frame_of(energies, formulas, forces=None, **columns):
 def load(tmp_path):
     def load(frame, **options):
         frame.to_pickle(tmp_path / "data.pkl")
-        return Dataset.load(tmp_path / "data.pkl", **options)
+        return load_dataset(tmp_path / "data.pkl", **options)
 
     return load
 
@@ -210,7 +210,7 @@ def test_external_weights_for_several_files(tmp_path):
         first.to_pickle(files[0])
         second.to_pickle(files[1])
         outer.to_pickle(tmp_path / "w.pkl")
-        return Dataset.load(files, weighting=weighting)
+        return load_dataset(files, weighting=weighting)
 
     outer = pd.DataFrame({"w_energy": [1.0, 2.0, 3.0], "w_forces": [1.0, 2.0, 3.0]}, index=[0, 1, 2])
     data = load([2, 0, 1], [7], outer)

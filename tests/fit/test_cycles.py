@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from pacehpc import Dataset, Objective, Potential
+from pacehpc import Objective, Potential, load_dataset
 from pacehpc.fit.cycles import disturb
 from pacehpc.fit.optimizers import minimize
 from pacehpc.yamlio import loads_yaml
@@ -38,7 +38,7 @@ def test_the_minimisation_after_noise_takes_pacemakers_path(tmp_path, golden, sh
     """From a loss of 314 down a steep slope, where every choice of the line search shows."""
     known = json.loads((golden / "fit" / "trajectory_cu_disturbed.json").read_text())
     (tmp_path / "start.yaml").write_text(known["start.yaml"])
-    data = Dataset.load(str(shared(f"data/{known['data']}")), elements=("Cu",))
+    data = load_dataset(str(shared(f"data/{known['data']}")), elements=("Cu",))
     loss = loads_yaml(known["input.yaml"], "input")["fit"]["loss"]
     objective = Objective(Potential.load(tmp_path / "start.yaml"), data, loss, backend="cpu")
     losses = []

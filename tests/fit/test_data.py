@@ -14,7 +14,7 @@ import pytest
 from pacehpc.config import load_settings
 from pacehpc.dataset import Store
 from pacehpc.dataset.database import ingest
-from pacehpc.dataset.dataset import read_raw
+from pacehpc.dataset.loading import read_raw
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.data import prepare, stored_reference
 from pacehpc.fit.run import Tasks

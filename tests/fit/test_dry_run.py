@@ -10,7 +10,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from pacehpc.dataset import Dataset
+from pacehpc.dataset import load_dataset
 from pacehpc.fit.dry_run import closest_relative, duplicates, outliers
 from pacehpc.fit.run import Tasks
 from pacehpc.potential import Potential
@@ -37,7 +37,7 @@ def test_duplicates_are_found_whatever_their_orientation(golden, tmp_path):
     columns = {"ase_atoms": atoms, "energy_corrected": np.zeros(5), "forces": [np.zeros((len(a), 3)) for a in atoms]}
     pd.DataFrame(columns).to_pickle(tmp_path / "data.pckl.gzip", compression="gzip")
     potential = Potential.load(golden / "potentials" / "alni_mixed.yaml")
-    structures = Dataset.load(tmp_path / "data.pckl.gzip").structures(potential)
+    structures = load_dataset(tmp_path / "data.pckl.gzip").structures(potential)
     assert [group.tolist() for group in duplicates(structures)] == [[0, 1]]
     closest = closest_relative(structures, potential.elements)
     assert closest[4] == pytest.approx(1.2 / (2 * 1.24)) and (closest[:4] > 0.9).all()

@@ -11,7 +11,7 @@ from pacehpc.backends import memory
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.config import load_settings
-from pacehpc.dataset import Dataset
+from pacehpc.dataset import load_dataset
 from pacehpc.errors import PacehpcError
 from pacehpc.fit import resources
 from pacehpc.fit.resources import backend_options, check_gpu, cpu_memory
@@ -27,7 +27,7 @@ def settings(**backend):
 @pytest.fixture(scope="module")
 def case(request):
     potential = Potential.load(request.path.parents[1] / "golden" / "potentials" / "alni_mixed.yaml")
-    data = Dataset.load(str(DATA), potential.elements, reference_energy=0.0)
+    data = load_dataset(str(DATA), potential.elements, reference_energy=0.0)
     return potential, data.structures(potential)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pacehpc.backends.cpu import STAGES
-from pacehpc.dataset import Dataset
+from pacehpc.dataset import load_dataset
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.run import Tasks, with_zbl
 from pacehpc.objective import Objective
@@ -53,7 +53,7 @@ def test_outputs_of_a_plain_fit(fit):
 def test_final_errors_are_those_of_the_file(fit):
     _, folder = fit(Tasks())
     potential = Potential.load(folder / "output_potential.yaml")
-    data = Dataset.load(str(DATA), potential.elements, reference_energy={"Al": 3.28, "Ni": 4.44})
+    data = load_dataset(str(DATA), potential.elements, reference_energy={"Al": 3.28, "Ni": 4.44})
     objective = Objective(potential, data, {"kappa": 0.3, "L2_coeffs": 1e-8}, backend="cpu")
     objective(objective.x)
     found = {key: float(potential.metadata[f"final_{key}"]) for key in ("loss", "rmse_epa", "rmse_f_comp")}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pacehpc.dataset import Dataset
+from pacehpc.dataset import load_dataset
 from pacehpc.fit.run import Tasks
 from pacehpc.potential import Potential
 from pacehpc.report.tables import read_table
@@ -20,7 +20,7 @@ POLICY = {"type": "EnergyBasedWeightingPolicy", "DElow": 0.5, "DEup": 3.0, "wlow
 def test_weights_are_made_on_train_and_test_together(fit):
     """Selection and weights are those of all structures, each set then with the sum 1."""
     _, folder = fit(data__test_size=0.2, fit__weighting=POLICY, fit__maxiter=0)
-    every = Dataset.load(
+    every = load_dataset(
         DATA, ["Al", "Ni"], reference_energy={"Al": 3.28, "Ni": 4.44}, weighting={**POLICY, "seed": 42}
     )
     assert len(every) == 120

@@ -25,7 +25,7 @@ import pytest
 from ase import Atoms
 
 from pacehpc.config import load_settings
-from pacehpc.dataset import Dataset, Store, write_store
+from pacehpc.dataset import Store, load_dataset, write_store
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential, build_potential, export_yace
 
@@ -163,7 +163,7 @@ def finite(*arrays: np.ndarray | None) -> None:
 
 
 def load_data(path: Path) -> None:
-    data = Dataset.load(path, reference_energy=0.0)
+    data = load_dataset(path, reference_energy=0.0)
     finite(data.positions, data.cells, data.energy, data.energy_corrected, data.flat_forces, data.w_energy)
     assert data.w_energy.sum() == pytest.approx(1) and len(data.numbers) == len(data.positions)
     data.structures(POTENTIAL)
@@ -206,7 +206,7 @@ def kinds(tmp_path_factory) -> dict[str, tuple[str, Callable, Callable]]:
     """Name of the file, maker of its damaged content, and what loads it, of each kind."""
     folder = tmp_path_factory.mktemp("good")
     frame().to_pickle(folder / "a.pkl")
-    data = Dataset.load(folder / "a.pkl")
+    data = load_dataset(folder / "a.pkl")
     potential = POTENTIAL.copy()
     potential.parameters = np.random.default_rng(1).normal(size=potential.n_parameters)
     potential.save(folder / "a.yaml")

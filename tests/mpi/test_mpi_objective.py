@@ -14,11 +14,11 @@ PROGRAM = """
 import pickle, sys
 import numpy as np
 from mpi4py import MPI
-from pacehpc import Dataset, Objective, Potential, parallel
+from pacehpc import Objective, Potential, load_dataset, parallel
 
 comm = parallel.world()
 potential = Potential.load(sys.argv[1])
-data = Dataset.load(sys.argv[2])
+data = load_dataset(sys.argv[2])
 loss = {"kappa": "auto", "L1_coeffs": 1e-3, "L2_coeffs": 1e-3, "w1_rad": 1e-3}
 
 

@@ -23,8 +23,8 @@ from calculations import (
 )
 
 from pacehpc import cli
-from pacehpc.dataset import Dataset
-from pacehpc.dataset.dataset import read_raw
+from pacehpc.dataset import load_dataset
+from pacehpc.dataset.loading import read_raw
 from pacehpc.errors import PacehpcError
 from pacehpc.utilities.collect import collect, find_calculations, free_atom_energies, main
 
@@ -180,7 +180,7 @@ def test_command(tmp_path, capsys, monkeypatch):
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "3 structures, 4 atoms; 1 skipped" in shown and "b/OUTCAR: step 0: not converged" in shown
-    data = Dataset.load("collected.pckl.gzip")
+    data = load_dataset("collected.pckl.gzip")
     np.testing.assert_allclose(data.energy_corrected[-1], ENERGY + 0.5 + 1.25, atol=1e-7)
     assert cli.main(["collect", *arguments, "--output-dataset-filename", "b.extxyz"]) == 0
     np.testing.assert_array_equal(read_raw("b.extxyz").energy_corrected, data.energy_corrected)

@@ -12,8 +12,8 @@ from ase import Atoms
 from ase.io import read
 
 from pacehpc import cli
-from pacehpc.dataset import Dataset, Store, write_frame, write_store
-from pacehpc.dataset.dataset import read_raw
+from pacehpc.dataset import Store, load_dataset, write_frame, write_store
+from pacehpc.dataset.loading import read_raw
 from pacehpc.errors import PacehpcError
 from pacehpc.utilities import data as data_command
 
@@ -67,11 +67,11 @@ def test_energies_stay_what_they_are(source, tmp_path, name, capsys):
     frame = pd.read_pickle(source, compression="gzip")
     cli.main(["data", "convert", str(source), str(tmp_path / name)])
     with pytest.raises(PacehpcError, match="no column 'energy_corrected'"):
-        Dataset.load(tmp_path / name)
+        load_dataset(tmp_path / name)
     frame["energy_corrected"] = frame["energy"] + 1.0
     write_frame(frame, tmp_path / "both.pckl.gzip")
     cli.main(["data", "convert", str(tmp_path / "both.pckl.gzip"), str(tmp_path / name)])
-    back = Dataset.load(tmp_path / name)
+    back = load_dataset(tmp_path / name)
     np.testing.assert_array_equal(back.energy_corrected, frame["energy_corrected"])
     np.testing.assert_array_equal(back.energy, frame["energy"])
     cli.main(["data", "convert", str(tmp_path / "both.pckl.gzip"), str(source), str(tmp_path / name)])
@@ -87,10 +87,10 @@ def test_prepared_data_keep_their_weights(source, tmp_path):
     frame = pd.read_pickle(source, compression="gzip").drop(columns=["w_energy", "w_forces"])
     write_frame(frame, tmp_path / "data.pckl.gzip")
     for weighting in (None, {"type": "EnergyBasedWeightingPolicy"}):
-        data = Dataset.load(tmp_path / "data.pckl.gzip", reference_energy=0.0, weighting=weighting)
+        data = load_dataset(tmp_path / "data.pckl.gzip", reference_energy=0.0, weighting=weighting)
         assert np.ptp(data.w_energy) > 0
         write_store(tmp_path / "prepared.h5", data, 4.0)
-        again = Dataset.load(tmp_path / "prepared.h5")
+        again = load_dataset(tmp_path / "prepared.h5")
         np.testing.assert_allclose(again.w_energy, data.w_energy)
         np.testing.assert_allclose(again.flat_w_forces, data.flat_w_forces)
 
@@ -111,12 +111,12 @@ def test_formats_can_be_mixed_and_are_known_by_content(source, tmp_path):
     for k, name in enumerate(["b.extxyz", "d.db", "e.h5", "source.pckl.gzip"]):
         hidden.append(tmp_path / f"file{k}.dat")
         (tmp_path / name).rename(hidden[-1])
-    mixed = Dataset.load(hidden, reference_energy=0.0)
+    mixed = load_dataset(hidden, reference_energy=0.0)
     assert len(mixed) == 48 and mixed.index == list(range(48))
     np.testing.assert_array_equal(mixed.energy[:12], mixed.energy[36:])
     assert mixed.weighting == "columns"
     write_frame(pd.read_pickle(hidden[-1], compression="gzip").drop(columns="w_energy"), hidden[-1])
-    assert Dataset.load(hidden, reference_energy=0.0).weighting == "uniform"  # not all have weights
+    assert load_dataset(hidden, reference_energy=0.0).weighting == "uniform"  # not all have weights
 
 
 def test_units_of_stress_are_those_of_a_file_that_says_none(source, tmp_path):
@@ -153,7 +153,7 @@ def test_a_single_force_weight_counts_for_all_atoms(tmp_path):
     frame = '2\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1.5 w_energy=3 w_forces={} pbc="F F F"\n'
     atoms = "Al 0 0 0 0 0 0\nAl 0 0 2.5 0 0 0\n"
     (tmp_path / "a.xyz").write_text("".join(frame.format(w) + atoms for w in (1, 3)))
-    data = Dataset.load(tmp_path / "a.xyz", reference_energy=0.0)
+    data = load_dataset(tmp_path / "a.xyz", reference_energy=0.0)
     np.testing.assert_allclose(data.flat_w_forces, [1 / 8, 1 / 8, 3 / 8, 3 / 8])
     assert data.w_energy.tolist() == [0.5, 0.5]
 

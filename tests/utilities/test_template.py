@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pacehpc.config import load_settings
-from pacehpc.dataset.dataset import read_raw
+from pacehpc.dataset.loading import read_raw
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential, build_potential
 from pacehpc.utilities.template import Choices, main, template

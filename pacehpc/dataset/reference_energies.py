@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 
 from pacehpc.errors import PacehpcError
 
-logger = logging.getLogger("pacehpc")
+log = logging.getLogger("pacehpc")
 
 PLAUSIBLE = (-20.0, 250.0)  # eV/atom; a column energy_corrected outside holds total energies
 
@@ -34,7 +34,7 @@ def composition(offsets: np.ndarray, numbers: np.ndarray) -> tuple[list[str], np
 def automatic(elements: list[str], counts: np.ndarray, energy: np.ndarray, volume: np.ndarray) -> dict[str, float]:
     """Least-squares energy of each element, and the shift that puts the most dilute structure at 0 (eV per atom).
 
-    ``volume`` (n_structures,) is 0 for structures that are not periodic in three directions; without any periodic
+    `volume` (n_structures,) is 0 for structures that are not periodic in three directions; without any periodic
     structure the shift is 0.
     """
     fitted = np.linalg.lstsq(counts, energy, rcond=None)[0]
@@ -53,7 +53,7 @@ def resolve(
     energy: np.ndarray,
     volume: np.ndarray,
 ) -> dict[str, float]:
-    """The option ``data.reference_energy`` as {element: eV, ..., 'shift': eV per atom}.
+    """The option `data.reference_energy` as {element: eV, ..., 'shift': eV per atom}.
 
     Raises:
         PacehpcError: not a number, a mapping with every element of the data, or 'auto'.
@@ -99,10 +99,10 @@ def reference_energies(
     energy_corrected: np.ndarray | None,
     where: str,
 ) -> tuple[np.ndarray, dict[str, float] | None]:
-    """E^ref of every structure (eV) and the resolved reference energies (None: the data's own ``energy_corrected``).
+    """E^ref of every structure (eV) and the resolved reference energies (None: the data's own `energy_corrected`).
 
     Raises:
-        PacehpcError: the columns do not allow what ``option`` asks for.
+        PacehpcError: the columns do not allow what `option` asks for.
     """
     elements, counts = composition(offsets, numbers)
     if option is None:
@@ -114,7 +114,7 @@ def reference_energies(
         per_atom = energy_corrected / counts.sum(axis=1)
         if ((per_atom >= PLAUSIBLE[0]) & (per_atom <= PLAUSIBLE[1])).all():
             return energy_corrected, None
-        logger.warning(
+        log.warning(
             "%s: energy_corrected reaches from %.4g to %.4g eV/atom, outside [%g, %g]; reference energies are fitted "
             "(data.reference_energy: auto)", where, per_atom.min(), per_atom.max(), *PLAUSIBLE,
         )  # fmt: skip
@@ -126,11 +126,11 @@ def reference_energies(
             "Leave the option out to use that column."
         )
     resolved = resolve(option, elements, counts, energy, volume)
-    logger.info("reference energies: %s", ", ".join(f"{k} {v:.6f} eV" for k, v in resolved.items()))
+    log.info("reference energies: %s", ", ".join(f"{k} {v:.6f} eV" for k, v in resolved.items()))
     found = corrected(resolved, elements, counts, energy)
     per_atom = found / counts.sum(axis=1)
     if not ((per_atom >= PLAUSIBLE[0]) & (per_atom <= PLAUSIBLE[1])).all():
-        logger.warning(
+        log.warning(
             "%s: energies without the reference energies reach from %.4g to %.4g eV/atom, outside [%g, %g]: are these "
             "total energies in eV, and data.reference_energy the energies of atoms?",
             where, per_atom.min(), per_atom.max(), *PLAUSIBLE,
