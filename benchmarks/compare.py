@@ -36,7 +36,7 @@ import numpy as np
 from comparators import ase_call_times
 from evaluation import SHARED, machine, randomise, repeat
 
-from pacehpc import load_dataset
+from pacehpc import Dataset, load_dataset
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.calculator import PaceCalculator
