@@ -101,7 +101,7 @@ def run(folder: Path, ranks: int, environment: dict[str, str]) -> dict:
     start, begun, lines = time.perf_counter(), None, []
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
-            if begun is None and line.startswith("Iteration"):
+            if begun is None and "Initial state:#0" in line:
                 begun = time.perf_counter() - start
             lines.append(line)
     text = "".join(lines)
@@ -117,7 +117,7 @@ def run(folder: Path, ranks: int, environment: dict[str, str]) -> dict:
         "streamed": "are read from" in text + (folder / "log.txt").read_text(),
         "optimizer": re.findall(r"optimizer: (.*)", text)[0],
         "optimizer_percent": float(re.findall(r"Time of the optimizer itself: ([\d.]+) %", text)[0]),
-        "loss": re.findall(r"Cycle 0 ended .* Loss: (\S+)\. ", text)[0],
+        "loss": re.findall(r"Cycle 0 ended .* Final loss (\S+)\. ", text)[0],
     }
 
 

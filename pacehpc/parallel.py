@@ -165,6 +165,14 @@ def on_root(function: Callable[[], T], comm: Any | None, share: bool = True) -> 
     return value
 
 
+class _Entry(logging.Formatter):
+    """Entries as pacemaker writes them: `2026-01-31 12:00:00,123 I - message`, level as the letter D, I, W or E."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.letter = "E" if record.levelno >= logging.ERROR else record.levelname[0]
+        return super().format(record)
+
+
 class _LogFile(logging.FileHandler):
     """Says once that the log cannot be written; a fit does not end for that."""
 
@@ -181,24 +189,30 @@ class _LogFile(logging.FileHandler):
 
 
 def setup_logging(comm: Any | None, log_file: str | os.PathLike | None = None) -> None:
-    """Handlers of the logger "pacehpc": the root writes everything to `log_file` (appended), info to stdout,
-    warnings to stderr; the other ranks write warnings and errors to stderr, with their rank."""
+    """Set the handlers of the logger "pacehpc".
+
+    The root appends everything to `log_file` and writes the same entries to stdout, errors to stderr. The other ranks
+    write warnings and errors to stderr, with their rank.
+    """
     close_logging()
     log.setLevel(logging.INFO)
     log.propagate = False
     errors = logging.StreamHandler(sys.stderr)
     errors.setLevel(logging.WARNING)
     if is_root(comm):
+        entry = _Entry("%(asctime)s %(letter)s - %(message)s")
+        errors.setLevel(logging.ERROR)
         errors.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         console = logging.StreamHandler(sys.stdout)
-        console.addFilter(lambda record: record.levelno < logging.WARNING)
+        console.addFilter(lambda record: record.levelno < logging.ERROR)
+        console.setFormatter(entry)
         _handlers.append(console)
         if log_file is not None:
             try:
                 file = _LogFile(log_file, mode="a", encoding="utf-8")
             except OSError as error:
                 raise PacehpcError(f"cannot write the log {Path(log_file)}: {error.strerror}") from error
-            file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s  %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+            file.setFormatter(entry)
             _handlers.append(file)
     else:
         errors.setFormatter(logging.Formatter(f"[rank {rank_of(comm)} of {size_of(comm)}] %(levelname)s: %(message)s"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -49,17 +50,19 @@ def test_rank_by_environment():
     assert parallel.launcher_rank({"PMI_RANK": "2", "SLURM_PROCID": "0"}) == 2
 
 
-def test_log_file_is_appended_and_warnings_go_to_stderr(tmp_path, capsys):
+def test_log_file_is_appended_and_errors_go_to_stderr(tmp_path, capsys):
     file = tmp_path / "log.txt"
     file.write_text("before\n")
     parallel.setup_logging(None, file)
     parallel.log.info("hello")
     parallel.log.warning("careful")
+    parallel.log.error("wrong")
     parallel.close_logging()
     lines = file.read_text().splitlines()
-    assert lines[0] == "before" and lines[1].endswith("INFO  hello") and lines[2].endswith("WARNING  careful")
+    assert lines[0] == "before" and [line[23:] for line in lines[1:]] == [" I - hello", " W - careful", " E - wrong"]
+    assert all(datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f") for line in lines[1:])
     out, err = capsys.readouterr()
-    assert out == "hello\n" and err == "WARNING: careful\n"
+    assert out.splitlines() == lines[1:3] and err == "ERROR: wrong\n"
 
 
 def test_a_log_that_cannot_be_written_is_the_users_error(tmp_path):

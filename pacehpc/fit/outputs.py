@@ -123,18 +123,25 @@ class Record:
                     self._row("test_metrics", state, iteration, test)
                 return
             per_atom = self._seconds_per_atom(objective)
-            log.info("%s", lines.iteration_line(iteration, evaluations, metrics, per_atom))
+            first = iteration == 0
+            if first:
+                log.info("%s", lines.initial_line(metrics, per_atom))
+                if test is not None:
+                    log.info("%s", lines.initial_line(test, per_atom, test=True))
+            elif not shown:
+                log.info("%s", lines.iteration_line(iteration, evaluations, metrics, per_atom))
             if self._minimisation[:2] != (state.ladder_step, state.cycle):
                 self._minimisation = (state.ladder_step, state.cycle, iteration, time.perf_counter())
             if shown:
-                log.info("%s", lines.errors_block(iteration, metrics, per_atom))
+                log.info("%s", lines.statistics("INIT STATS" if first else "FIT STATS", iteration, metrics, per_atom))
                 if self._minimisation[2] < iteration < self.settings.fit.maxiter:
                     each = (time.perf_counter() - self._minimisation[3]) / (iteration - self._minimisation[2])
                     left = timedelta(seconds=round(each * (self.settings.fit.maxiter - iteration)))
                     log.info("At most %s left of this minimisation (%.3g s per iteration)", left, each)
                 self._row("metrics", state, iteration, metrics)
             if test is not None:
-                log.info("%s", lines.errors_block(iteration, test, per_atom, test=True))
+                title = "INIT TEST STATS" if first else "TEST STATS"
+                log.info("%s", lines.statistics(title, iteration, test, per_atom))
                 self._row("test_metrics", state, iteration, test)
             spent = time.perf_counter() - self._start
             if iteration <= 1 or self._interim + self._interim_cost < INTERIM_SHARE * spent:
@@ -149,7 +156,7 @@ class Record:
             compared = ", the best so far" if minimum is state.best else f", the best so far is {state.best.loss:.6e}"
         with self.seconds.spent_on("output"):
             log.info(
-                "Cycle %d ended after %d iterations (%d evals): %s. Loss: %.6e%s. "
+                "Cycle %d ended after %d iterations (%d evals): %s. Final loss %.6e%s. "
                 "Time of the optimizer itself: %.1f %%",
                 state.cycle,
                 minimum.n_iterations,
@@ -159,6 +166,7 @@ class Record:
                 compared,
                 100 * optimizer_share,
             )
+            self._last_iteration(objective, minimum, test)
             self._save_interim(objective, state, minimum.x)
             if fit.randomize_func_coeffs:
                 objective.potential_at(minimum.x).save(self.folder / f"ensemble_potential_{state.cycle}.yaml")
@@ -173,10 +181,21 @@ class Record:
         test = objective.evaluate_test(state.best.x) if "test" in objective.shards else None
         with self.seconds.spent_on("output"):
             if self.settings.fit.ladder_step is not None:
-                state.potential.save(self.folder / f"interim_potential_ladder_step_{state.ladder_step}.yaml")
+                self._last_iteration(objective, state.best, test)
+                name = f"interim_potential_ladder_step_{state.ladder_step}.yaml"
+                state.potential.save(self.folder / name)
+                log.info("Intermediate potential saved in %s", name)
             self._row("ladder_metrics", state, state.best.n_iterations, state.best.metrics)
             if test is not None:
                 self._row("test_ladder_metrics", state, state.best.n_iterations, test)
+
+    def _last_iteration(self, objective: Objective, minimum: Minimum, test: Mapping[str, float] | None) -> None:
+        """The errors at the end of a cycle."""
+        per_atom = self._seconds_per_atom(objective)
+        title, iteration = "Cycle last iteration:", minimum.n_iterations
+        log.info("%s", lines.statistics(title, iteration, minimum.metrics, per_atom))
+        if test is not None:
+            log.info("%s", lines.statistics(f"TEST {title}", iteration, test, per_atom))
 
     def interim(self, objective: Objective, state: FitState, x: np.ndarray) -> None:
         """The potential at x as the current one of this cycle."""
@@ -367,7 +386,7 @@ def log_final(
     per_atom = objective.evaluation_seconds / objective.n_evaluations / sum(n for _, n, _ in objective.shard_sizes)
     log.info("Final errors, computed with %s:\n%s", name, lines.errors_block(iteration, metrics, per_atom))
     if test is not None:
-        log.info("%s", lines.errors_block(iteration, test, per_atom, test=True))
+        log.info("Final errors of the test set:\n%s", lines.errors_block(iteration, test, per_atom))
     if metrics["loss"] > 0 and metrics["reg_loss"] > REGULARISATION_SHARE * metrics["loss"]:
         log.warning(
             "regularisation is %.0f %% of the loss: the fit trades accuracy for small or smooth coefficients; "

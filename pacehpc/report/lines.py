@@ -1,4 +1,4 @@
-"""The lines of log.txt that users' scripts read: one per iteration, and the block of errors.
+"""The lines of log.txt that users' scripts and pacemaker's callers read: one per iteration, and the block of errors.
 
 Metrics come in eV and eV/Å under the names of the columns of metrics.txt and are shown in meV.
 """
@@ -32,32 +32,42 @@ _HEADER = "          Energy/at, meV/at   Energy_low/at, meV/at   Force, meV/A   
 _WIDTHS = (13, 22, 19, 17)  # centre the numbers under the header
 
 
+_RULE = 97 * "-"  # before and after the table of errors
+_FRAME = 44 * "-"  # before and after a title
+
+
 def iteration_line(iteration: int, evaluations: int, metrics: Mapping[str, float], seconds_per_atom: float) -> str:
     """The line of one iteration; seconds_per_atom: wall time of one evaluation divided by the number of all atoms."""
-    errors = [_MILLI * metrics[name] for name in ("rmse_epa", "low_rmse_epa", "rmse_f_comp", "low_rmse_f_comp")]
-    return (
-        f"Iteration   #{iteration} ({evaluations} evals):  Loss: {metrics['loss']:.4e} | "
-        f"RMSE Energy(low): {errors[0]:.2f} ({errors[1]:.2f}) meV/at | "
-        f"Forces(low): {errors[2]:.2f} ({errors[3]:.2f}) meV/A | Time/eval: {_MICRO * seconds_per_atom:.2f} mcs/at"
-    )
+    return f"Iteration   #{iteration} ({evaluations} evals): {_errors(metrics, seconds_per_atom)}"
 
 
-def errors_block(iteration: int, metrics: Mapping[str, float], seconds_per_atom: float, test: bool = False) -> str:
-    """The block of loss contributions and errors; metrics also with nfuncs and ncoefs. test: of the test set."""
+def initial_line(metrics: Mapping[str, float], seconds_per_atom: float, test: bool = False) -> str:
+    """The line of the starting point, of the data that are fitted or of the test set."""
+    return f"{'Initial(TEST)' if test else 'Initial state'}:#0    (1 evals): {_errors(metrics, seconds_per_atom)}"
+
+
+def statistics(title: str, iteration: int, metrics: Mapping[str, float], seconds_per_atom: float) -> str:
+    """An entry of its own whose first line is empty: the title in a frame, then the `errors_block`."""
+    return f"\n{_FRAME}{title}{_FRAME}\n{errors_block(iteration, metrics, seconds_per_atom)}"
+
+
+def errors_block(iteration: int, metrics: Mapping[str, float], seconds_per_atom: float) -> str:
+    """Contributions to the loss and the table of errors; metrics also with nfuncs and ncoefs."""
     total = metrics["loss"]
-    head = f"{'TEST ' if test else ''}Iteration:  #{iteration}   Loss:"
+    head = f"Iteration:  #{iteration}   Loss:"
     lines = [head + _contribution("Total", total, total, max(33 - len(head), 8))]
     shown = list(_ALWAYS) + [(name, label) for name, label in _IN_USE if metrics.get(name, 0.0) not in (0.0, None)]
     shown = [(name, label) for name, label in shown if metrics.get(name, 0.0) == metrics.get(name, 0.0)]
     lines += [_contribution(label, metrics.get(name, 0.0), total, 33) for name, label in shown]
     counts = f"Number of params./funcs:  {int(metrics['ncoefs'])}/{int(metrics['nfuncs'])}"
     lines.append(f"{counts:<53}Avg. time: {_MICRO * seconds_per_atom:.2f} mcs/at")
-    lines.append(_HEADER)
+    lines += [_RULE, _HEADER]
     for label, names in _ERRORS:
         values = (f"{_MILLI * metrics[name]:.2f}" for name in names)
         lines.append(
             f"{label + ':':>8}" + "".join(f"{value:>{width}}" for value, width in zip(values, _WIDTHS, strict=True))
         )
+    lines.append(_RULE)
     stress = metrics.get("rmse_stress", float("nan"))
     if any(label == "Stress" for _, label in shown) and stress == stress:
         lines.append(f" Stress:  RMSE {stress:.4f} GPa")
@@ -86,3 +96,11 @@ def seconds_text(seconds: float) -> str:
 def _contribution(label: str, value: float, total: float, width: int) -> str:
     share = 100.0 * value / total if total else 100.0 * (label == "Total")
     return f"{label + ':':>{width}} {value:.4e} ({share:3.0f}%)"
+
+
+def _errors(metrics: Mapping[str, float], seconds_per_atom: float) -> str:
+    errors = [_MILLI * metrics[name] for name in ("rmse_epa", "low_rmse_epa", "rmse_f_comp", "low_rmse_f_comp")]
+    return (
+        f" Loss: {metrics['loss']:.4e} | RMSE Energy(low): {errors[0]:.2f} ({errors[1]:.2f}) meV/at | "
+        f"Forces(low): {errors[2]:.2f} ({errors[3]:.2f}) meV/A | Time/eval: {_MICRO * seconds_per_atom:.2f} mcs/at"
+    )

@@ -51,7 +51,8 @@ def test_it_goes_on_from_the_best_point_and_says_so(tmp_path, first, second):
     keys = list(zip(table["cycle_step"], table["iter_num"], strict=True))
     assert keys == sorted(set(keys)) and table["cycle_step"][-1] == 1 and table["iter_num"][-1] == 6
     # what was reached is kept: the first loss of the second start is the best of the first
-    shown = [float(line.split("Loss:")[1].split()[0]) for line in text.splitlines() if "Iteration   #" in line]
+    pattern = r"Iteration   #.* Loss: (\S+) \||Iteration:  .* Total: (\S+)"
+    shown = [float("".join(loss)) for loss in re.findall(pattern, text)]
     best = before["loss"][before["cycle_step"] == 1].min()
     assert shown[0] <= best * (1 + 1e-6)
 

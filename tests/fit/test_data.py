@@ -114,14 +114,14 @@ def test_a_missing_file_is_named_with_its_key(fit):
 def test_elements_that_the_fit_does_not_describe_are_said(fit):
     functions = {"ALL": {"nradmax_by_orders": [3], "lmax_by_orders": [0]}}
     log = fit(fit__maxiter=1, potential__functions=functions)[1] / "log.txt"
-    assert "WARNING" not in log.read_text() and "train: energies -4.4517 to 0.0000 eV/atom" in log.read_text()
+    assert " W - " not in log.read_text() and "train: energies -4.4517 to 0.0000 eV/atom" in log.read_text()
     for said, elements, given in (
         ("no structure to fit contains Cu:", ["Al", "Cu", "Ni"], functions),
         ("potential.functions: none for Ni alone", ["Al", "Ni"], dict.fromkeys(("Al", "NiAl"), functions["ALL"])),
     ):
         log.unlink()
         fit(fit__maxiter=1, potential__elements=elements, potential__functions=given)
-        warnings = [line.split("WARNING")[1].strip() for line in log.read_text().splitlines() if "WARNING" in line]
+        warnings = [line.split(" W - ")[1].strip() for line in log.read_text().splitlines() if " W - " in line]
         assert len(warnings) == 1 and warnings[0].startswith(said)
 
 

@@ -61,7 +61,7 @@ def test_helpers_on_three_ranks():
     done = run("share")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("information") == 1
-    assert "WARNING: warning" in done.stderr and "[rank 2 of 3] WARNING: warning" in done.stderr
+    assert " W - warning" in done.stdout and "[rank 2 of 3] WARNING: warning" in done.stderr
 
 
 def test_the_exit_code_of_an_orderly_end_is_kept():

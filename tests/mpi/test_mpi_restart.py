@@ -79,7 +79,8 @@ def wait_for(condition, seconds: float = WAIT) -> None:
 
 def iterations(folder: Path) -> int:
     log = folder / "log.txt"
-    return log.read_text().count("Iteration   #") if log.exists() else 0
+    text = log.read_text() if log.exists() else ""
+    return text.count("Iteration   #") + text.count("-FIT STATS-")
 
 
 def results(folder: Path) -> list[str]:

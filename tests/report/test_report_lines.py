@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from pacehpc.report.lines import counted, errors_block, iteration_line, seconds_text, size_text
+from pacehpc.report.lines import (
+    counted,
+    errors_block,
+    initial_line,
+    iteration_line,
+    seconds_text,
+    size_text,
+    statistics,
+)
 
 METRICS = {
     "loss": 1.9159e-4,
@@ -35,10 +43,12 @@ Iteration:  #1000   Loss:  Total: 1.9159e-04 (100%)
                               L1: 0.0000e+00 (  0%)
                               L2: 0.0000e+00 (  0%)
 Number of params./funcs:  232/86                     Avg. time: 526.93 mcs/at
+-------------------------------------------------------------------------------------------------
           Energy/at, meV/at   Energy_low/at, meV/at   Force, meV/A   Force_low, meV/A
    RMSE:        17.93                 16.73               7.86             7.06
     MAE:        12.22                 11.11               5.31             3.30
- MAX_AE:        53.19                 38.30              35.19            20.32"""
+ MAX_AE:        53.19                 38.30              35.19            20.32
+-------------------------------------------------------------------------------------------------"""
 
 
 def test_iteration_line():
@@ -49,14 +59,26 @@ def test_iteration_line():
     )
 
 
+def test_initial_lines():
+    rest = "#0    (1 evals):  Loss: 1.9159e-04 | RMSE Energy(low): 17.93 (16.73) meV/at | "
+    for test, start in ((False, "Initial state:"), (True, "Initial(TEST):")):
+        assert initial_line(METRICS, 1e-6, test).startswith(start + rest)
+
+
 def test_errors_block():
     assert errors_block(1000, METRICS, 526.93e-6) == BLOCK
 
 
+def test_statistics_begin_with_an_empty_line_and_a_framed_title():
+    empty, title, *block = statistics("TEST STATS", 1000, METRICS, 526.93e-6).split("\n")
+    assert (empty, title) == ("", 44 * "-" + "TEST STATS" + 44 * "-")
+    assert "\n".join(block) == BLOCK
+
+
 def test_terms_in_use_are_shown():
     metrics = METRICS | {"s_loss_contrib": 1.9159e-5, "smooth_w2": 1e-9, "rmse_stress": 0.25}
-    lines = errors_block(3, metrics, 1e-6, test=True).splitlines()
-    assert lines[0] == "TEST Iteration:  #3   Loss:  Total: 1.9159e-04 (100%)"
+    lines = errors_block(3, metrics, 1e-6).splitlines()
+    assert lines[0] == "Iteration:  #3   Loss:     Total: 1.9159e-04 (100%)"
     assert "                          Stress: 1.9159e-05 ( 10%)" in lines
     assert "                       Smooth_w2: 1.0000e-09 (  0%)" in lines
     assert not any("Smooth_w1" in line for line in lines)

@@ -241,7 +241,7 @@ def test_the_end_of_the_allocation_stops_in_order_with_75(slurm, uninterrupted, 
 def running(folder: Path, iterations: int) -> None:
     """Wait until the fit has come that far."""
     log, end = folder / "log.txt", time.time() + 60
-    while not log.exists() or log.read_text().count("Iteration   #") < iterations:
+    while not log.exists() or len(re.findall(r"Iteration   #|-FIT STATS-", log.read_text())) < iterations:
         assert time.time() < end
         time.sleep(0.1)
 
