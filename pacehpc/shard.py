@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from pacehpc import backends, parallel
-from pacehpc.backends.interface import Evaluator, EvaluatorOptions, LossWeights, Prediction, Sums
+from pacehpc.backends.interface import AtomRows, Evaluator, EvaluatorOptions, LossWeights, Prediction, Rows, Sums
 from pacehpc.dataset.store import Store
 from pacehpc.structures import Structures
 
@@ -136,6 +136,31 @@ class StreamingEvaluator:
         parts = list(self._each(lambda evaluator: evaluator.predict(parameters)))
         return Prediction(*(np.concatenate([getattr(p, k) for p in parts]) for k in ("energies", "forces", "virials")))
 
+    def rows(
+        self, parameters: np.ndarray, kind: str, directions: np.ndarray | None = None, strains: np.ndarray | None = None
+    ) -> Iterator[Rows]:
+        """Derivatives of energies and of combinations of forces, see `Evaluator.rows`."""
+        n_structures, n_atoms = 0, 0
+        for piece in self._stream.pieces(self._potential):
+            s, a = slice(n_structures, n_structures + piece.n_structures), slice(n_atoms, n_atoms + piece.n_atoms)
+            n_structures, n_atoms = s.stop, a.stop
+            u = None if directions is None else directions[:, a]
+            strain = None if strains is None else strains[:, s]
+            evaluator = self._evaluator(piece)
+            for where, values in evaluator.rows(parameters, kind, u, strain):
+                yield Rows(slice(s.start + where.start, s.start + where.stop), values)
+            del piece, evaluator  # before the next piece is read
+
+    def atom_rows(self, parameters: np.ndarray, kind: str) -> Iterator[AtomRows]:
+        """Values of the functions of each atom, see `Evaluator.atom_rows`."""
+        n_atoms = 0
+        for piece in self._stream.pieces(self._potential):
+            evaluator = self._evaluator(piece)
+            for atoms, values in evaluator.atom_rows(parameters, kind):
+                yield AtomRows([n_atoms + a for a in atoms], values)
+            n_atoms += piece.n_atoms
+            del piece, evaluator  # before the next piece is read
+
     def update(self, bond_vector: np.ndarray) -> None:
         """Not possible: the bonds are those of the file."""
         raise NotImplementedError("bonds that are read from a file cannot be replaced")
@@ -150,10 +175,14 @@ class StreamingEvaluator:
     def _each(self, function: Callable[[Evaluator], T]) -> Iterator[T]:
         """What function(evaluator) gives for every piece; one evaluator lives at a time."""
         for piece in self._stream.pieces(self._potential):
-            evaluator = backends.create_evaluator(self.name, self._potential, piece, self._loss, self._options)
-            if not self._reported and evaluator.report:
-                log.info("First piece of the data: %s", evaluator.report)
-            self._reported = True
+            evaluator = self._evaluator(piece)
             found = function(evaluator)
             del piece, evaluator  # before the next piece is read
             yield found
+
+    def _evaluator(self, piece: Structures) -> Evaluator:
+        evaluator = backends.create_evaluator(self.name, self._potential, piece, self._loss, self._options)
+        if not self._reported and evaluator.report:
+            log.info("First piece of the data: %s", evaluator.report)
+        self._reported = True
+        return evaluator

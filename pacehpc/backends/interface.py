@@ -5,9 +5,9 @@ Units: Å, eV, eV/Å, eV/Å³. All arrays are C-contiguous float64 unless said o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -107,6 +107,24 @@ class Sums:
         return None if self.encoded_gradient is None else self.in_parameters(fixed_point.decode(self.encoded_gradient))
 
 
+class Rows(NamedTuple):
+    """Rows of the linearised model for a run of structures."""
+
+    structures: slice
+    """The structures, in the order of the evaluator's."""
+    values: np.ndarray
+    """(n_structures of the run, n_rows, n_parameters), C order."""
+
+
+class AtomRows(NamedTuple):
+    """Rows of the atoms of a run of structures, element by element."""
+
+    atoms: list[np.ndarray]
+    """For each element, int64 (n_atoms_e,): its atoms in the run, by their index in the evaluator's structures."""
+    values: list[np.ndarray]
+    """For each element, (n_atoms_e, n_columns_e), C order."""
+
+
 class Evaluator(Protocol):
     """A backend bound to a potential's shape and to structures; only parameters change between calls.
 
@@ -135,6 +153,81 @@ class Evaluator(Protocol):
         """
         ...
 
+    def rows(
+        self, parameters: np.ndarray, kind: str, directions: np.ndarray | None = None, strains: np.ndarray | None = None
+    ) -> Iterator[Rows]:
+        """Derivatives of each structure's energy, and of combinations of its forces, by the parameters.
+
+        A row costs about half of an evaluation of loss and gradient. The values of a structure do not depend on ranks
+        or threads.
+
+        Args:
+            parameters: (n_parameters,).
+            kind: "energy": one row for each structure, ∂E_s/∂θ; "forces": q rows, ∂/∂θ Σ_i∈s u_ki·F_i, plus
+                ∂/∂θ Σ_ab ε_kab V_ab with strains, V the virial; "energy+forces": both, energy first.
+            directions: u, (q, n_atoms, 3).
+            strains: ε, (q, n_structures, 3, 3); only the symmetric part counts.
+
+        Yields:
+            Runs of whole structures in order, so that little memory is needed.
+        """
+        ...
+
+    def atom_rows(self, parameters: np.ndarray, kind: str) -> Iterator[AtomRows]:
+        """Values of the functions of each atom, or derivatives of its energy by their coefficients.
+
+        Columns follow the functions of the element's blocks in the order of the potential (`element_functions`).
+
+        Args:
+            parameters: (n_parameters,).
+            kind: "basis": B of each function, (n_functions_e,) per atom, whatever ndensity is; "full": ∂E_i/∂c,
+                (ndensity_e * n_functions_e,) per atom, [∂E_i/∂ρ_1 B, ..., ∂E_i/∂ρ_P B].
+
+        Yields:
+            Runs of whole structures in order, so that little memory is needed.
+        """
+        ...
+
     def stage_seconds(self, parameters: np.ndarray) -> dict[str, float]:
         """Seconds of each stage of one loss and gradient."""
         ...
+
+
+ROWS, ATOM_ROWS = ("energy", "forces", "energy+forces"), ("basis", "full")
+
+
+def motions(
+    structures: Structures, kind: str, directions: np.ndarray | None, strains: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Energy factors, motions of atoms and strains of the rows that `Evaluator.rows` is asked for.
+
+    Returns:
+        Factor of the energy (n_rows,); directions (n_rows, n_atoms, 3); symmetric strains (n_rows, n_structures, 3, 3).
+
+    Raises:
+        ValueError: an unknown kind, or arrays that do not have the shapes that `Evaluator.rows` names.
+    """
+    if kind not in ROWS:
+        raise ValueError(f"rows of kind {kind!r}: choose one of {', '.join(ROWS)}")
+    n_energies = int(kind != "forces")
+    if kind == "energy":
+        if directions is not None or strains is not None:
+            raise ValueError("rows of kind 'energy' take no directions and no strains")
+        q = 0
+    else:
+        if directions is None:
+            raise ValueError(f"rows of kind {kind!r} need directions")
+        q = len(directions)
+        if np.shape(directions) != (q, structures.n_atoms, 3):
+            raise ValueError(f"directions {np.shape(directions)}: ({q}, {structures.n_atoms}, 3) expected")
+        if strains is not None and np.shape(strains) != (q, structures.n_structures, 3, 3):
+            raise ValueError(f"strains {np.shape(strains)}: ({q}, {structures.n_structures}, 3, 3) expected")
+    energies = np.zeros(n_energies + q)
+    energies[:n_energies] = 1.0
+    moving = np.zeros((n_energies + q, structures.n_atoms, 3))
+    strained = np.zeros((n_energies + q, structures.n_structures, 3, 3))
+    if q:
+        moving[n_energies:] = directions
+    if q and strains is not None:
+        strained[n_energies:] = 0.5 * (strains + np.swapaxes(strains, 2, 3))
+    return energies, moving, strained

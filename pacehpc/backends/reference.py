@@ -16,7 +16,16 @@ from ase.data import atomic_numbers
 from scipy.sparse import csr_array
 
 from pacehpc import fixed_point
-from pacehpc.backends.interface import EvaluatorOptions, LossWeights, Prediction, Sums
+from pacehpc.backends.interface import (
+    ATOM_ROWS,
+    AtomRows,
+    EvaluatorOptions,
+    LossWeights,
+    Prediction,
+    Rows,
+    Sums,
+    motions,
+)
 from pacehpc.basis import m_terms
 from pacehpc.physics.core import core_repulsion, core_switch, zbl_switch
 from pacehpc.physics.embedding import embed
@@ -85,6 +94,39 @@ class ReferenceEvaluator:
             for rows, part in zip((energies, forces, virials), parts, strict=True):
                 rows.append(part)
         return Prediction(np.concatenate(energies), np.concatenate(forces), np.concatenate(virials))
+
+    def rows(
+        self, parameters: np.ndarray, kind: str, directions: np.ndarray | None = None, strains: np.ndarray | None = None
+    ) -> Iterator[Rows]:
+        """Derivatives of energies and of combinations of forces, see `Evaluator.rows`; one structure at a time."""
+        s = self.structures
+        energies, moving, strained = motions(s, kind, directions, strains)
+        for k in range(s.n_structures):
+            one, atoms = s.select(slice(k, k + 1)), slice(*s.atom_offsets[k : k + 2].tolist())
+            state = self._forward(one, parameters)
+            values = np.zeros((1, len(energies), len(parameters)))
+            for row, factor, u, strain in zip(values[0], energies, moving[:, atoms], strained[:, k], strict=True):
+                tangent = u[state.bond_centre] - u[one.bond_atom] + one.bond_vector @ strain
+                self._add_gradient(one, state, parameters, np.full(one.n_atoms, factor), tangent, row)
+            yield Rows(slice(k, k + 1), values)
+
+    def atom_rows(self, parameters: np.ndarray, kind: str) -> Iterator[AtomRows]:
+        """Values of the functions of each atom, see `Evaluator.atom_rows`."""
+        if kind not in ATOM_ROWS:
+            raise ValueError(f"rows of kind {kind!r}: choose one of {', '.join(ATOM_ROWS)}")
+        first = 0
+        for batch in _batches(self.structures):
+            state = self._forward(batch, parameters)
+            atoms = [np.zeros(0, np.int64) for _ in self.centres]
+            values = [np.zeros((0, c.positions.size if kind == "full" else len(c.positions))) for c in self.centres]
+            for work in state.centres:
+                e = batch.species[work.atoms[0]]
+                atoms[e], values[e] = first + work.atoms, work.b
+                if kind == "full":
+                    slopes = work.df * state.switch[work.atoms, None]
+                    values[e] = (slopes[:, :, None] * work.b[:, None, :]).reshape(len(work.atoms), -1)
+            first += batch.n_atoms
+            yield AtomRows(atoms, values)
 
     def update(self, bond_vector: np.ndarray) -> None:
         """Replace the vectors of the bonds, (n_bonds, 3) in Å; those not shorter than their rcut count as absent."""
