@@ -56,7 +56,8 @@ lint: .venv/test-$(EXTRAS)
 	ruff format --check .
 
 docs: .venv/docs
-	mkdocs build --strict
+	sphinx-build -q -W --keep-going -b html docs site
+	@echo "Pages: site/index.html"
 
 # BENCH=--quick tries the scripts, BENCH=--million fits a million atoms as well.
 bench: .venv/test-$(EXTRAS)
