@@ -326,20 +326,20 @@ def draw(cases: dict[str, dict]) -> None:
         ("fit", "loss + gradient", "TensorPotential", "0.45"),
         ("forces", "energies + forces", "recursive C++ evaluator", "0.7"),
     ]
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 1.6 + 0.55 * len(cases)), sharey=True, layout="constrained")
+    figure, axes = pyplot.subplots(1, 2, figsize=(7.2, 1.2 + 0.4 * len(cases)), sharey=True, layout="constrained")
     places = np.arange(len(cases))[::-1]
     for axis, (what, title, comparator, grey) in zip(axes, panels, strict=True):
         for shift, who, label, colour in ((0.2, "ours", "pacehpc", "C0"), (-0.2, "theirs", comparator, grey)):
             values = [case[f"{what}_us_per_atom"][who] for case in cases.values()]
             bars = axis.barh(places + shift, values, 0.38, label=label, color=colour)
-            axis.bar_label(bars, [f"{v:.1f}" if v < 100 else f"{v:.0f}" for v in values], padding=3, fontsize=8)
+            axis.bar_label(bars, [f"{v:.1f}" if v < 100 else f"{v:.0f}" for v in values], padding=2, fontsize=9)
         axis.set(xscale="log", xlabel="µs per atom", title=f"{title}, one core", yticks=places)
         axis.set_yticklabels(cases)
-        axis.margins(x=0.2)
+        axis.margins(x=0.25)
     labels = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=3, frameon=False)
     FIGURE.parent.mkdir(exist_ok=True)
-    figure.savefig(FIGURE, dpi=120)
+    figure.savefig(FIGURE, dpi=160)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_*"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
+highlight_language = "text"
 
 # Docstrings use single backticks for code.
 default_role = "code"
