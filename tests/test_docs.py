@@ -25,7 +25,8 @@ from pathlib import Path
 import pytest
 
 from pacehpc import Potential, cli
-from pacehpc.config import load_settings, reference
+from pacehpc.config import load_settings
+from pacehpc.config import page as input_page
 from pacehpc.yamlio import load_yaml, loads_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -95,7 +96,7 @@ def test_links_outside_the_site_exist(page):
 
 
 def test_input_page_is_that_of_the_models():
-    assert (ROOT / "docs" / "input.md").read_text(encoding="utf-8") == reference.reference()
+    assert (ROOT / "docs" / "input.md").read_text(encoding="utf-8") == input_page.page()
 
 
 # ---------------------------------------------------------------------------------------------------------- inputs
@@ -150,7 +151,7 @@ def test_parts_of_examples_are_those_of_the_examples(page):
 def section_keys() -> dict[str, set[str]]:
     """Keys of each section, as in docs/input.md: {"": ..., "fit.loss": ...}."""
     found: dict[str, set[str]] = {}
-    for title, model, _ in reference._SECTIONS:
+    for title, model, _ in input_page._SECTIONS:
         name = "" if title == "Top level" else title.split(":")[0]
         keys = {field.alias or key for key, field in model.model_fields.items()}
         found.setdefault(name, set()).update(keys - {"blocks"})
@@ -356,8 +357,8 @@ def test_commands_run(name, finished, tmp_path):
 def test_every_key_is_compared_with_pacemaker():
     text = (ROOT / "docs" / "from-pacemaker.md").read_text(encoding="utf-8")
     tables = dict(re.findall(r"^### (.*?)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
-    assert list(tables) == [title for title, _, _ in reference._SECTIONS]
-    for title, model, _ in reference._SECTIONS:
+    assert list(tables) == [title for title, _, _ in input_page._SECTIONS]
+    for title, model, _ in input_page._SECTIONS:
         rows = re.findall(r"^\| `([^`]+)` \| (.*?) \|", tables[title], re.MULTILINE)
         keys = [field.alias or key for key, field in model.model_fields.items() if key != "blocks"]
         if title == "potential.functions":

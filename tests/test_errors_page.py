@@ -41,7 +41,7 @@ def messages() -> dict[str, str]:
             name, module = getattr(node.func, "id", getattr(node.func, "attr", "")), str(path.relative_to(PACKAGE))
             if name == "warning" and module in WARNINGS:
                 text = shown(re.sub(r"%[.\d]*[sdfg]", "…", pattern(node.args[0])))
-            elif name in RAISED or (name == "ValueError" and path.parent.name == "config"):
+            elif name in RAISED or (name == "ValueError" and path.parent.name in ("config", "schema")):
                 text = shown(pattern(node.args[-1 if name in ("KeyedError", "fail") else 0]))
             else:
                 continue

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pacehpc.config.kinds import KeyedError, nearest, shown
+from pacehpc.basis import KEYWORDS
 from pacehpc.config.models import POLICIES, Settings
-from pacehpc.config.potential import KEYWORDS, Bond, Embedding, Functions, PotentialModel
 from pacehpc.errors import PacehpcError
+from pacehpc.potential.section import plain_form
+from pacehpc.schema.kinds import nearest, shown
+from pacehpc.schema.section import Path, dotted, problem
 from pacehpc.yamlio import load_yaml
 
 _SAME_IN_CONFIG = ("filename", "ignore_weights", "datapath", "seed")
 _QUERY_KEYS = ("element", "calculator", "ref_energy", "query_limit", "cache_ref_df")
-_OLD_FUNCTIONS = {"nradmax": "nradmax_by_orders", "lmax": "lmax_by_orders"}
-Path = tuple[Any, ...]
 
 
 def load_settings(
@@ -62,7 +62,7 @@ class _Reader:
         if isinstance(raw.get("data"), dict):
             self._data(raw["data"])
         if isinstance(raw.get("potential"), dict):
-            self._potential(raw["potential"])
+            self._potential(raw, raw["potential"])
         if isinstance(raw.get("fit"), dict):
             self._fit(raw["fit"])
         result = None
@@ -78,7 +78,7 @@ class _Reader:
         self._say_unused(result, ())
         self._say_meant(raw, result)
         for where, value in self.overridden.items():
-            self.notes.append(f"{_dotted(where)}: {shown(value)} (command line)")
+            self.notes.append(f"{dotted(where)}: {shown(value)} (command line)")
         return result.finished(self.notes)
 
     # ------------------------------------------------------------------------------ forms of the same thing
@@ -126,43 +126,12 @@ class _Reader:
         if not config:
             del data["config"]
 
-    def _potential(self, potential: dict[str, Any]) -> None:
-        if "element" in potential:
-            self._single_element(potential)
-        for section in ("embeddings", "bonds", "functions"):
-            blocks = potential.get(section)
-            for key in list(blocks) if isinstance(blocks, dict) else []:
-                if isinstance(key, tuple):
-                    name = " ".join(map(str, key))
-                    self.moved[("potential", section, name)] = ("potential", section, key)
-                    if name in blocks:
-                        self.problems.append(
-                            (("potential", section, key), f"is also given as `{name}`; remove one of them")
-                        )
-                    blocks[name] = blocks.pop(key)
-        ignored = [name for name in ("elements", "embeddings", "bonds", "functions") if name in potential]
-        if potential.get("filename") and ignored:
-            self.notes.append(f"potential.{', potential.'.join(ignored)}: not used, potential.filename gives the basis")
-
-    def _single_element(self, potential: dict[str, Any]) -> None:
-        """The old form: `element`, and the keys of embeddings, bonds and functions at top level."""
-        if "elements" in potential:
-            self.problems.append((("potential", "element"), "is also given as potential.elements; remove one of them"))
-        potential["elements"] = [potential.pop("element")]
-        self.moved[("potential", "elements", 0)] = ("potential", "element")
-        rankmax = potential.pop("rankmax", None)
-        for section, model in (("embeddings", Embedding), ("bonds", Bond), ("functions", Functions)):
-            found = {}
-            for name in _names(model) + (tuple(_OLD_FUNCTIONS) if model is Functions else ()):
-                if name in potential:
-                    new = _OLD_FUNCTIONS.get(name, name) if model is Functions else name
-                    found[new] = potential.pop(name)
-                    self.moved[("potential", section, "ALL", new)] = ("potential", name)
-                    if new != name and isinstance(rankmax, int) and isinstance(found[new], list):
-                        found[new] = found[new][:rankmax]
-            if found:
-                potential.setdefault(section, {"ALL": found})
-        self.notes.append("potential.element: old form of elements, embeddings, bonds and functions")
+    def _potential(self, raw: dict[str, Any], potential: dict[str, Any]) -> None:
+        form = plain_form(potential)
+        raw["potential"] = form.section
+        self.moved |= form.moved
+        self.problems += form.problems
+        self.notes += form.notes
 
     def _fit(self, fit: dict[str, Any]) -> None:
         weighting = fit.get("weighting")
@@ -212,7 +181,7 @@ class _Reader:
             if isinstance(value, BaseModel):
                 self._say_unused(value, (*where, name))
             elif value is not None and "unused" in (field.json_schema_extra or {}):
-                self.notes.append(f"{_dotted((*where, name))}: {field.description}")
+                self.notes.append(f"{dotted((*where, name))}: {field.description}")
 
     def _say_meant(self, raw: dict[str, Any], settings: Settings) -> None:
         evaluator = (raw.get("backend") or {}).get("evaluator")
@@ -234,23 +203,15 @@ class _Reader:
             self.notes.append(f"fit.{', fit.'.join(disturbing)}: disturb cycles after the first, but fit_cycles is 1")
 
     def _problem(self, error: dict[str, Any]) -> tuple[Path, str]:
-        where = tuple(part for part in error["loc"] if part not in POLICIES and part != "blocks")
+        where = tuple(part for part in error["loc"] if part not in POLICIES)
         kind, given = error["type"], error.get("input")
-        if kind == "value_error":
-            problem = error["ctx"]["error"]
-            return where + (problem.path if isinstance(problem, KeyedError) else ()), str(problem)
-        if kind == "extra_forbidden":
-            return where, _unknown_key(where)
-        if kind == "missing":
-            return where, "is missing"
-        if kind in ("union_tag_invalid", "union_tag_not_found") or where == ("fit", "weighting"):
+        is_choice = kind in ("union_tag_invalid", "union_tag_not_found")
+        if is_choice or (where == ("fit", "weighting") and kind not in ("value_error", "extra_forbidden", "missing")):
             name = given.get("type") if isinstance(given, dict) else given
             close = nearest(name, POLICIES) if name else None
             hint = f"; did you mean `{close}`?" if close else ""
             return (*where, "type"), f"must be {' or '.join(POLICIES)}, not {shown(name)}{hint}"
-        if kind in ("model_type", "dict_type", "model_attributes_type"):
-            return where, f"must hold keys and values, not {shown(given)}"
-        return where, error["msg"]
+        return problem({**error, "loc": where}, Settings)
 
     def _message(self) -> str:
         texts = []
@@ -265,7 +226,7 @@ class _Reader:
             texts.append((line or 0, origin, message))
         texts.sort(key=lambda text: text[0])
         places = ["command line: " if n < 0 else f"line {n}: " if n else "" for n, _, _ in texts]
-        lines = [f"{place}{_dotted(text[1])}: {text[2]}" for place, text in zip(places, texts, strict=True)]
+        lines = [f"{place}{dotted(text[1])}: {text[2]}" for place, text in zip(places, texts, strict=True)]
         if len(lines) == 1:
             return f"{self.name}, {lines[0]}" if lines[0].startswith("line ") else f"{self.name}: {lines[0]}"
         return f"{self.name}: {len(lines)} mistakes\n" + "\n".join(f"  {line}" for line in lines)
@@ -276,58 +237,3 @@ def _named_elements(trainable: Any) -> list[str]:
     entries = trainable if isinstance(trainable, list | dict) else [trainable]
     names = [name for entry in entries for name in (entry if isinstance(entry, dict) else [entry])]
     return sorted({e for name in names if name not in (*KEYWORDS, "radial", "func") for e in name.split()})
-
-
-def _dotted(where: Path) -> str:
-    text = ""
-    for part in where:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            text += ("." if text else "") + (f"({', '.join(map(str, part))})" if isinstance(part, tuple) else str(part))
-    return text
-
-
-def _names(model: type[BaseModel]) -> tuple[str, ...]:
-    return tuple(field.alias or name for name, field in model.model_fields.items())
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """All models inside an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for inner in get_args(annotation) for model in _models(inner)]
-
-
-def _models_at(where: Path) -> list[type[BaseModel]]:
-    """The models of the section at a path."""
-    models: list[type[BaseModel]] = [Settings]
-    for part in where:
-        inner = []
-        for model in models:
-            field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
-            field = field or model.model_fields.get("blocks")
-            inner += _models(field.annotation) if field is not None else []
-        models = inner or models
-    return models
-
-
-def _sections(model: type[BaseModel], where: Path = ()) -> Iterator[tuple[Path, str]]:
-    for name, field in model.model_fields.items():
-        if model is PotentialModel and name in ("embeddings", "bonds", "functions"):
-            continue
-        yield where, field.alias or name
-        for inner in _models(field.annotation):
-            yield from _sections(inner, (*where, name))
-
-
-def _unknown_key(where: Path) -> str:
-    key = where[-1]
-    known = [name for model in _models_at(where[:-1]) for name in _names(model)]
-    close = nearest(key, known)
-    if close:
-        return f"unknown key; did you mean `{close}`?"
-    elsewhere = next((path for path, name in _sections(Settings) if name == key), None)
-    if elsewhere is not None:
-        return f"unknown key; it belongs to {_dotted((*elsewhere, key))}"
-    return f"unknown key; known here: {', '.join(known)}"

@@ -1,6 +1,6 @@
 """The input file as typed settings: every key, its default, what it may hold and what it means.
 
-The reference page is generated from these models, see `reference.py`.
+docs/input.md is generated from these models, see `page.py`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_serializer, model_validator
 
-from pacehpc.config import kinds, optimizers
-from pacehpc.config.kinds import KeyedError, choice, kind, shown, suggestion
-from pacehpc.config.potential import KEYWORDS, Elements, PotentialSection
-from pacehpc.config.section import Section, unused
+from pacehpc.basis import KEYWORDS
+from pacehpc.config import optimizers
 from pacehpc.errors import without_password
+from pacehpc.potential.section import Elements, PotentialSection
+from pacehpc.schema import kinds
+from pacehpc.schema.kinds import KeyedError, choice, kind, shown, suggestion
+from pacehpc.schema.section import Section, unused
 from pacehpc.yamlio import dumps_yaml
 
 # ---------------------------------------------------------------------------------------------------------- data

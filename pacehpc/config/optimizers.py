@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pacehpc.config import kinds
-from pacehpc.config.kinds import KeyedError
+from pacehpc.schema import kinds
+from pacehpc.schema.kinds import KeyedError
 
 
 def _norm(value: Any) -> float:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pacehpc.config import load_settings
-from pacehpc.config.load import _models, _names
 from pacehpc.config.models import Settings
 from pacehpc.errors import PacehpcError
+from pacehpc.schema.section import keys_of, models_of
 from pacehpc.yamlio import dumps_yaml, loads_yaml
 
 POTENTIAL = {
@@ -217,15 +217,15 @@ def test_message_names_path_and_remedy(path, value, words, others, tmp_path):
 
 def test_table_covers_every_key():
     def keys(model, prefix):
-        for name, field in zip(_names(model), model.model_fields.values(), strict=True):
+        for name, field in zip(keys_of(model), model.model_fields.values(), strict=True):
             if name == "blocks":
-                yield from keys(_models(field.annotation)[0], f"{prefix}ALL.")
+                yield from keys(models_of(field.annotation)[0], f"{prefix}ALL.")
                 continue
             if "unused" in (field.json_schema_extra or {}) or name == "type":
                 continue
             yield prefix + name
             inner = ".ALL." if prefix == "potential." and name in ("embeddings", "bonds") else "."
-            for section in _models(field.annotation):
+            for section in models_of(field.annotation):
                 yield from keys(section, prefix + name + inner)
 
     tried = {path for path, *_ in BAD}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pacehpc.config import load_settings
-from pacehpc.config.load import _models, _names
 from pacehpc.config.models import Settings
-from pacehpc.config.potential import PotentialModel
 from pacehpc.potential import build_potential
+from pacehpc.potential.section import PotentialKeys
+from pacehpc.schema.section import keys_of, models_of
 from pacehpc.yamlio import dumps_yaml
 
 GIB = 2**30
@@ -93,10 +93,10 @@ def test_the_table_has_every_key():
     """Sections that are None by default count as one key: their own defaults are tested below."""
 
     def keys(model, prefix):
-        for name, field in zip(_names(model), model.model_fields.values(), strict=True):
+        for name, field in zip(keys_of(model), model.model_fields.values(), strict=True):
             if "unused" in (field.json_schema_extra or {}):
                 continue
-            inner = _models(field.annotation) if field.default is not None else []
+            inner = models_of(field.annotation) if field.default is not None else []
             if not inner:
                 yield prefix + name
             for section in inner:
@@ -139,5 +139,5 @@ def test_defaults_of_a_potential(tmp_path):
     embedding, bond = potential.embeddings["Al"], potential.bonds["Al", "Al"]
     assert (embedding.rho_core_cut, embedding.drho_core_cut) == (1e5, 250)
     assert (bond.r_in, bond.delta_in, bond.core_repulsion, bond.inner_cutoff_type) == (0, 0, (0, 1), "distance")
-    assert potential.delta_spline_bins == PotentialModel.model_fields["deltaSplineBins"].default == 0.001
+    assert potential.delta_spline_bins == PotentialKeys.model_fields["deltaSplineBins"].default == 0.001
     assert not any(block.coefficients.any() for block in potential.blocks)  # coefs_init: zero

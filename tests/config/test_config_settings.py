@@ -10,11 +10,11 @@ import pytest
 import scipy.optimize
 
 from pacehpc.config import load_settings, optimizers
-from pacehpc.config.kinds import checker
-from pacehpc.config.load import _models, _names
 from pacehpc.config.models import Settings
-from pacehpc.config.reference import reference
+from pacehpc.config.page import page
 from pacehpc.errors import PacehpcError
+from pacehpc.schema.kinds import checker
+from pacehpc.schema.section import keys_of, models_of
 from pacehpc.yamlio import dumps_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -332,18 +332,18 @@ def test_every_method_can_be_stopped_by_its_callback(name):
 
 
 def test_reference_page_is_up_to_date():
-    assert (ROOT / "docs/input.md").read_text() == reference()
+    assert (ROOT / "docs/input.md").read_text() == page()
 
 
 def test_reference_page_names_every_key():
     def keys(model):
-        for name, field in zip(_names(model), model.model_fields.values(), strict=True):
+        for name, field in zip(keys_of(model), model.model_fields.values(), strict=True):
             yield name
-            for inner in _models(field.annotation):
+            for inner in models_of(field.annotation):
                 yield from keys(inner)
 
-    page = reference()
-    missing = [name for name in set(keys(Settings)) - {"blocks"} if f"`{name}" not in page]
+    text = page()
+    missing = [name for name in set(keys(Settings)) - {"blocks"} if f"`{name}" not in text]
     assert missing == []
 
 

@@ -1,38 +1,48 @@
-"""The `potential` section of the input: elements, embeddings, bonds, functions, files.
+"""The `potential` section: elements, embeddings, bonds, functions, files. Its only check, for input files and Python.
 
 Settings are given for keywords (ALL < UNARY < BINARY < ... < explicit elements, later ones override key by key) or
-for elements (`AlNi`, `Al Ni`, `(Al, Ni)`). Here they are checked and spelt in one way; who overrides whom is the
-business of `build_potential`.
+for elements (`AlNi`, `Al Ni`, `(Al, Ni)`). Here they are checked and spelt in one way; `build_potential` decides which
+setting applies where.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, ValidationError, model_validator
 
-from pacehpc.config import kinds
-from pacehpc.config.kinds import KeyedError, choice, nearest
-from pacehpc.config.section import Section
-from pacehpc.physics.parameters import FAMILIES, OLD_NAMES
+from pacehpc.basis import KEYWORDS
+from pacehpc.errors import PacehpcError
+from pacehpc.physics.parameters import EMBEDDINGS, FAMILIES, INNER_CUTOFF_TYPES, OLD_NAMES
+from pacehpc.schema import kinds
+from pacehpc.schema.kinds import KeyedError, choice, nearest
+from pacehpc.schema.section import Path, Section, dotted, keys_of, problem
 
-KEYWORDS = ("ALL", "UNARY", "BINARY", "TERNARY", "QUATERNARY", "QUINARY")
+log = logging.getLogger("pacehpc")
+
+PER_ELEMENT = "number_of_functions_per_element"
+_OLD_FUNCTIONS = {"nradmax": "nradmax_by_orders", "lmax": "lmax_by_orders"}
 _ALLOWED_KEYWORDS = {"embeddings": KEYWORDS[:2], "bonds": KEYWORDS[:3], "functions": KEYWORDS}
 _LONGEST = {"embeddings": 1, "bonds": 2}
 
-EmbeddingName = choice("FinnisSinclairShiftedScaled", "FinnisSinclair")
+EmbeddingName = choice(*EMBEDDINGS)
 RadialBasis = choice(*FAMILIES, same=OLD_NAMES)
-InnerCutoff = choice("distance", "density", "zbl")
+InnerCutoff = choice(*INNER_CUTOFF_TYPES)
 CutoffFunction = choice("cos")
 CoefficientsInit = choice("zero", "random")
 Mismatch = choice("keep_initial", "use_input")
 Numbers = kinds.list_of(kinds.Real, "list of numbers")
 NumberPair = kinds.list_of(kinds.Real, "list of two numbers", length=2)
-WholeNumbers = kinds.list_of(kinds.CountOrZero, "list of whole numbers, one per rank")
+WholeNumbers = kinds.list_of(
+    kinds.integer("whole number, 0 or larger", low=0, high=10_000), "list of whole numbers, one per rank"
+)
 Elements = kinds.list_of(kinds.Element, "list of elements", single=True)
 
 
-class Embedding(Section):
+class EmbeddingKeys(Section):
     """Energy of an atom as a function of its densities."""
 
     npot: EmbeddingName | None = Field(None, description="embedding function")
@@ -46,7 +56,7 @@ class Embedding(Section):
     drho_core_cut: kinds.NotNegative | None = Field(None, description="width of that switch; default 250")
 
     @model_validator(mode="after")
-    def _lengths(self) -> Embedding:
+    def _lengths(self) -> EmbeddingKeys:
         if self.fs_parameters is None:
             return self
         given = len(self.fs_parameters)
@@ -58,7 +68,7 @@ class Embedding(Section):
         return self
 
 
-class Bond(Section):
+class BondKeys(Section):
     """Radial functions of a pair of elements."""
 
     radbase: RadialBasis | None = Field(None, description="radial basis")
@@ -76,7 +86,7 @@ class Bond(Section):
     NameOfCutoffFunction: CutoffFunction | None = Field(None, description="the only one")
 
     @model_validator(mode="after")
-    def _order(self) -> Bond:
+    def _order(self) -> BondKeys:
         if self.rcut is not None:
             for name in ("dcut", "r_in"):
                 value = getattr(self, name)
@@ -85,7 +95,7 @@ class Bond(Section):
         return self
 
 
-class Functions(Section):
+class FunctionKeys(Section):
     """Basis functions of blocks."""
 
     nradmax_by_orders: WholeNumbers | None = Field(None, description="largest n for rank 1, 2, ...")
@@ -95,7 +105,7 @@ class Functions(Section):
     )
 
     @model_validator(mode="after")
-    def _lengths(self) -> Functions:
+    def _lengths(self) -> FunctionKeys:
         n, l = self.nradmax_by_orders, self.lmax_by_orders
         if n is not None and l is not None and len(n) != len(l):
             message = f"has {len(l)} entries, but nradmax_by_orders has {len(n)}; give one per rank in both"
@@ -103,10 +113,10 @@ class Functions(Section):
         return self
 
 
-class FunctionsSection(Section):
+class FunctionsKeys(Section):
     """Blocks of functions, and how many are kept."""
 
-    blocks: dict[Any, Functions] = Field(default_factory=dict)
+    blocks: dict[Any, FunctionKeys] = Field(default_factory=dict)
     number_of_functions_per_element: kinds.Count | None = Field(
         None, description="keep so many functions per element, the simplest first"
     )
@@ -116,21 +126,18 @@ class FunctionsSection(Section):
     def _split(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        name = "number_of_functions_per_element"
-        blocks = {key: value for key, value in values.items() if key != name}
-        return {"blocks": blocks} | ({name: values[name]} if name in values else {})
+        blocks = {key: value for key, value in values.items() if key != PER_ELEMENT}
+        return {"blocks": blocks} | ({PER_ELEMENT: values[PER_ELEMENT]} if PER_ELEMENT in values else {})
 
 
-class PotentialModel(Section):
+class PotentialKeys(Section):
     """The shape of the potential."""
 
     deltaSplineBins: kinds.Positive = Field(0.001, description="bin of LAMMPS's radial splines, Å")
     elements: Elements | None = Field(None, description="all elements")
-    embeddings: dict[Any, Embedding] | None = Field(None, description="for ALL, UNARY or elements")
-    bonds: dict[Any, Bond] | None = Field(None, description="for ALL, UNARY, BINARY or pairs such as AlNi")
-    functions: FunctionsSection | None = Field(
-        None, description="for ALL, UNARY, ..., QUINARY or elements such as AlNi"
-    )
+    embeddings: dict[Any, EmbeddingKeys] | None = Field(None, description="for ALL, UNARY or elements")
+    bonds: dict[Any, BondKeys] | None = Field(None, description="for ALL, UNARY, BINARY or pairs such as AlNi")
+    functions: FunctionsKeys | None = Field(None, description="for ALL, UNARY, ..., QUINARY or elements such as AlNi")
     filename: kinds.FileName | None = Field(None, description="take the potential from this file")
     reset: kinds.Flag = Field(False, description="with filename: forget its coefficients, keep its shape")
     initial_potential: kinds.FileNames | None = Field(
@@ -142,7 +149,7 @@ class PotentialModel(Section):
     metadata: kinds.Metadata | None = Field(None, description="free pairs, kept in the potential")
 
     @model_validator(mode="after")
-    def _complete(self) -> PotentialModel:
+    def _complete(self) -> PotentialKeys:
         if self.filename is not None:
             return self
         if self.reset:
@@ -177,14 +184,105 @@ class PotentialModel(Section):
         if self.functions is not None:
             section["functions"] = {key: _given(value) for key, value in self.functions.blocks.items()}
             if self.functions.number_of_functions_per_element is not None:
-                section["functions"]["number_of_functions_per_element"] = self.functions.number_of_functions_per_element
+                section["functions"][PER_ELEMENT] = self.functions.number_of_functions_per_element
         for name in ("initial_potential", "on_mismatch", "metadata"):
             if getattr(self, name) is not None:
                 section[name] = getattr(self, name)
         return section
 
 
-PotentialSection = Annotated[PotentialModel, AfterValidator(PotentialModel.section), PlainSerializer(dict)]
+PotentialSection = Annotated[PotentialKeys, AfterValidator(PotentialKeys.section), PlainSerializer(dict)]
+
+
+@dataclass
+class PlainForm:
+    """A section in the form of `PotentialKeys`, and how it came about; paths start with "potential"."""
+
+    section: dict[str, Any]
+    moved: dict[Path, Path] = field(default_factory=dict)
+    """Where a key stands now -> where the user wrote it."""
+    problems: list[tuple[Path, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def checked_section(given: Mapping[str, Any], has_initial: bool = False) -> dict[str, Any]:
+    """A `potential` section, checked and in one spelling.
+
+    Args:
+        given: as in an input file.
+        has_initial: whether what the section does not say comes from initial potentials.
+
+    Raises:
+        PacehpcError: all mistakes, each with the path of its key and what to do.
+    """
+    form = plain_form(given)
+    if has_initial and not form.section.get("filename"):
+        form.section = {"embeddings": {}, "bonds": {}, "functions": {}} | form.section
+    section, problems = {}, form.problems
+    try:
+        section = PotentialKeys.model_validate(form.section).section()
+    except ValidationError as error:
+        problems += [problem(one, PotentialKeys, ("potential",)) for one in error.errors(include_url=False)]
+    lines = [f"{dotted(form.moved.get(where, where))}: {message}" for where, message in dict.fromkeys(problems)]
+    if len(lines) > 1:
+        raise PacehpcError("\n  ".join([f"potential: {len(lines)} mistakes", *lines]))
+    if lines:
+        raise PacehpcError(lines[0])
+    for note in form.notes:
+        log.info("%s", note)
+    return section
+
+
+def plain_form(given: Mapping[str, Any]) -> PlainForm:
+    """Bring old forms and other spellings of keys into the form that `PotentialKeys` checks."""
+    form = PlainForm({key: dict(value) if isinstance(value, Mapping) else value for key, value in given.items()})
+    if "element" in form.section:
+        _rewrite_single_element(form)
+    for section in ("embeddings", "bonds", "functions"):
+        blocks = form.section.get(section)
+        for key in list(blocks) if isinstance(blocks, dict) else []:
+            if isinstance(key, tuple):
+                name = " ".join(map(str, key))
+                where = ("potential", section, key)
+                form.moved["potential", section, name] = where
+                if name in blocks:
+                    form.problems.append((where, f"is also given as `{name}`; remove one of them"))
+                blocks[name] = blocks.pop(key)
+    ignored = [name for name in ("elements", "embeddings", "bonds", "functions") if name in form.section]
+    if form.section.get("filename") and ignored:
+        form.notes.append(f"potential.{', potential.'.join(ignored)}: not used, potential.filename gives the basis")
+    return form
+
+
+def _rewrite_single_element(form: PlainForm) -> None:
+    """The old form: `element`, and the keys of embeddings, bonds and functions at top level."""
+    section = form.section
+    if "elements" in section:
+        form.problems.append((("potential", "element"), "is also given as potential.elements; remove one of them"))
+    section["elements"] = [section.pop("element")]
+    form.moved["potential", "elements", 0] = ("potential", "element")
+    rankmax = section.pop("rankmax", None)
+    for name, model in (("embeddings", EmbeddingKeys), ("bonds", BondKeys), ("functions", FunctionKeys)):
+        found = {}
+        for old in keys_of(model) + (tuple(_OLD_FUNCTIONS) if model is FunctionKeys else ()):
+            if old not in section:
+                continue
+            new = _OLD_FUNCTIONS.get(old, old) if model is FunctionKeys else old
+            found[new] = section.pop(old)
+            form.moved["potential", name, "ALL", new] = ("potential", old)
+            if new != old and isinstance(rankmax, int) and isinstance(found[new], list):
+                found[new] = found[new][:rankmax]
+        if found and name in section:
+            where = next(form.moved["potential", name, "ALL", new] for new in found)
+            form.problems.append((where, f"stands at top level beside potential.{name}; move it there"))
+        elif found:
+            section[name] = {"ALL": found}
+    if PER_ELEMENT in section:
+        functions = section.setdefault("functions", {})
+        if isinstance(functions, dict):
+            functions[PER_ELEMENT] = section.pop(PER_ELEMENT)
+            form.moved["potential", "functions", PER_ELEMENT] = ("potential", PER_ELEMENT)
+    form.notes.append("potential.element: old form of elements, embeddings, bonds and functions")
 
 
 def _given(settings: Section) -> dict[str, Any]:

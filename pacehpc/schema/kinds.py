@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Real as RealNumber
 from typing import Annotated, Any
 
+import numpy as np
 from ase.data import chemical_symbols
 from pydantic import PlainValidator
 
@@ -73,7 +75,7 @@ def suggestion(name: Any, known: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, RealNumber) and not isinstance(value, bool)
 
 
 def _quoted_number(value: Any) -> str:
@@ -102,14 +104,16 @@ def number(text: str, low: float = -math.inf, high: float = math.inf, open_low: 
     return kind(text, check, float)
 
 
-def integer(text: str, low: int | None = None) -> Any:
-    """A whole number from `low`; 1e3 counts as one."""
+def integer(text: str, low: int | None = None, high: int | None = None) -> Any:
+    """A whole number from `low` to `high`; 1e3 counts as one."""
 
     def check(value: Any) -> int:
         if not _is_number(value) or value != value or abs(value) == math.inf or value != int(value):
             raise ValueError(f"must be a {text}, not {shown(value)}{_quoted_number(value)}")
         if low is not None and value < low:
             raise ValueError(f"must be a {text}, not {value}")
+        if high is not None and value > high:
+            raise ValueError(f"must be at most {high:,}, not {value}")
         return int(value)
 
     return kind(text, check, int)
@@ -136,6 +140,8 @@ def list_of(item: Any, text: str, shortest: int = 1, length: int | None = None, 
     check_item = checker(item)
 
     def check(value: Any) -> list:
+        if isinstance(value, np.ndarray):
+            value = value.tolist()
         if single and not isinstance(value, list | tuple):
             value = [value]
         if not isinstance(value, list | tuple):

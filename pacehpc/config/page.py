@@ -1,4 +1,4 @@
-"""The input reference of the documentation, made from the models: python -m pacehpc.config.reference > docs/input.md"""
+"""The page of the input's keys, docs/input.md, from the models: python -m pacehpc.config.page > docs/input.md"""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pacehpc.config import models, optimizers, potential
-from pacehpc.config.kinds import Kind
+from pacehpc.config import models, optimizers
+from pacehpc.potential import section
+from pacehpc.schema.kinds import Kind
 
 _INTRODUCTION = """\
 # The input file
 
-Generated from the program by `python -m pacehpc.config.reference > docs/input.md`; edit the models, not this page.
+Generated from the program by `python -m pacehpc.config.page > docs/input.md`; edit the models, not this page.
 
 `pacehpc input.yaml` reads one YAML file (YAML 1.2: `1e-8` is a number, `No` and `Y` are words). Every key is checked at
 the start: an unknown key is an error that proposes the nearest known one, and all mistakes are shown at once with their
@@ -46,10 +47,10 @@ _SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Top level", models.Settings, ""),
     ("data", models.Data, ""),
     ("data.config", models.DatabaseQuery, ""),
-    ("potential", potential.PotentialModel, _POTENTIAL),
-    ("potential.embeddings", potential.Embedding, ""),
-    ("potential.bonds", potential.Bond, ""),
-    ("potential.functions", potential.Functions, ""),
+    ("potential", section.PotentialKeys, _POTENTIAL),
+    ("potential.embeddings", section.EmbeddingKeys, ""),
+    ("potential.bonds", section.BondKeys, ""),
+    ("potential.functions", section.FunctionKeys, ""),
     ("fit", models.Fit, ""),
     ("fit.loss", models.Loss, ""),
     (
@@ -64,15 +65,14 @@ _SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
 )
 
 
-def reference() -> str:
+def page() -> str:
     """The page as Markdown."""
     parts = [_INTRODUCTION]
     for title, model, text in _SECTIONS:
         rows = [_row(field.alias or name, field) for name, field in model.model_fields.items() if name != "blocks"]
-        if model is potential.Functions:
-            name = "number_of_functions_per_element"
-            field = potential.FunctionsSection.model_fields[name]
-            rows.append(_row(f"{name} (beside the blocks)", field))
+        if model is section.FunctionKeys:
+            field = section.FunctionsKeys.model_fields[section.PER_ELEMENT]
+            rows.append(_row(f"{section.PER_ELEMENT} (beside the blocks)", field))
         table = "| key | type | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows)
         parts.append(f"## {title}\n\n{model.__doc__}\n{text}\n{table}\n")
     parts.append(_options())
@@ -137,4 +137,4 @@ def _options() -> str:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    print(page(), end="")
