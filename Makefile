@@ -1,5 +1,5 @@
 # make demo   fit the example on two cores        make test   lint and run the whole test suite
-# make lint   style only                          make docs   build the pages of docs/ into site/
+# make lint   style and imports                         make docs   build the pages of docs/ into site/
 # make bench  measure everything that this machine can, and write the pages of docs/ with it
 # make clean  remove everything made here, the environment included
 #
@@ -48,12 +48,14 @@ test: .venv/test-$(EXTRAS)
 	@status=0; \
 	ruff check . || status=1; \
 	ruff format --check . || status=1; \
+	lint-imports --no-cache || status=1; \
 	python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder || status=1; \
 	exit $$status
 
 lint: .venv/test-$(EXTRAS)
 	ruff check .
 	ruff format --check .
+	lint-imports --no-cache
 
 docs: .venv/docs
 	sphinx-build -q -W --keep-going -b html docs site
