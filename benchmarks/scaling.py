@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
@@ -30,7 +31,7 @@ import numpy as np
 from evaluation import SHARED, check_parity, machine, randomise, repeat
 from threadpoolctl import threadpool_limits
 
-from pacehpc import Dataset, Objective, Potential, fixed_point, load_dataset, parallel
+from pacehpc import Dataset, Objective, Potential, Ranks, fixed_point, load_dataset
 from pacehpc.backends.costs import atom_costs
 from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
@@ -40,6 +41,9 @@ from pacehpc.objective import GRADIENT
 from pacehpc.potential import build_potential
 from pacehpc.structures import Structures
 from pacehpc.yamlio import load_yaml
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "scaling.json"
@@ -126,15 +130,17 @@ def launch(n_ranks: int, what: str, seconds: float) -> dict:
 
 def on_ranks(what: str, path: Path, seconds: float) -> None:
     """Under mpirun: times of the objective of a benchmark input, or of messages."""
-    comm = parallel.world()
+    from mpi4py import MPI
+
+    ranks = Ranks.world()
     if what in ("messages", "wait"):
-        found = messages(comm, seconds) if what == "messages" else waits(comm, seconds)
-        if parallel.is_root(comm):
+        found = messages(MPI.COMM_WORLD, seconds) if what == "messages" else waits(ranks, MPI.COMM_WORLD, seconds)
+        if ranks.root:
             path.write_text(json.dumps(found))
         return
     potential, data, kappa = case(what)
-    objective = Objective(potential, data, {"kappa": kappa}, backend="cpu", comm=comm)
-    if not parallel.is_root(comm):
+    objective = Objective(potential, data, {"kappa": kappa}, backend="cpu", ranks=ranks)
+    if not ranks.root:
         objective.serve()
         return
     objective(objective.x)
@@ -257,7 +263,7 @@ def time_of_part(potential: Potential, structures: Structures, kappa: float, sec
     return min(times)
 
 
-def messages(comm: object, seconds: float) -> list[dict]:
+def messages(comm: MPI.Comm, seconds: float) -> list[dict]:
     """Times of collective calls on n parameters: as encoded sums and as plain float64."""
     found = []
     for n in (1000, 10_000, LARGEST):
@@ -280,7 +286,7 @@ def messages(comm: object, seconds: float) -> list[dict]:
     return found
 
 
-def waits(comm: object, seconds: float) -> list[dict]:
+def waits(ranks: Ranks, comm: MPI.Comm, seconds: float) -> list[dict]:
     """How late a rank hears of the root after the root was busy for a while, and the processor time that it waited."""
     found = []
     message, done = np.zeros(10_000), np.zeros(1)
@@ -295,10 +301,7 @@ def waits(comm: object, seconds: float) -> list[dict]:
                     while time.perf_counter() < start + busy:
                         pass
                 called = time.perf_counter()
-                if way == "yield":
-                    parallel.receive_patiently(comm, message)
-                else:
-                    comm.Bcast(message)
+                ranks.receive(message, patiently=way == "yield")
                 used += time.process_time() - used_before
                 passed += time.perf_counter() - start
                 comm.Reduce(done, None if comm.rank else np.zeros(1))

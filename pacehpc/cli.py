@@ -20,6 +20,7 @@ from pacehpc.checkpoint import state as checkpoint
 from pacehpc.checkpoint.files import cannot_write
 from pacehpc.checkpoint.lock import Lock
 from pacehpc.errors import PacehpcError
+from pacehpc.parallel import Ranks
 from pacehpc.walltime import Stop, find_deadline
 
 _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
@@ -108,13 +109,13 @@ def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
         stop.install()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        comm = parallel.world()
+        ranks = Ranks.world()
     except PacehpcError as error:
         if parallel.launcher_rank() == 0:
             print(f"ERROR: {error}", file=sys.stderr)
         return 1
     try:
-        return parallel.run(lambda: program(arguments, comm, stop, started), comm)
+        return parallel.run(lambda: program(arguments, ranks, stop, started), ranks)
     finally:
         parallel.close_logging()
         stop.ignore()
@@ -142,13 +143,13 @@ def _subcommand(module: str, argv: Sequence[str]) -> int:
         return 1
 
 
-def program(arguments: argparse.Namespace, comm: Any | None, stop: Stop, started: float) -> int:
+def program(arguments: argparse.Namespace, ranks: Ranks, stop: Stop, started: float) -> int:
     """Settings, the folder's state, and the fit; started: seconds since the epoch."""
-    settings = parallel.on_root(lambda: _settings(arguments), comm)
-    lock = Lock(Path.cwd()) if parallel.is_root(comm) else None  # a dry run writes prepared data, too
-    parallel.on_root(lambda: lock and lock.acquire(), comm, share=False)
+    settings = ranks.share(lambda: _settings(arguments))
+    lock = Lock(Path.cwd()) if ranks.root else None  # a dry run writes prepared data, too
+    ranks.on_root(lambda: lock and lock.acquire())
     try:
-        return _locked(settings, arguments, comm, stop, started, lock)
+        return _locked(settings, arguments, ranks, stop, started, lock)
     except OSError as error:
         if error.errno not in _FULL_OR_FORBIDDEN:
             raise
@@ -159,26 +160,27 @@ def program(arguments: argparse.Namespace, comm: Any | None, stop: Stop, started
 
 
 def _locked(
-    settings: Any, arguments: argparse.Namespace, comm: Any | None, stop: Stop, started: float, lock: Lock | None
+    settings: Any, arguments: argparse.Namespace, ranks: Ranks, stop: Stop, started: float, lock: Lock | None
 ) -> int:
-    from pacehpc.fit.run import Tasks, run
+    from pacehpc.fit.plan import Tasks
+    from pacehpc.fit.run import run
     from pacehpc.utilities.clean import record, remove_leftovers
 
     prepares = arguments.prepare_data or arguments.query_data
     fits = not (arguments.no_fit or arguments.dry_run or prepares)
     if not fits:
         stop.end_at_once()  # nothing that a later start could go on with
-    moved, resume = parallel.on_root(lambda: _clear_way(arguments, fits), comm, share=False) or (None, None)
+    moved, resume = ranks.on_root(lambda: _clear_way(arguments, fits)) or (None, None)
     outputs = [arguments.output, arguments.log]
-    parallel.on_root(lambda: (remove_leftovers(Path.cwd(), outputs), record(Path.cwd(), outputs)), comm, share=False)
-    parallel.setup_logging(comm, None if arguments.dry_run else arguments.log)
+    ranks.on_root(lambda: (remove_leftovers(Path.cwd(), outputs), record(Path.cwd(), outputs)))
+    parallel.setup_logging(ranks, None if arguments.dry_run else arguments.log)
     if moved:
         parallel.log.info("Results of an earlier fit moved to %s", moved)
     if lock is not None and lock.taken_over:
         parallel.log.warning("The lock of this folder was left by %s; it is this run's now", lock.taken_over)
     if arguments.verbose_tf:
         parallel.log.info("--verbose-tf: accepted, no meaning here")
-    stop.deadline = parallel.on_root(lambda: find_deadline(arguments.max_time, started=started), comm, share=False)
+    stop.deadline = ranks.on_root(lambda: find_deadline(arguments.max_time, started=started))
     if stop.deadline is not None:
         parallel.log.info("Time until %s", datetime.fromtimestamp(stop.deadline).isoformat(" ", "seconds"))
     tasks = Tasks(
@@ -192,7 +194,7 @@ def _locked(
         force=arguments.force_restart,
         profile=arguments.profile,
     )
-    return run(settings, comm, tasks, _input_file(arguments), resume, stop)
+    return run(settings, ranks, tasks, _input_file(arguments), resume, stop)
 
 
 def _input_file(arguments: argparse.Namespace) -> Path | None:

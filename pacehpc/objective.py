@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pacehpc import backends, fixed_point, metrics, parallel
+from pacehpc import backends, fixed_point, metrics
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights, Prediction, Sums
 from pacehpc.errors import PacehpcError
+from pacehpc.parallel import Ranks
 from pacehpc.regularisation import regularisation
 from pacehpc.shard import shard
 from pacehpc.structures import Structures
@@ -51,34 +52,43 @@ class Objective:
         data: Any,
         loss: Mapping[str, Any] | None = None,
         backend: str = "auto",
-        comm: Any | None = None,
+        ranks: Ranks | None = None,
         trainable: np.ndarray | None = None,
         test: Any | None = None,
         stop: Callable[[], bool] | None = None,
         wait: str = "spin",
         options: EvaluatorOptions = EvaluatorOptions(),
     ) -> None:
-        """data, test: a Dataset, which every rank cuts alike, or this rank's `Shard` or `Structures`.
+        """Compile the kernels and lay out this rank's structures.
 
-        loss: keys of `fit.loss`, zero where absent; kappa a number or "auto". trainable: bool (n_parameters,), None =
-        all; x and the gradient hold only these. stop: asked on this rank in each evaluation, whether all should stop.
-        wait: "spin" or "yield", how the other ranks wait for the root (see parallel.receive_patiently).
-        options: of the evaluators.
+        Args:
+            potential: its shape, and where the parameters start.
+            data, test: a Dataset, which every rank holds whole, or this rank's `Shard` or `Structures`.
+            loss: keys of `fit.loss`, zero where absent; kappa a number or "auto".
+            backend: "auto", "cpu", "cuda" or "reference".
+            ranks: that evaluate together; None: this process alone.
+            trainable: bool (n_parameters,), None = all; x and the gradient hold only these.
+            stop: asked on every rank in each evaluation, whether all should stop.
+            wait: "spin" or "yield", how the other ranks wait for the root (see Ranks.receive).
+            options: of the evaluators.
+
+        Raises:
+            PacehpcError: an unknown key of the loss, a kappa that cannot be, a backend that cannot run here.
         """
-        self.comm, self.rank, self.size = comm, parallel.rank_of(comm), parallel.size_of(comm)
-        self.backend = agreed_backend(backend, comm)
+        self.ranks = ranks = Ranks() if ranks is None else ranks
+        self.backend = agreed_backend(backend, ranks)
         self.potential = potential.copy()
         self._parameters = np.array(self.potential.parameters, dtype=np.float64)
         self.trainable = (
             np.ones(len(self._parameters), dtype=bool) if trainable is None else np.asarray(trainable, bool)
         )
         self.x = self._parameters[self.trainable]
-        self.shards = {"train": shard(data, potential, comm)}
+        self.shards = {"train": shard(data, potential, ranks)}
         if test is not None:
-            self.shards["test"] = shard(test, potential, comm)
+            self.shards["test"] = shard(test, potential, ranks)
         self.loss = _loss_settings(loss)
         if self.loss["kappa"] == "auto":
-            self.loss["kappa"] = kappa_auto(self.shards["train"].structures, comm)
+            self.loss["kappa"] = kappa_auto(self.shards["train"].structures, ranks)
         self.kappa = float(self.loss["kappa"])
         weights = LossWeights(kappa=self.kappa, stress=float(self.loss["stress"]))
 
@@ -86,10 +96,10 @@ class Objective:
         if self.backend != "reference" and not self.trainable[:n_radial].any():
             options = replace(options, radial_gradient=False)  # saves up to half of an evaluation
         start = time.perf_counter()
-        if parallel.node_rank(comm)[0] == 0:
+        if ranks.node_rank == 0:
             made = replace(weights, stress=weights.stress or float(options.virials or 0.0))
             backends.prepare_kernels(self.backend, self.potential, made)
-        parallel.barrier(comm)
+        ranks.barrier()
         self._evaluators = {
             name: part.evaluator(self.backend, self.potential, weights, options) for name, part in self.shards.items()
         }
@@ -100,19 +110,17 @@ class Objective:
         # (structures, atoms, bonds) of each rank; on the root
         s = self.shards["train"].structures
         n_bonds = self.shards["train"].n_bonds
-        self.shard_sizes = parallel.gather((s.n_structures, s.n_atoms, n_bonds), comm)
+        self.shard_sizes = ranks.gather((s.n_structures, s.n_atoms, n_bonds))
         self.n_evaluations = 0
-        self.rank_seconds = np.zeros(self.size)  # time of each rank's own part
+        self.rank_seconds = np.zeros(ranks.size)  # time of each rank's own part
         self.evaluation_seconds = 0.0  # wall time of all evaluations
         self.metrics: dict[str, float] = {}
-        self.test_metrics: dict[str, float] = {}
         self.stop_requested = False
-        self._stop_here = False
         self._stop = stop
         self._wait = wait
         self._message = np.zeros(1 + len(self.x))
         self._all_trainable = bool(self.trainable.all())
-        self._head = self.size * (_MAX + 1) + 1
+        self._head = ranks.size * (_MAX + 1) + 1
         self._send, self._receive = np.zeros(0, np.int64), np.zeros(0, np.int64)
 
     def __call__(self, x: np.ndarray, gradient: bool = True) -> tuple[float, np.ndarray | None]:
@@ -130,9 +138,8 @@ class Objective:
         return found
 
     def evaluate_test(self, x: np.ndarray) -> dict[str, float]:
-        """Metrics of the test set at x, also left in `test_metrics`."""
-        self.test_metrics = self.evaluate(x, TEST)[2]
-        return self.test_metrics
+        """Metrics of the test set at x."""
+        return self.evaluate(x, TEST)[2]
 
     def predict(self, x: np.ndarray, which: str = "train") -> Prediction | None:
         """Atomic energies, forces and virials at x on the root, in the order of the data; None on other ranks."""
@@ -158,10 +165,6 @@ class Objective:
             else:
                 self._reduce(command, x)
 
-    def request_stop(self) -> None:
-        """Ask, from any rank, for a stop: `stop_requested` is True on all ranks after the next evaluation."""
-        self._stop_here = True
-
     def potential_at(self, x: np.ndarray) -> Potential:
         """A copy of the potential with the trainable parameters x (n,)."""
         potential = self.potential.copy()
@@ -178,15 +181,12 @@ class Objective:
 
     def _announce(self, command: int, x: np.ndarray) -> tuple[int, np.ndarray]:
         """The root's command and x on every rank."""
-        if self.rank == 0 and np.shape(x) != self.x.shape:
+        if self.ranks.root and np.shape(x) != self.x.shape:
             raise ValueError(f"x has shape {np.shape(x)}; this objective has {len(self.x)} trainable parameters")
-        if self.comm is None:
+        if self.ranks.size == 1:
             return command, np.array(x, dtype=np.float64)
         self._message[0], self._message[1:] = command, x
-        if self._wait == "yield":
-            parallel.receive_patiently(self.comm, self._message)
-        else:
-            self.comm.Bcast(self._message, root=0)
+        self.ranks.receive(self._message, patiently=self._wait == "yield")
         return int(self._message[0]), self._message[1:].copy()
 
     def _reduce(self, command: int, x: np.ndarray) -> tuple[np.ndarray, Sums]:
@@ -199,20 +199,20 @@ class Objective:
         size = self._head + fixed_point.LIMBS * (n_terms + n_gradient)
         if len(self._send) < size:
             self._send = np.zeros(size, np.int64)
-            self._receive = self._send if self.comm is None else np.zeros(size, np.int64)
+            self._receive = self._send if self.ranks.size == 1 else np.zeros(size, np.int64)
         send, receive = self._send[:size], self._receive[:size]
         send[: self._head] = 0
         # maxima and seconds travel as the bits of float64 in a slot of each rank: the others add 0
-        slot = self.rank * (_MAX + 1)
+        slot = self.ranks.rank * (_MAX + 1)
         send[slot : slot + _MAX] = sums.maxima.view(np.int64)
-        send[self._head - 1] = self._stop_here or (self._stop is not None and self._stop())
+        send[self._head - 1] = self._stop is not None and self._stop()
         limbs = send[self._head :].reshape(fixed_point.LIMBS, -1)
         limbs[:, :n_terms] = sums.encoded_terms
         if with_gradient:
             limbs[:, n_terms:] = sums.encoded_gradient
         send[slot + _MAX] = np.float64(time.perf_counter() - start).view(np.int64)
-        if self.comm is not None:
-            self.comm.Allreduce(send, receive)
+        if self.ranks.size > 1:
+            self.ranks.sum_into(send, receive)
         self.stop_requested = bool(receive[self._head - 1] > 0)
         self.n_evaluations += 1
         return receive, sums
@@ -222,7 +222,7 @@ class Objective:
     ) -> tuple[float, np.ndarray | None, dict[str, float]]:
         summed = fixed_point.decode(total[self._head :].reshape(fixed_point.LIMBS, -1))
         terms, gradient = summed[: len(metrics.TERMS)], summed[len(metrics.TERMS) :]
-        slots = total[: self._head - 1].view(np.float64).reshape(self.size, _MAX + 1)
+        slots = total[: self._head - 1].view(np.float64).reshape(self.ranks.size, _MAX + 1)
         self.rank_seconds += slots[:, _MAX]
         maxima = slots[:, :_MAX].max(axis=0)
         if maxima[-1] > 0:
@@ -247,30 +247,30 @@ class Objective:
         which = "train" if command == PREDICT else "test"
         part = self.shards[which]
         prediction = self._evaluators[which].predict(self.full(x))
-        parts = parallel.gather((part.rows, part.structures.atoms_per_structure, prediction), self.comm)
+        parts = self.ranks.gather((part.rows, part.structures.atoms_per_structure, prediction))
         return None if parts is None else _in_order(parts)
 
 
-def agreed_backend(name: str, comm: Any | None) -> str:
+def agreed_backend(name: str, ranks: Ranks) -> str:
     """The backend that `name` stands for, the same on all ranks: 'auto' is the cpu where one of them has no GPU to use.
 
     Called by all ranks together. Raises PacehpcError as backends.resolve does.
     """
-    if comm is None or name != "auto":
+    if ranks.size == 1 or name != "auto":
         return backends.resolve(name)
     reason = backends.why_no_gpu()
-    reasons = parallel.gather(None if reason is None else (reason.present, str(reason)), comm)
-    if parallel.is_root(comm):
+    reasons = ranks.gather(None if reason is None else (reason.present, str(reason)))
+    if ranks.root:
         missing = [(rank, *found) for rank, found in enumerate(reasons) if found is not None]
         if len(missing) == len(reasons) and not any(present for _, present, _ in missing):
             log.info("No GPU here: using the cpu backend.")
         elif missing:
             log.warning(
-                "%d of %d ranks cannot use a GPU; going on with the cpu backend on all. Rank %d: %s",
+                "%d of %d ranks cannot use a GPU; using the cpu backend on all. Rank %d: %s",
                 len(missing), len(reasons), missing[0][0], missing[0][2],
             )  # fmt: skip
         name = "cpu" if missing else "cuda"
-    return parallel.broadcast(name, comm)
+    return ranks.broadcast(name)
 
 
 def _loss_settings(loss: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -287,15 +287,15 @@ def _loss_settings(loss: Mapping[str, Any] | None) -> dict[str, Any]:
     return settings
 
 
-def kappa_auto(structures: Structures, comm: Any | None) -> float:
+def kappa_auto(structures: Structures, ranks: Ranks) -> float:
     """σ_E²/(σ_E² + σ_F²) over all ranks: sample deviation (n - 1) of E^ref/N, population deviation of |F^ref|."""
     energies = structures.energy / structures.atoms_per_structure
     forces = np.linalg.norm(structures.forces, axis=1)
     n_e, n_f, sum_e, sum_f = _sums_over_ranks(
-        [np.ones(len(energies)), np.ones(len(forces)), energies, forces], structures, comm
+        [np.ones(len(energies)), np.ones(len(forces)), energies, forces], structures, ranks
     )
     squares_e, squares_f = _sums_over_ranks(
-        [(energies - sum_e / n_e) ** 2, (forces - sum_f / n_f) ** 2], structures, comm
+        [(energies - sum_e / n_e) ** 2, (forces - sum_f / n_f) ** 2], structures, ranks
     )
     variance_e, variance_f = squares_e / max(n_e - 1.0, 1.0), squares_f / n_f
     if variance_e + variance_f == 0.0:
@@ -305,7 +305,7 @@ def kappa_auto(structures: Structures, comm: Any | None) -> float:
     return float(variance_e / (variance_e + variance_f))
 
 
-def _sums_over_ranks(columns: list[np.ndarray], structures: Structures, comm: Any | None) -> np.ndarray:
+def _sums_over_ranks(columns: list[np.ndarray], structures: Structures, ranks: Ranks) -> np.ndarray:
     """Sums of columns over structures or atoms of all ranks, the same bits on any number of ranks."""
     starts = structures.shard_starts
     by_length = {structures.n_structures: starts, structures.n_atoms: structures.atom_offsets[starts]}
@@ -313,7 +313,7 @@ def _sums_over_ranks(columns: list[np.ndarray], structures: Structures, comm: An
     if structures.n_structures:
         parts = [np.add.reduceat(column, by_length[len(column)]) for column in columns]
         encoded = np.stack([fixed_point.encode(part).sum(axis=1) for part in parts], axis=1)
-    return fixed_point.decode(parallel.allreduce_sum(encoded, comm))
+    return fixed_point.decode(ranks.sum(encoded))
 
 
 def _in_order(parts: list[tuple[np.ndarray | None, np.ndarray, Prediction]]) -> Prediction:

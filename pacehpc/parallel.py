@@ -1,7 +1,7 @@
-"""Ranks: helpers over a communicator that may be None (this process alone), MPI-safe logging, and how a job ends.
+"""The ranks of a run, the log that they share, and how a job ends.
 
-Nothing here imports mpi4py.MPI before `world` is called: importing pacehpc never initialises MPI, which aborts on the
-login nodes of some sites.
+Nothing here imports mpi4py.MPI before `Ranks.world` is called: importing pacehpc never initialises MPI, which aborts on
+the login nodes of some sites.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from pacehpc.errors import PacehpcError
 from pacehpc.shared_memory import remove_left_segments
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 T = TypeVar("T")
 PATIENCE, LONGEST_SLEEP = 2e-4, 5e-3  # seconds
@@ -32,19 +35,138 @@ RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID
 
 
 class AgreedError(PacehpcError):
-    """A user's error that every rank knows of: all leave in order, the root alone shows it."""
+    """A user's error that every rank knows of: all leave cleanly, the root alone shows it."""
 
 
-def world(environ: Mapping[str, str] | None = None) -> Any | None:
-    """Initialise MPI; returns COMM_WORLD, or None where this process is alone.
+class Ranks:
+    """The processes that run together; without a communicator, this one alone.
 
-    Raises PacehpcError where a launcher started several processes that do not see each other (see `check_launcher`).
+    All methods, and making one, are collective: every rank calls them, in the same order.
+
+    Attributes:
+        rank, size: this rank's number, and how many there are.
+        root: whether this is rank 0, which decides, writes and logs.
+        node_rank, node_size: this rank's number on its node, and how many there are.
     """
-    remove_left_segments()
-    from mpi4py import MPI
 
-    check_launcher(MPI.COMM_WORLD.size, os.environ if environ is None else environ)
-    return MPI.COMM_WORLD if MPI.COMM_WORLD.size > 1 else None
+    def __init__(self, comm: MPI.Comm | None = None) -> None:
+        self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
+        self.root = self.rank == 0
+        self._comm = comm if self.size > 1 else None
+        self.node_rank, self.node_size = 0, 1
+        if self._comm is not None:
+            from mpi4py import MPI
+
+            node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+            self.node_rank, self.node_size = node.rank, node.size
+            node.Free()
+
+    @classmethod
+    def world(cls, environ: Mapping[str, str] | None = None) -> Ranks:
+        """Initialise MPI; all ranks of this job.
+
+        Raises:
+            PacehpcError: a launcher started several processes that do not see each other (see `check_launcher`).
+        """
+        remove_left_segments()
+        from mpi4py import MPI
+
+        check_launcher(MPI.COMM_WORLD.size, os.environ if environ is None else environ)
+        return cls(MPI.COMM_WORLD)
+
+    def on_root(self, function: Callable[[], T]) -> T | None:
+        """Run `function` on the root; its value there, None elsewhere.
+
+        Raises:
+            AgreedError: on all ranks, where `function` raised a PacehpcError. Other exceptions are left to `run`.
+        """
+        value, message = self._tried(function)
+        self._agree(self.broadcast(message))
+        return value
+
+    def share(self, function: Callable[[], T]) -> T:
+        """Run `function` on the root; its value on every rank. Raises as `on_root` does."""
+        value, message = self.broadcast(self._tried(function))
+        self._agree(message)
+        return value
+
+    def _tried(self, function: Callable[[], T]) -> tuple[T | None, str | None]:
+        if not self.root:
+            return None, None
+        try:
+            return function(), None
+        except PacehpcError as error:
+            return None, str(error)
+
+    @staticmethod
+    def _agree(message: str | None) -> None:
+        if message is not None:
+            raise AgreedError(message)
+
+    def broadcast(self, value: T) -> T:
+        """The root's value on every rank (pickled)."""
+        return value if self._comm is None else self._comm.bcast(value, root=0)
+
+    def gather(self, value: T) -> list[T] | None:
+        """Every rank's value in a list on the root, None elsewhere (pickled)."""
+        return [value] if self._comm is None else self._comm.gather(value, root=0)
+
+    def gather_everywhere(self, value: T) -> list[T]:
+        """Every rank's value in a list on all ranks (pickled)."""
+        return [value] if self._comm is None else self._comm.allgather(value)
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Sum of float64 or int64 arrays of equal shape over all ranks, on every rank."""
+        values = np.ascontiguousarray(values)
+        total = np.empty_like(values)
+        self.sum_into(values, total)
+        return total
+
+    def sum_into(self, values: np.ndarray, total: np.ndarray) -> None:
+        """`sum` into an array of the caller's."""
+        if self._comm is None:
+            total[...] = values
+        else:
+            self._comm.Allreduce(values, total)
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on any rank, on every rank."""
+        return bool(self.sum(np.array([float(flag)]))[0] > 0)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self._comm is not None:
+            self._comm.Barrier()
+
+    def receive(self, message: np.ndarray, patiently: bool = False) -> None:
+        """Overwrite `message` with the root's.
+
+        patiently: the other ranks leave the core to whoever needs it while they wait. They ask without pause for
+        PATIENCE, then sleep a twentieth of what they have waited, so that an answer comes at most 5 % late.
+        """
+        if self._comm is None:
+            return
+        if not patiently:
+            self._comm.Bcast(message, root=0)
+            return
+        request = self._comm.Ibcast(message, root=0)
+        if self.root:
+            request.Wait()
+            return
+        start = time.perf_counter()
+        while not request.Test():
+            waited = time.perf_counter() - start
+            time.sleep(0.0 if waited < PATIENCE else min(waited / 20, LONGEST_SLEEP))
+
+    def hosts(self) -> list[str] | None:
+        """Host name of every rank on the root, None elsewhere."""
+        return self.gather(socket.gethostname())
+
+    def abort(self, code: int) -> None:
+        """End all ranks that run; this rank alone calls it. Alone it returns."""
+        if self._comm is not None:
+            time.sleep(0.3)  # mpirun drops what it has not yet read
+            self._comm.Abort(code)
 
 
 def check_launcher(n_ranks: int, environ: Mapping[str, str]) -> None:
@@ -70,101 +192,6 @@ def launcher_rank(environ: Mapping[str, str] | None = None) -> int:
     return 0
 
 
-def rank_of(comm: Any | None) -> int:
-    """This rank's number."""
-    return 0 if comm is None else comm.rank
-
-
-def size_of(comm: Any | None) -> int:
-    """Number of ranks."""
-    return 1 if comm is None else comm.size
-
-
-def is_root(comm: Any | None) -> bool:
-    """Whether this is rank 0, which decides, writes and logs."""
-    return rank_of(comm) == 0
-
-
-def broadcast(value: T, comm: Any | None) -> T:
-    """The root's value on every rank (pickled)."""
-    return value if comm is None else comm.bcast(value, root=0)
-
-
-def gather(value: T, comm: Any | None) -> list[T] | None:
-    """Every rank's value in a list on the root, None elsewhere (pickled)."""
-    return [value] if comm is None else comm.gather(value, root=0)
-
-
-def receive_patiently(comm: Any, message: np.ndarray) -> None:
-    """Broadcast `message` from the root; the others leave the core to whoever needs it while they wait.
-
-    They ask without pause for PATIENCE, then sleep a twentieth of what they have waited, so that an answer comes at
-    most 5 % late.
-    """
-    request = comm.Ibcast(message, root=0)
-    if comm.rank == 0:
-        request.Wait()
-        return
-    start = time.perf_counter()
-    while not request.Test():
-        waited = time.perf_counter() - start
-        time.sleep(0.0 if waited < PATIENCE else min(waited / 20, LONGEST_SLEEP))
-
-
-def barrier(comm: Any | None) -> None:
-    """Wait for all ranks."""
-    if comm is not None:
-        comm.Barrier()
-
-
-def allreduce_sum(values: np.ndarray, comm: Any | None) -> np.ndarray:
-    """Sum of float64 or int64 arrays of equal shape over all ranks, on every rank."""
-    values = np.ascontiguousarray(values)
-    if comm is None:
-        return values
-    total = np.empty_like(values)
-    comm.Allreduce(values, total)
-    return total
-
-
-def node_rank(comm: Any | None) -> tuple[int, int]:
-    """(rank within this node, number of ranks on this node)."""
-    if comm is None:
-        return 0, 1
-    from mpi4py import MPI
-
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
-    try:
-        return node.rank, node.size
-    finally:
-        node.Free()
-
-
-def hosts(comm: Any | None) -> list[str] | None:
-    """Host name of every rank on the root, None elsewhere."""
-    return gather(socket.gethostname(), comm)
-
-
-def on_root(function: Callable[[], T], comm: Any | None, share: bool = True) -> T | None:
-    """Run `function` on the root; its value on every rank (share) or on the root alone (None elsewhere).
-
-    A PacehpcError raised by it becomes an `AgreedError` on all ranks. Other exceptions are left to `run`.
-    """
-    value, message = None, None
-    if is_root(comm):
-        try:
-            value = function()
-        except PacehpcError as error:
-            message = str(error)
-    if comm is not None:
-        message, value_shared = comm.bcast((message, value if share else None), root=0)
-        if share:
-            value = value_shared
-    if message is not None:
-        raise AgreedError(message)
-    return value
-
-
 class _Entry(logging.Formatter):
     """Entries as pacemaker writes them: `2026-01-31 12:00:00,123 I - message`, level as the letter D, I, W or E."""
 
@@ -188,7 +215,7 @@ class _LogFile(logging.FileHandler):
             super().handleError(record)
 
 
-def setup_logging(comm: Any | None, log_file: str | os.PathLike | None = None) -> None:
+def setup_logging(ranks: Ranks, log_file: str | os.PathLike | None = None) -> None:
     """Set the handlers of the logger "pacehpc".
 
     The root appends everything to `log_file` and writes the same entries to stdout, errors to stderr. The other ranks
@@ -199,7 +226,7 @@ def setup_logging(comm: Any | None, log_file: str | os.PathLike | None = None) -
     log.propagate = False
     errors = logging.StreamHandler(sys.stderr)
     errors.setLevel(logging.WARNING)
-    if is_root(comm):
+    if ranks.root:
         entry = _Entry("%(asctime)s %(letter)s - %(message)s")
         errors.setLevel(logging.ERROR)
         errors.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
@@ -215,7 +242,7 @@ def setup_logging(comm: Any | None, log_file: str | os.PathLike | None = None) -
             file.setFormatter(entry)
             _handlers.append(file)
     else:
-        errors.setFormatter(logging.Formatter(f"[rank {rank_of(comm)} of {size_of(comm)}] %(levelname)s: %(message)s"))
+        errors.setFormatter(logging.Formatter(f"[rank {ranks.rank} of {ranks.size}] %(levelname)s: %(message)s"))
     _handlers.append(errors)
     for handler in _handlers:
         log.addHandler(handler)
@@ -229,16 +256,16 @@ def close_logging() -> None:
     _handlers.clear()
 
 
-def run(function: Callable[[], int], comm: Any | None) -> int:
+def run(function: Callable[[], int], ranks: Ranks) -> int:
     """Exit code of the program `function`. An exception on any rank ends the whole job, shown once.
 
     PacehpcError: its message, no traceback. Others: the traceback. MPI_Abort ends the ranks that cannot know of it;
-    an `AgreedError` is an orderly end with code 1.
+    an `AgreedError` is a clean end with code 1.
     """
     try:
         return function()
     except AgreedError as error:
-        if is_root(comm):
+        if ranks.root:
             _show(f"{error}")
         return 1
     except PacehpcError as error:
@@ -250,14 +277,12 @@ def run(function: Callable[[], int], comm: Any | None) -> int:
     except BaseException:
         message, code = traceback.format_exc().rstrip(), 1
     # Ranks often fail together: the lowest shows its message and ends the others before they speak.
-    time.sleep(0.5 * min(rank_of(comm), 5))
+    time.sleep(0.5 * min(ranks.rank, 5))
     if message:
         _show(message)
     sys.stdout.flush()
     sys.stderr.flush()
-    if comm is not None:
-        time.sleep(0.3)  # mpirun drops what it has not yet read
-        comm.Abort(code)
+    ranks.abort(code)
     return code
 
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pacehpc import backends, parallel
+from pacehpc import backends
 from pacehpc.backends.interface import AtomRows, Evaluator, EvaluatorOptions, LossWeights, Prediction, Rows, Sums
 from pacehpc.dataset.store import Store
+from pacehpc.parallel import Ranks
 from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
@@ -68,14 +69,13 @@ class Shard:
         return StreamingEvaluator(backend, potential, self.stream, loss, options)
 
 
-def shard(data: Any, potential: Potential, comm: Any | None) -> Shard:
+def shard(data: Any, potential: Potential, ranks: Ranks) -> Shard:
     """Return this rank's part of a Dataset, which every rank holds whole; a `Shard` is returned as it is."""
     if isinstance(data, Shard):
         return data
     if isinstance(data, Structures):
         return Shard(data)
-    rank, size = parallel.rank_of(comm), parallel.size_of(comm)
-    rows, bounds = data.shard_rows(rank, size), data.shard_bounds(rank, size)
+    rows, bounds = data.shard_rows(ranks.rank, ranks.size), data.shard_bounds(ranks.rank, ranks.size)
     structures = data.structures(potential, rows)
     structures.shards = bounds
     return Shard(structures, rows)

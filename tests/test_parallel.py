@@ -11,6 +11,7 @@ import pytest
 
 from pacehpc import parallel
 from pacehpc.errors import PacehpcError
+from pacehpc.parallel import AgreedError, Ranks
 
 
 @pytest.fixture(autouse=True)
@@ -19,11 +20,27 @@ def no_handlers():
     parallel.close_logging()
 
 
-def test_alone_every_helper_is_the_identity():
-    assert parallel.rank_of(None) == 0 and parallel.size_of(None) == 1 and parallel.is_root(None)
-    assert parallel.broadcast("x", None) == "x" and parallel.gather(3, None) == [3]
-    assert parallel.node_rank(None) == (0, 1)
-    np.testing.assert_array_equal(parallel.allreduce_sum([1.0, 2.0], None), [1.0, 2.0])
+ALONE = Ranks()
+
+
+def test_alone_every_method_is_the_identity():
+    assert (ALONE.rank, ALONE.size, ALONE.root, ALONE.node_rank, ALONE.node_size) == (0, 1, True, 0, 1)
+    assert ALONE.broadcast("x") == "x" and ALONE.gather(3) == [3] == ALONE.gather_everywhere(3)
+    assert ALONE.on_root(lambda: 4) == ALONE.share(lambda: 4) == 4
+    assert ALONE.any(True) and not ALONE.any(False)
+    np.testing.assert_array_equal(ALONE.sum([1.0, 2.0]), [1.0, 2.0])
+    message = np.arange(3.0)
+    ALONE.receive(message)
+    assert message.tolist() == [0, 1, 2]
+
+
+def test_a_users_error_on_the_root_is_agreed():
+    def fail():
+        raise PacehpcError("the input is wrong")
+
+    for method in (ALONE.on_root, ALONE.share):
+        with pytest.raises(AgreedError, match="the input is wrong"):
+            method(fail)
 
 
 def test_importing_the_package_never_imports_mpi():
@@ -53,7 +70,7 @@ def test_rank_by_environment():
 def test_log_file_is_appended_and_errors_go_to_stderr(tmp_path, capsys):
     file = tmp_path / "log.txt"
     file.write_text("before\n")
-    parallel.setup_logging(None, file)
+    parallel.setup_logging(ALONE, file)
     parallel.log.info("hello")
     parallel.log.warning("careful")
     parallel.log.error("wrong")
@@ -67,21 +84,21 @@ def test_log_file_is_appended_and_errors_go_to_stderr(tmp_path, capsys):
 
 def test_a_log_that_cannot_be_written_is_the_users_error(tmp_path):
     with pytest.raises(PacehpcError, match="cannot write the log"):
-        parallel.setup_logging(None, tmp_path / "missing" / "log.txt")
+        parallel.setup_logging(ALONE, tmp_path / "missing" / "log.txt")
 
 
 def test_run_keeps_codes_and_shows_users_errors_without_traceback(capsys):
-    assert parallel.run(lambda: 75, None) == 75
+    assert parallel.run(lambda: 75, ALONE) == 75
 
     def mistake():
         raise PacehpcError("input.yaml: fit.loss.kappa is 7")
 
-    assert parallel.run(mistake, None) == 1
+    assert parallel.run(mistake, ALONE) == 1
     assert capsys.readouterr().err == "ERROR: input.yaml: fit.loss.kappa is 7\n"
 
 
 def test_run_shows_the_traceback_of_other_exceptions(capsys):
-    assert parallel.run(lambda: 1 // 0, None) == 1
+    assert parallel.run(lambda: 1 // 0, ALONE) == 1
     err = capsys.readouterr().err
     assert err.count("Traceback") == 1 and "ZeroDivisionError" in err
 
@@ -90,5 +107,5 @@ def test_run_knows_interrupts_and_exits():
     def interrupted():
         raise KeyboardInterrupt
 
-    assert parallel.run(interrupted, None) == 130
-    assert parallel.run(lambda: sys.exit(3), None) == 3
+    assert parallel.run(interrupted, ALONE) == 130
+    assert parallel.run(lambda: sys.exit(3), ALONE) == 3

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pacehpc import parallel
 from pacehpc.backends import memory
 from pacehpc.backends.costs import atom_costs
 from pacehpc.backends.shape import make_shape
-from pacehpc.dataset import Dataset, Store, database, input_hash, weights, write_frame, write_store
-from pacehpc.dataset.files import find_file, read_bytes
+from pacehpc.dataset import Dataset, Store, input_hash, weights, write_store
+from pacehpc.dataset.files import find_file
 from pacehpc.dataset.loading import read_raw, referenced, weighted
-from pacehpc.dataset.unpickle import frame_attrs
-from pacehpc.errors import PacehpcError, without_password
+from pacehpc.errors import PacehpcError
+from pacehpc.fit.query import queried
 from pacehpc.machine import available_memory, resident_memory
+from pacehpc.parallel import Ranks
 from pacehpc.shard import BYTES_OF_A_BOND, Shard, Stream
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pacehpc")
 
-SMALLEST_ROOM = 2**26  # bytes for bonds; with less there is no room for anything, which is said elsewhere
+SMALLEST_ROOM = 2**26  # bytes for bonds; below this nothing fits, which evaluator_options reports
 LANES = 8  # of the kernels, about
 STORES = {"train": Path("prepared_data.h5"), "test": Path("prepared_test_data.h5")}
 
@@ -39,11 +37,22 @@ STORES = {"train": Path("prepared_data.h5"), "test": Path("prepared_test_data.h5
 def prepare(
     settings: Settings, potential: Potential | None, rebuild: bool = False, ahead: bool = False
 ) -> tuple[Dataset, Dataset | None, dict[str, Path]]:
-    """(train, test or None, the prepared file of each); the files are made where they are missing or do not fit.
+    """Prepare the data of a run; prepared files are used where they are up to date.
 
-    Neighbour lists reach to each bond's rcut; to `settings.cutoff` where there is no potential, or with `ahead`, for
-    potentials to come. A file whose lists reach further is used as it is. Raises PacehpcError for whatever is wrong
-    with the data.
+    Neighbour lists reach to each bond's rcut; to `settings.cutoff` where there is no potential, or with `ahead`. A file
+    whose lists reach further is used as it is.
+
+    Args:
+        settings: of the run.
+        potential: whose elements and cutoffs count; None: none is known yet.
+        rebuild: prepare the data again even where files are up to date.
+        ahead: for potentials to come.
+
+    Returns:
+        (train, test or None, the prepared file of each)
+
+    Raises:
+        PacehpcError: whatever is wrong with the data.
     """
     if settings.data.filename is None:
         with queried(settings, rebuild) as settings:
@@ -88,58 +97,6 @@ def prepare(
     return train, test, stores
 
 
-@contextmanager
-def queried(settings: Settings, again: bool = False) -> Iterator[Settings]:
-    """Settings whose data.filename is the result of the query in data.config: a file of an earlier query, or a new one.
-
-    The file is kept in datapath and used while the same is asked for; again: query even where a file is kept. Where
-    cache_ref_df is false, a hidden file in the working directory lasts as long as the context, and no kept file is
-    touched.
-    """
-    asked = settings.data.config
-    if asked is None or asked.element is None:
-        raise PacehpcError("data.filename is missing; name the data, or give data.config.element to query a database.")
-    folder = Path(settings.data.datapath or os.environ.get("PACEMAKERDATAPATH") or ".").expanduser()
-    cache = database.cache_name(asked.calculator, asked.element)
-    path = folder / cache if asked.cache_ref_df else Path(f".{cache}")
-    wanted = {"element": sorted(asked.element)} | asked.model_dump(include={"calculator", "ref_energy", "query_limit"})
-    if asked.query_limit is not None:
-        wanted["seed"] = settings.data.seed
-    if settings.data.database is not None:
-        wanted["database"] = without_password(settings.data.database)
-    kept = asked.cache_ref_df and not again and path.is_file()
-    other = _other_query(path, wanted) if kept else []
-    if other:
-        log.info("data: %s is of another query (%s), the database is asked again", path, ", ".join(other))
-    if kept and not other:
-        log.info("data: %s of an earlier query is used; `--query-data` or `--rebuild` asks the database again", path)
-    else:
-        name = database.locate(settings.data.database)
-        frame = database.query(
-            name, asked.element, asked.calculator, asked.ref_energy, asked.query_limit, settings.data.seed
-        )
-        log.info("data: %d structures from %s", len(frame), without_password(name))
-        frame.attrs["query"] = {"database": without_password(name), **wanted}
-        try:
-            write_frame(frame, path)
-        except OSError as problem:
-            raise PacehpcError(f"{path}: the result of the query cannot be written ({problem.strerror}).") from None
-    try:
-        yield settings.model_copy(update={"data": settings.data.model_copy(update={"filename": [str(path.resolve())]})})
-    finally:
-        if not asked.cache_ref_df:
-            path.unlink()
-
-
-def _other_query(path: Path, wanted: Mapping[str, Any]) -> list[str]:
-    """In what the query whose result stands in a file differs; a file that says nothing of it is taken as it is."""
-    before = frame_attrs(read_bytes(path), str(path)).get("query")
-    if not isinstance(before, dict):
-        return []
-    keys = [key for key in wanted if before.get(key) != wanted[key]]
-    return [f"{key} was {before.get(key)}, is {wanted[key]}" for key in keys]
-
-
 def _reuse(stores: dict[str, Path], potential: Potential | float, inputs: str) -> dict[str, Dataset] | None:
     """The data of prepared files that fit, else None."""
     found = {}
@@ -149,14 +106,14 @@ def _reuse(stores: dict[str, Path], potential: Potential | float, inputs: str) -
         try:
             with Store(path) as store:
                 if store.inputs != inputs:
-                    log.info("%s was made from other data or settings: it is made anew", path)
+                    log.info("%s is out of date (data or settings changed); rebuilding it", path)
                     return None
                 if not store.serves(potential):
-                    log.info("%s: its neighbour lists are too short or unknown: it is made anew", path)
+                    log.info("%s is out of date (its neighbour lists are too short or unknown); rebuilding it", path)
                     return None
                 found[name] = store.dataset()
         except PacehpcError as error:
-            log.info("%s It is made anew", error)
+            log.info("%s Rebuilding it", error)
             return None
     log.info("data: prepared before, in %s", ", ".join(map(str, stores.values())))
     return found
@@ -260,18 +217,17 @@ def predicted_imbalance(stores: Mapping[str, Path], size: int) -> float:
         return 1.0 + store.balance(size)
 
 
-def read_shard(path: Path, potential: Potential, comm: Any | None, memory_limit: float | None = None) -> Shard:
-    """This rank's part of a prepared file; it reads nothing else of it.
+def read_shard(path: Path, potential: Potential, ranks: Ranks, memory_limit: float | None = None) -> Shard:
+    """Read this rank's part of a prepared file, and nothing else of it.
 
     Bonds that need more than memory_limit (bytes of the process; None: what is free) leaves beside tables and sums stay
-    in the file and are read piece by piece in each evaluation. By all ranks together.
+    in the file and are read piece by piece in each evaluation.
     """
-    rank, size = parallel.rank_of(comm), parallel.size_of(comm)
-    _, ranks_here = parallel.node_rank(comm)
+    rank, size = ranks.rank, ranks.size
     with Store(path, potential) as store:
         n_bonds = store.n_bonds_of(rank, size)
         free = available_memory()
-        room = np.inf if free is None else free / ranks_here
+        room = np.inf if free is None else free / ranks.node_size
         if memory_limit is not None:
             room = min(room, memory_limit - resident_memory())
         shape = make_shape(potential, stress=False)
@@ -287,7 +243,7 @@ def read_shard(path: Path, potential: Potential, comm: Any | None, memory_limit:
         return Shard(store.read_without_bonds(rank, size), store.rows(rank, size), stream, n_bonds)
 
 
-def nearest_distances(shard: Shard, potential: Potential, comm: Any | None) -> np.ndarray | None:
+def nearest_distances(shard: Shard, potential: Potential, ranks: Ranks) -> np.ndarray | None:
     """Smallest distance between neighbours in each structure (n_structures,), Å, in the order of the data, on the root.
 
     inf where no two atoms are neighbours.
@@ -298,14 +254,14 @@ def nearest_distances(shard: Shard, potential: Potential, comm: Any | None) -> n
         bonds = s.bond_offsets[s.atom_offsets]
         found += [r[a:b].min(initial=np.inf) for a, b in pairwise(bonds)]
     shortest = np.array(found)
-    parts = parallel.gather((shard.rows, shortest), comm)
+    parts = ranks.gather((shard.rows, shortest))
     if parts is None:
         return None
     order = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")
     return np.concatenate([values for _, values in parts])[order]
 
 
-def shortest_bonds(shard: Shard, potential: Potential, comm: Any | None) -> dict[tuple[str, str], float]:
+def shortest_bonds(shard: Shard, potential: Potential, ranks: Ranks) -> dict[tuple[str, str], float]:
     """Smallest distance of each sorted pair of elements in all data, Å, on every rank; absent without bonds."""
     n = len(potential.elements)
     shortest = np.full(n * n, np.inf)
@@ -314,7 +270,6 @@ def shortest_bonds(shard: Shard, potential: Potential, comm: Any | None) -> dict
         centre = np.repeat(s.species, np.diff(s.bond_offsets)).astype(np.int64)
         other = s.species[s.bond_atom].astype(np.int64)
         np.minimum.at(shortest, np.minimum(centre, other) * n + np.maximum(centre, other), r)
-    everyone = parallel.broadcast(parallel.gather(shortest, comm), comm)
-    smallest = np.min(everyone, axis=0)
+    smallest = np.min(ranks.gather_everywhere(shortest), axis=0)
     names = [(a, b) for a in potential.elements for b in potential.elements]
     return {pair: float(d) for pair, d in zip(names, smallest, strict=True) if np.isfinite(d)}

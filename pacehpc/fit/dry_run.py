@@ -14,7 +14,8 @@ from pacehpc import backends
 from pacehpc.backends.interface import LossWeights
 from pacehpc.dataset import Store
 from pacehpc.fit.optimizers import optimizer_memory
-from pacehpc.fit.resources import backend_options, cpu_memory
+from pacehpc.fit.plan import Plan
+from pacehpc.fit.resources import cpu_memory, evaluator_options
 from pacehpc.potential import next_ladder_potential, trainable_mask
 from pacehpc.report.lines import counted, seconds_text, size_text
 from pacehpc.structures import Structures
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from pacehpc.config.models import Settings
     from pacehpc.dataset import Dataset
-    from pacehpc.fit.run import Plan
     from pacehpc.potential import Potential
 
 log = logging.getLogger("pacehpc")
@@ -45,7 +45,7 @@ def dry_run(settings: Settings, plan: Plan, n_ranks: int) -> None:
             continue
         with Store(plan.stores[name], potential) as store:
             structures, rows = store.read_shard(0, 1), store.rows(0, 1)
-        describe(name, data)
+        _describe(name, data)
         oddities(name, data, structures, rows, potential.elements)
         if name == "train":
             tiers(settings, data)
@@ -54,8 +54,14 @@ def dry_run(settings: Settings, plan: Plan, n_ranks: int) -> None:
     memory_and_time(settings, potential, plan.stores["train"], n_ranks)
 
 
-def describe(name: str, data: Dataset) -> None:
-    """Sizes, elements, ranges."""
+def describe(train: Dataset, test: Dataset | None) -> None:
+    """Log sizes, elements and ranges of the data."""
+    for name, data in (("train", train), ("test", test)):
+        if data is not None:
+            _describe(name, data)
+
+
+def _describe(name: str, data: Dataset) -> None:
     numbers, counts = np.unique(data.numbers, return_counts=True)
     elements = ", ".join(f"{chemical_symbols[z]} {n}" for z, n in zip(numbers, counts, strict=True))
     log.info("%s: %d structures, %d atoms (%s)", name, len(data), data.n_atoms, elements)
@@ -197,16 +203,16 @@ def ladder(settings: Settings, plan: Plan) -> None:
 def memory_and_time(settings: Settings, potential: Potential, path: Path, n_ranks: int) -> None:
     """Memory per rank and the expected time of an evaluation, from a sample that is evaluated here."""
     stress = settings.fit.loss.stress > 0
-    backend = backends.resolve(settings.backend.evaluator)
+    backend = settings.backend.evaluator
     with Store(path, potential) as store:
         shards = [store.read_shard(rank, n_ranks) for rank in range(n_ranks)]
         balance = 1.0 + store.balance(n_ranks)
     bonds = np.array([shard.n_bonds for shard in shards])
     largest = shards[int(np.argmax(bonds))]
-    options = backend_options(settings, potential, [largest], stress)
+    options = evaluator_options(settings.backend, potential, [largest], stress)
     if backend == "cpu":
         of_data = cpu_memory(potential, [largest], stress, options.store_moments)
-        log.info("memory: about %s of a rank for data and what is made of them", size_text(of_data))
+        log.info("memory: about %s per rank for the data and derived arrays", size_text(of_data))
     n = int(trainable_mask(potential, settings.fit.trainable_parameters).sum())
     needed = optimizer_memory(settings.fit.optimizer, n, settings.fit.maxiter)
     log.info("memory: %s of the first rank for the optimizer", size_text(needed))

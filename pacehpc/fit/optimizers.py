@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 
+from pacehpc.checkpoint.journal import hash_of
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.bfgs import DENSE_FROM, TERMS, bfgs
+from pacehpc.fit.state import Minimum
 from pacehpc.machine import blas_threads_at_most, total_memory
 
 Function = Callable[[np.ndarray], tuple[float, np.ndarray | None, dict[str, float]]]
@@ -37,21 +36,6 @@ SMALL = 2000  # parameters below which a second BLAS thread costs more (waiting 
 RECENT = 64  # evaluations whose metrics are kept, so that an accepted point of the line search is not evaluated again
 
 
-@dataclass
-class Minimum:
-    """How a minimisation ended."""
-
-    x: np.ndarray
-    """(n,): the last accepted point (gradient-free methods: the best)."""
-    loss: float
-    metrics: dict[str, float]
-    n_iterations: int
-    n_evaluations: int
-    message: str
-    stopped: bool
-    """Ended by `on_iteration`."""
-
-
 class _Stop(Exception):
     """Raised out of a minimisation when `on_iteration` returns True."""
 
@@ -66,9 +50,17 @@ def minimize(
 ) -> Minimum:
     """Minimise f from x0 (n,).
 
-    method: "BFGS", "scipy-BFGS", or one of scipy.optimize.minimize that needs no Hessian; options: of that method.
-    on_iteration(x, metrics, iteration, evaluations): called at x0 (iteration 0) and after each iteration; True stops.
-    Raises PacehpcError where the method's matrices do not fit in memory and where the loss at x0 is not finite.
+    Args:
+        f: x (n,) -> (loss, gradient or None, metrics).
+        x0: start, (n,).
+        method: "BFGS", "scipy-BFGS", or one of scipy.optimize.minimize that needs no Hessian.
+        maxiter: iterations at most.
+        options: of that method.
+        on_iteration: called with (x, metrics, iteration, evaluations) at x0 (iteration 0) and after each iteration;
+            True stops.
+
+    Raises:
+        PacehpcError: the method's matrices are too large for the memory, or the loss at x0 is not finite.
     """
     x0 = np.array(x0, dtype=np.float64)
     check_memory(method, len(x0), maxiter)
@@ -84,7 +76,7 @@ def _minimize(
     options: dict[str, Any] | None,
     on_iteration: Callable[[np.ndarray, dict[str, float], int, int], bool] | None,
 ) -> Minimum:
-    memory = _Evaluations(f)
+    memory = _Memory(f)
     loss, _ = memory(x0)
     if not np.isfinite(loss):
         raise PacehpcError(
@@ -111,6 +103,8 @@ def _minimize(
         elif method == "BFGS":
             message = bfgs(memory, x0, step, **{"maxiter": maxiter, **(options or {})})
         else:
+            import scipy.optimize  # takes its time, and BFGS does not need it
+
             result = scipy.optimize.minimize(
                 memory.loss,
                 x0,
@@ -127,8 +121,8 @@ def _minimize(
     return Minimum(last, metrics["loss"], metrics, iteration, memory.count, message, stopped)
 
 
-class _Evaluations:
-    """f with its last gradient and the metrics of recent points (by hash of x), so that nothing is evaluated twice."""
+class _Memory:
+    """f with its last gradient and the metrics of recent points, by hash of x, so that nothing is evaluated twice."""
 
     def __init__(self, f: Function) -> None:
         self.f = f
@@ -139,7 +133,7 @@ class _Evaluations:
         self._best: tuple[bytes, dict[str, float]] | None = None
 
     def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray | None]:
-        key = _key(x)
+        key = hash_of(x)
         if key != self._last:
             loss, gradient, metrics = self.f(x)
             self.count += 1
@@ -158,16 +152,12 @@ class _Evaluations:
         return self(x)[1]
 
     def metrics(self, x: np.ndarray) -> dict[str, float]:
-        key = _key(x)
+        key = hash_of(x)
         if self._best is not None and self._best[0] == key:
             return self._best[1]
         if key not in self._recent:
             self(x)
         return self._recent[key]
-
-
-def _key(x: np.ndarray) -> bytes:
-    return blake2b(np.ascontiguousarray(x, dtype=np.float64), digest_size=16).digest()
 
 
 def optimizer_memory(method: str, n_parameters: int, maxiter: int) -> int:

@@ -1,4 +1,4 @@
-"""What a fit leaves in its folder: log lines, tables, potentials, predictions, figures. The root alone uses this."""
+"""What a run leaves in its folder beside the record of its fit: log lines, predictions, figures. Used by the root."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import logging
 import os
 import platform
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +19,9 @@ import scipy
 import pacehpc
 from pacehpc.dataset import frame_of, write_frame
 from pacehpc.dataset.files import file_hash
+from pacehpc.fit.record import TABLES
 from pacehpc.machine import blas_libraries, processor
 from pacehpc.metrics import GPA
-from pacehpc.replacing import sync_folder
 from pacehpc.report import lines, tables
 from pacehpc.structures import VOIGT
 
@@ -32,13 +29,11 @@ if TYPE_CHECKING:
     from pacehpc.backends.interface import Prediction
     from pacehpc.config.models import Settings
     from pacehpc.dataset import Dataset
-    from pacehpc.fit.cycles import FitState
-    from pacehpc.fit.optimizers import Minimum
     from pacehpc.objective import Objective
+    from pacehpc.potential import Potential
 
 log = logging.getLogger("pacehpc")
 
-TABLES = ("metrics", "cycle_metrics", "ladder_metrics", "test_metrics", "test_cycle_metrics", "test_ladder_metrics")
 RESULTS = (
     "target_potential.yaml",
     "interim_potential_*.yaml",
@@ -50,7 +45,6 @@ RESULTS = (
     *(f"{name}.txt" for name in TABLES),
     "report",
 )
-INTERIM_SHARE = 0.01  # of the time that interim potentials may take
 REGULARISATION_SHARE = 0.05  # of the loss above which regularisation is worth a warning
 FINAL_ERRORS = ("loss", "rmse_epa", "rmse_f_comp", "mae_epa", "mae_f_comp")
 
@@ -61,177 +55,8 @@ def results_here(folder: Path, output: str, log_file: str) -> list[Path]:
     return sorted(named.union(*(folder.glob(name) for name in RESULTS)))
 
 
-class Seconds(dict):
-    """Time by what it was spent on."""
-
-    @contextmanager
-    def spent_on(self, name: str) -> Iterator[None]:
-        """Add the time of the block to `name`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self[name] = self.get(name, 0.0) + time.perf_counter() - start
-
-
-@dataclass
-class Record:
-    """The files and lines of a running fit."""
-
-    settings: Settings
-    folder: Path
-    seconds: Seconds
-    _start: float = field(default_factory=time.perf_counter)
-    _minimisation: tuple[int, int, int, float] = (-1, -1, 0, 0.0)  # the running one: its first iteration here, and when
-    _interim: float = 0.0  # seconds spent on interim potentials
-    _interim_cost: float = 0.0  # of the last one
-    _tables: dict[str, tables.MetricsTable] = field(default_factory=dict)
-    _seen: tuple[float, int] = (0.0, 0)  # seconds and number of evaluations at the last iteration
-    resumed: bool = False
-    """Tables go on; else they begin anew."""
-
-    def __post_init__(self) -> None:
-        if not self.resumed:
-            for name in TABLES:
-                (self.folder / f"{name}.txt").unlink(missing_ok=True)
-
-    def say(self, text: str) -> None:
-        """A line in the log."""
-        log.info("%s", text)
-
-    def iteration(
-        self,
-        objective: Objective,
-        state: FitState,
-        x: np.ndarray,
-        iteration: int,
-        evaluations: int,
-        metrics: Mapping[str, float],
-        test: Mapping[str, float] | None,
-        shown: bool,
-        quiet: bool = False,
-    ) -> None:
-        """Lines, table rows and interim potential of an iteration; `shown`: one of every display_step.
-
-        quiet: replayed, so that only rows that a kill has prevented are written.
-        """
-        with self.seconds.spent_on("output"):
-            if quiet:
-                if shown:
-                    self._row("metrics", state, iteration, metrics)
-                if test is not None:
-                    self._row("test_metrics", state, iteration, test)
-                return
-            per_atom = self._seconds_per_atom(objective)
-            first = iteration == 0
-            if first:
-                log.info("%s", lines.initial_line(metrics, per_atom))
-                if test is not None:
-                    log.info("%s", lines.initial_line(test, per_atom, test=True))
-            elif not shown:
-                log.info("%s", lines.iteration_line(iteration, evaluations, metrics, per_atom))
-            if self._minimisation[:2] != (state.ladder_step, state.cycle):
-                self._minimisation = (state.ladder_step, state.cycle, iteration, time.perf_counter())
-            if shown:
-                log.info("%s", lines.statistics("INIT STATS" if first else "FIT STATS", iteration, metrics, per_atom))
-                if self._minimisation[2] < iteration < self.settings.fit.maxiter:
-                    each = (time.perf_counter() - self._minimisation[3]) / (iteration - self._minimisation[2])
-                    left = timedelta(seconds=round(each * (self.settings.fit.maxiter - iteration)))
-                    log.info("At most %s left of this minimisation (%.3g s per iteration)", left, each)
-                self._row("metrics", state, iteration, metrics)
-            if test is not None:
-                title = "INIT TEST STATS" if first else "TEST STATS"
-                log.info("%s", lines.statistics(title, iteration, test, per_atom))
-                self._row("test_metrics", state, iteration, test)
-            spent = time.perf_counter() - self._start
-            if iteration <= 1 or self._interim + self._interim_cost < INTERIM_SHARE * spent:
-                self._save_interim(objective, state, x)
-
-    def cycle(self, objective: Objective, state: FitState, minimum: Minimum, optimizer_share: float) -> None:
-        """Result of a finished cycle; `state.best` is the best so far; share of the optimizer in the cycle's time."""
-        fit = self.settings.fit
-        test = objective.evaluate_test(minimum.x) if "test" in objective.shards else None
-        compared = ""
-        if fit.fit_cycles > 1:
-            compared = ", the best so far" if minimum is state.best else f", the best so far is {state.best.loss:.6e}"
-        with self.seconds.spent_on("output"):
-            log.info(
-                "Cycle %d ended after %d iterations (%d evals): %s. Final loss %.6e%s. "
-                "Time of the optimizer itself: %.1f %%",
-                state.cycle,
-                minimum.n_iterations,
-                minimum.n_evaluations,
-                minimum.message,
-                minimum.loss,
-                compared,
-                100 * optimizer_share,
-            )
-            self._last_iteration(objective, minimum, test)
-            self._save_interim(objective, state, minimum.x)
-            if fit.randomize_func_coeffs:
-                objective.potential_at(minimum.x).save(self.folder / f"ensemble_potential_{state.cycle}.yaml")
-            if fit.fit_cycles > 1 and minimum is state.best:
-                objective.potential_at(minimum.x).save(self.folder / "interim_potential_best_cycle.yaml")
-            self._row("cycle_metrics", state, minimum.n_iterations, minimum.metrics)
-            if test is not None:
-                self._row("test_cycle_metrics", state, minimum.n_iterations, test)
-
-    def ladder(self, objective: Objective, state: FitState) -> None:
-        """Result of a finished ladder step, which is the whole fit where there is no ladder."""
-        test = objective.evaluate_test(state.best.x) if "test" in objective.shards else None
-        with self.seconds.spent_on("output"):
-            if self.settings.fit.ladder_step is not None:
-                self._last_iteration(objective, state.best, test)
-                name = f"interim_potential_ladder_step_{state.ladder_step}.yaml"
-                state.potential.save(self.folder / name)
-                log.info("Intermediate potential saved in %s", name)
-            self._row("ladder_metrics", state, state.best.n_iterations, state.best.metrics)
-            if test is not None:
-                self._row("test_ladder_metrics", state, state.best.n_iterations, test)
-
-    def _last_iteration(self, objective: Objective, minimum: Minimum, test: Mapping[str, float] | None) -> None:
-        """The errors at the end of a cycle."""
-        per_atom = self._seconds_per_atom(objective)
-        title, iteration = "Cycle last iteration:", minimum.n_iterations
-        log.info("%s", lines.statistics(title, iteration, minimum.metrics, per_atom))
-        if test is not None:
-            log.info("%s", lines.statistics(f"TEST {title}", iteration, test, per_atom))
-
-    def interim(self, objective: Objective, state: FitState, x: np.ndarray) -> None:
-        """The potential at x as the current one of this cycle."""
-        with self.seconds.spent_on("output"):
-            self._save_interim(objective, state, x)
-
-    def sync(self) -> None:
-        """Bring the tables to the disk, before a checkpoint says that their rows are behind us."""
-        for table in self._tables.values():
-            table.sync()
-        sync_folder(self.folder)
-
-    def _save_interim(self, objective: Objective, state: FitState, x: np.ndarray) -> None:
-        start = time.perf_counter()
-        objective.potential_at(x).save(self.folder / f"interim_potential_{state.cycle}.yaml")
-        self._interim_cost = time.perf_counter() - start
-        self._interim += self._interim_cost
-
-    def _row(self, table: str, state: FitState, iteration: int, metrics: Mapping[str, float]) -> None:
-        step = {"ladder_step": state.ladder_step, "cycle_step": state.cycle, "iter_num": iteration}
-        if table not in self._tables:
-            self._tables[table] = tables.MetricsTable(self.folder / f"{table}.txt")
-        self._tables[table].append({**metrics, **step})
-
-    def _seconds_per_atom(self, objective: Objective) -> float:
-        """Wall time of an evaluation, mean since the last iteration, per atom of all data."""
-        seconds, evaluations = objective.evaluation_seconds, objective.n_evaluations
-        spent, number = seconds - self._seen[0], evaluations - self._seen[1]
-        if number <= 0:  # a new objective, or nothing since
-            spent, number = seconds, max(evaluations, 1)
-        self._seen = seconds, evaluations
-        return spent / number / sum(atoms for _, atoms, _ in objective.shard_sizes)
-
-
-def log_start(settings: Settings, hosts: Sequence[str]) -> None:
-    """Versions, machine and settings; `hosts`: of each rank."""
+def log_start(settings: Settings, hosts: Sequence[str], threads: Mapping[str, int]) -> None:
+    """Log versions, machine and settings; hosts: of each rank."""
     libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
     log.info("pacehpc %s (%s)", pacehpc.__version__, libraries)
     counts = ", ".join(f"{host} ({hosts.count(host)})" for host in dict.fromkeys(hosts))
@@ -240,6 +65,7 @@ def log_start(settings: Settings, hosts: Sequence[str]) -> None:
     for note in settings.notes:
         log.info("%s", note)
     log.info("Settings:\n%s", settings.resolved_yaml().rstrip())
+    log.info("Threads per rank: %d (kernels), %d (BLAS)", threads["kernels"], threads["blas"])
 
 
 def versions() -> dict[str, str]:
@@ -265,8 +91,8 @@ def log_objective(objective: Objective) -> None:
     )
     structures, atoms, bonds = np.array(objective.shard_sizes).T
     log.info("Data: %d structures, %d atoms, %d bonds", structures.sum(), atoms.sum(), bonds.sum())
-    if objective.size > 1:
-        log.info("Bonds of a rank: %d to %d (imbalance %.2f)", bonds.min(), bonds.max(), imbalance(bonds))
+    if objective.ranks.size > 1:
+        log.info("Bonds per rank: %d to %d (imbalance %.2f)", bonds.min(), bonds.max(), imbalance(bonds))
     log.info("Backend %s ready after %.2f s", objective.backend, objective.compile_seconds)
     for name, report in objective.reports.items():
         log.info("GPU of the first rank (%s): %s", name, report)
@@ -311,6 +137,21 @@ def save_data(data: Dataset, name: str, **columns: Any) -> None:
     write_frame(frame_of(data, columns or None), f"{name}.pckl.gzip")
 
 
+def save_inputs(target: Potential, train: Dataset, test: Dataset | None) -> None:
+    """Write the potential at the start, and the data with their weights."""
+    target.save("target_potential.yaml")
+    save_data(train, "fitting_data_info")
+    if test is not None:
+        save_data(test, "test_data_info")
+
+
+def log_stopped(reason: str) -> None:
+    """Say that the fit is unfinished; reason: "" where another rank was asked to stop."""
+    log.warning(
+        "Stopped cleanly (%s). The fit is unfinished; run the same command to resume it", reason or "another rank"
+    )
+
+
 def metadata_that_lasts(found: Mapping[str, str]) -> dict[str, str]:
     """Metadata of a potential that is fitted again, without what its fit before said of its data and errors."""
     of_fit = ("reference_energy", "input_sha256", "data_sha256")
@@ -334,7 +175,7 @@ def metadata(settings: Settings, input_file: Path | None, data: Dataset, started
     return found
 
 
-def save_predictions(settings: Settings, data: Dataset, which: str, prediction: Prediction, nn_min: np.ndarray) -> None:
+def save_predictions(data: Dataset, which: str, prediction: Prediction, nn_min: np.ndarray, image_type: str) -> None:
     """{which}_pred.pckl.gzip and the figures of a data set (`which`: train, test)."""
     firsts = data.atom_offsets[:-1]
     energies = np.add.reduceat(prediction.energies, firsts)
@@ -347,7 +188,7 @@ def save_predictions(settings: Settings, data: Dataset, which: str, prediction: 
     from pacehpc.report import figures  # matplotlib takes its time, and other ranks do not need it
 
     counts = data.atoms_per_structure
-    folder, kind = Path("report"), settings.backend.imagetype
+    folder, kind = Path("report"), image_type
     folder.mkdir(exist_ok=True)
     reference = data.energy_corrected / counts
     figures.save_distributions(folder, reference, data.flat_forces, which, kind)
@@ -371,12 +212,12 @@ def stresses(virials: np.ndarray, volumes: np.ndarray) -> np.ndarray:
     return np.where(volumes[:, None] > 0, rows / np.where(volumes > 0, volumes, 1.0)[:, None], np.nan)
 
 
-def save_learning_curve(settings: Settings) -> None:
+def save_learning_curve(image_type: str) -> None:
     """Losses and errors over all iterations."""
     from pacehpc.report import figures
 
     train, test = tables.read_table("metrics.txt"), tables.read_table("test_metrics.txt")
-    figures.save_learning_curve("report", train, test or None, settings.backend.imagetype)
+    figures.save_learning_curve("report", train, test or None, image_type)
 
 
 def log_final(

@@ -1,4 +1,4 @@
-"""Whether and how an unfinished fit of this folder goes on."""
+"""Whether and how an unfinished fit of this folder is resumed."""
 
 from __future__ import annotations
 
@@ -25,16 +25,63 @@ from pacehpc.checkpoint.compatibility import (
     content_hash,
     differences,
 )
+from pacehpc.checkpoint.state import FOLDER
 from pacehpc.dataset import Store
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.data import files_of
-from pacehpc.machine import blas_versions, kernel_threads
+from pacehpc.fit.evaluations import Checkpoints
+from pacehpc.fit.plan import Plan
+from pacehpc.machine import blas_versions, kernel_threads, processor, set_blas_threads, set_kernel_threads
+from pacehpc.parallel import Ranks
+from pacehpc.walltime import Stop
 
 if TYPE_CHECKING:
     from pacehpc.config.models import Settings
     from pacehpc.dataset import Dataset
 
 log = logging.getLogger("pacehpc")
+
+
+def open_checkpoints(
+    settings: Settings,
+    ranks: Ranks,
+    threads: Mapping[str, int],
+    resume: Mapping[str, Any] | None,
+    force: bool,
+    stop: Stop | None,
+) -> tuple[Checkpoints, bool]:
+    """The checkpoints of a new fit, or of the resumed one with its threads; whether its journal has to be left.
+
+    Args:
+        settings: with the backend that all ranks agreed on.
+        ranks: all of them take part.
+        threads: of BLAS and of the kernels, now.
+        resume: the checkpoint of the unfinished fit; on the root.
+        force: resume although data or settings have changed.
+        stop: asked during the fit.
+
+    Raises:
+        PacehpcError: something has changed that makes it another fit.
+    """
+    found = ranks.gather((processor(), backends.made_with(settings.backend.evaluator)))
+
+    def header() -> tuple[dict[str, Any], bool]:
+        now = origin(settings, found)
+        if resume is None:
+            return new_header(now, threads["blas"]), False
+        log.info("%s", describe(resume, FOLDER))
+        return old_header(resume, now, threads["blas"], force)
+
+    agreed, changed = ranks.share(header)
+    set_blas_threads(agreed["threads"]["blas"])
+    set_kernel_threads(agreed["threads"]["kernels"])
+    return Checkpoints(FOLDER, agreed, settings.checkpoint.journal_limit, stop), changed
+
+
+def record_data(plan: Plan, checkpoints: Checkpoints, resume: Mapping[str, Any] | None, force: bool) -> bool:
+    """Record the fingerprint of the prepared data; True if it differs from the one the unfinished fit started with."""
+    now = checkpoints.header["prepared"] = fingerprint(plan.train, plan.test, plan.stores)
+    return resume is not None and changed_data(resume["prepared"], now, force)
 
 
 def origin(settings: Settings, ranks: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -45,7 +92,7 @@ def origin(settings: Settings, ranks: Sequence[tuple[str, str]]) -> dict[str, An
         "data": content_hash(files_of(settings)),
         "potential files": content_hash(_potential_files(settings.potential)),
         "ranks": len(processors),
-        "backend": backends.resolve(settings.backend.evaluator),
+        "backend": settings.backend.evaluator,
         "processors": sorted(set(processors)),
         "kernels": "; ".join(sorted(set(kernels))),
         "versions": {
@@ -84,9 +131,10 @@ def new_header(now: Mapping[str, Any], blas_threads: int) -> dict[str, Any]:
 def old_header(
     body: Mapping[str, Any], now: Mapping[str, Any], blas_threads: int, force: bool
 ) -> tuple[dict[str, Any], bool]:
-    """(header of the resumed fit, whether its journal has to be left) after a comparison with what it began with.
+    """(header of the resumed fit, whether its journal has to be left) after a comparison with what it started with.
 
-    Raises PacehpcError, naming what changed, where going on would give something else than was asked for.
+    Raises:
+        PacehpcError: what changed would give another fit than was asked for; it is named.
     """
     found = differences(body["origin"], now)
     shape, other, kernels, rounding, harmless = (
@@ -97,28 +145,28 @@ def old_header(
         log.info("Changed since, without effect on the numbers: %s", difference)
     if shape or (other and not force):
         what = "\n".join(f"  {difference}" for difference in [*shape, *other])
-        ways = "bring the old ones back, or start anew with `--fresh`, which moves the old state aside"
+        ways = "bring the old ones back, or start again with `--fresh`, which moves the old state aside"
         if shape:
             ways += (
-                "; interim_potential_*.yaml from there can be given as potential.initial_potential. The parameters "
-                "are others now, so that `--force-restart` cannot help"
+                "; interim_potential_*.yaml from there can be given as potential.initial_potential. The parameter "
+                "vector has a different layout, so that `--force-restart` cannot help"
             )
         else:
-            ways += ", or go on from the best point so far with what is there now: `--force-restart`"
+            ways += ", or resume from the best point so far with what is there now: `--force-restart`"
         raise PacehpcError(
-            f"This folder holds an unfinished fit, and since it began these have changed:\n{what}\nTo go on: {ways}."
+            f"This folder holds an unfinished fit, and since then these have changed:\n{what}\nTo continue: {ways}."
         )
     for difference in other:
         log.warning("Changed since, accepted by --force-restart: %s", difference)
     for difference in kernels:
         log.warning(
-            "Changed since: %s. Their numbers agree to round-off only: what is recorded is not replayed, and the fit "
-            "goes on from its best point, not bit for bit",
+            "Changed since: %s. Results now agree only to round-off, so the journal is not replayed; the fit resumes "
+            "from its best point and will not be bit-identical",
             difference,
         )
     for difference in rounding:
         log.warning(
-            "Changed since: %s. The fit goes on from where it was; its numbers agree to round-off, not bit for bit",
+            "Changed since: %s. The fit resumes where it was; its numbers agree to round-off, not bit for bit",
             difference,
         )
     # an optimizer's steps depend on the threads of BLAS; sums of kernels on no threads
@@ -152,36 +200,37 @@ def fingerprint(train: Dataset, test: Dataset | None, stores: Mapping[str, Path]
     return {"values": values.hexdigest(), "cut": cut.hexdigest()}
 
 
-def changed_data(before: Mapping[str, str] | None, now: Mapping[str, str], force: bool) -> bool:
-    """Whether the prepared data are others than those that the fit began with, by their fingerprints.
+def changed_data(before: Mapping[str, str], now: Mapping[str, str], force: bool) -> bool:
+    """Whether the prepared data differ from those that the fit started with, by their fingerprints.
 
-    Raises PacehpcError if so, unless force. A checkpoint of before there were fingerprints knows nothing of it.
+    Raises:
+        PacehpcError: they do, unless force.
     """
-    if before is None or before == now:
+    if before == now:
         return False
     if before["values"] == now["values"]:
         log.warning(
-            "Changed since: the prepared data were made anew and cut in another way. The fit goes on from where it "
-            "was; its numbers agree to round-off, not bit for bit"
+            "Changed since: the prepared data were rebuilt and cut in another way. The fit resumes where it was; its "
+            "numbers agree to round-off, not bit for bit"
         )
         return False
     if not force:
         raise PacehpcError(
-            "This folder holds an unfinished fit, and the prepared data are not those that it began with, although "
-            "data and settings say the same (a database that gives other structures now, or another version of this "
-            "program). To go on: bring back the old data, or start anew with `--fresh`, which moves the old state "
-            "aside, or go on from the best point so far with what is there now: `--force-restart`."
+            "This folder holds an unfinished fit, and the prepared data are not those that it started with, although "
+            "data and settings are the same (a database that gives other structures now, or another version of this "
+            "program). To continue: bring back the old data, or start again with `--fresh`, which moves the old state "
+            "aside, or resume from the best point so far with what is there now: `--force-restart`."
         )
     log.warning("Changed since, accepted by --force-restart: the prepared data")
     return True
 
 
 def describe(body: Mapping[str, Any], folder: Path) -> str:
-    """What was found, in a line."""
+    """The unfinished fit that was found, in a line."""
     if body["stage"] == "finish":
-        return "Found a fit whose minimisations are finished: predictions and the final files are made"
+        return "Found a fit whose minimisations are finished: computing predictions and final files"
     start = body["start"]
     return (
-        f"Found an unfinished fit, begun {body['starttime']}, in {folder}: it goes on in ladder step "
+        f"Found an unfinished fit, started {body['starttime']}, in {folder}: resuming it in ladder step "
         f"{body['ladder_step']}, cycle {body['cycle']} ({len(start['x'])} trainable parameters)"
     )

@@ -12,7 +12,7 @@ from pacehpc.backends import prepare_kernels, resolve
 from pacehpc.backends.interface import LossWeights
 from pacehpc.config import load_settings
 from pacehpc.config.models import Settings
-from pacehpc.fit.run import with_zbl
+from pacehpc.fit.repulsion import with_zbl
 from pacehpc.potential import Potential, build_potential, ladder_start, next_ladder_potential
 from pacehpc.utilities.command import command
 

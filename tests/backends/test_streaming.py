@@ -16,6 +16,7 @@ from pacehpc.backends.interface import LossWeights
 from pacehpc.dataset import Store, load_dataset, write_frame, write_store
 from pacehpc.fit import data as fit_data
 from pacehpc.objective import Objective
+from pacehpc.parallel import Ranks
 from pacehpc.potential import build_potential
 from pacehpc.shard import Shard, Stream, StreamingEvaluator
 
@@ -78,11 +79,11 @@ def test_the_same_bits(case, backend, rank, size, max_bonds):
 
 def test_little_room_streams_and_the_objective_is_the_same(case, monkeypatch, caplog):
     path, potential = case
-    in_memory = fit_data.read_shard(path, potential, None)
+    in_memory = fit_data.read_shard(path, potential, Ranks())
     assert in_memory.stream is None
     monkeypatch.setattr(fit_data, "SMALLEST_ROOM", 1)
-    monkeypatch.setattr(fit_data.memory, "resident", lambda: 10**9)
-    streamed = fit_data.read_shard(path, potential, None, memory_limit=10**9 + 280 * in_memory.n_bonds // 3)
+    monkeypatch.setattr(fit_data, "resident_memory", lambda: 10**9)
+    streamed = fit_data.read_shard(path, potential, Ranks(), memory_limit=10**9 + 280 * in_memory.n_bonds // 3)
     assert "do not fit" in caplog.text and streamed.structures.n_bonds == 0 and streamed.n_bonds == in_memory.n_bonds
     assert len(list(streamed.pieces(potential))) > 3
     one, two = (Objective(potential, s, {"kappa": "auto"}, backend="cpu") for s in (in_memory, streamed))
@@ -92,8 +93,8 @@ def test_little_room_streams_and_the_objective_is_the_same(case, monkeypatch, ca
     assert one.shard_sizes == two.shard_sizes
     np.testing.assert_allclose(one.predict(one.x).forces, two.predict(two.x).forces, rtol=1e-12, atol=1e-12)
     for shard in (in_memory, streamed):
-        shard.nearest = fit_data.nearest_distances(shard, potential, None)
-        shard.bonds = fit_data.shortest_bonds(shard, potential, None)
+        shard.nearest = fit_data.nearest_distances(shard, potential, Ranks())
+        shard.bonds = fit_data.shortest_bonds(shard, potential, Ranks())
     np.testing.assert_array_equal(in_memory.nearest, streamed.nearest)
     assert in_memory.bonds == streamed.bonds
 

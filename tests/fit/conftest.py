@@ -8,7 +8,9 @@ import pytest
 
 from pacehpc import parallel
 from pacehpc.config import load_settings
-from pacehpc.fit.run import Tasks, run
+from pacehpc.fit.plan import Tasks
+from pacehpc.fit.run import run
+from pacehpc.parallel import Ranks
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "al_ni"
 INPUT = f"""
@@ -36,9 +38,9 @@ def fit(tmp_path, monkeypatch):
     def go(tasks: Tasks | None = None, **changes):
         (tmp_path / "input.yaml").write_text(INPUT)
         settings = load_settings("input.yaml", {key.replace("__", "."): value for key, value in changes.items()})
-        parallel.setup_logging(None, "log.txt")
+        parallel.setup_logging(Ranks(), "log.txt")
         try:
-            return run(settings, None, tasks or Tasks(predict=False), Path("input.yaml")), tmp_path
+            return run(settings, Ranks(), tasks or Tasks(predict=False), Path("input.yaml")), tmp_path
         finally:
             parallel.close_logging()
 

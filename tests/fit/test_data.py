@@ -17,7 +17,7 @@ from pacehpc.dataset.database import ingest
 from pacehpc.dataset.loading import read_raw
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.data import prepare, stored_reference
-from pacehpc.fit.run import Tasks
+from pacehpc.fit.plan import Tasks
 from pacehpc.potential import Potential
 
 DATA = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"

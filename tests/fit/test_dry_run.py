@@ -12,7 +12,7 @@ from ase.build import bulk
 
 from pacehpc.dataset import load_dataset
 from pacehpc.fit.dry_run import closest_relative, duplicates, outliers
-from pacehpc.fit.run import Tasks
+from pacehpc.fit.plan import Tasks
 from pacehpc.potential import Potential
 from pacehpc.report.tables import read_table
 

@@ -12,8 +12,9 @@ import pytest
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from pacehpc.calculator import PaceCalculator
-from pacehpc.fit.outputs import INTERIM_SHARE, stresses
-from pacehpc.fit.run import Tasks
+from pacehpc.fit.outputs import stresses
+from pacehpc.fit.plan import Tasks
+from pacehpc.fit.record import INTERIM_SHARE
 from pacehpc.metrics import GPA
 from pacehpc.potential import Potential
 from pacehpc.report.tables import read_table
@@ -78,6 +79,6 @@ def test_interim_potentials_take_a_hundredth_of_the_time(fit, monkeypatch):
     fit(fit__maxiter=30)
     assert len(spent) == 3  # after the first and last iteration and at the start; a fit of a second allows no more
     spent.clear()
-    monkeypatch.setattr("pacehpc.fit.outputs.INTERIM_SHARE", 1e9)
+    monkeypatch.setattr("pacehpc.fit.record.INTERIM_SHARE", 1e9)
     fit(fit__maxiter=30)
     assert len(spent) == 32 and INTERIM_SHARE == 0.01

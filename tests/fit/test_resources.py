@@ -14,14 +14,15 @@ from pacehpc.config import load_settings
 from pacehpc.dataset import load_dataset
 from pacehpc.errors import PacehpcError
 from pacehpc.fit import resources
-from pacehpc.fit.resources import backend_options, check_gpu, cpu_memory
+from pacehpc.fit.resources import check_gpu, cpu_memory, evaluator_options
+from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
 
 DATA = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
 
 
-def settings(**backend):
-    return load_settings(None, {f"backend.{key}".replace("__", "."): value for key, value in backend.items()})
+def config(**backend):
+    return load_settings(None, {f"backend.{key}".replace("__", "."): value for key, value in backend.items()}).backend
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +50,9 @@ def test_memory_limit_gives_up_the_moments_and_then_refuses(case, monkeypatch):
     assert least < kept
     cases = (int(kept) + 1, EvaluatorOptions()), (int((kept + least) / 2), EvaluatorOptions(store_moments=False))
     for limit, expected in cases:
-        assert backend_options(settings(evaluator="cpu", memory_limit=limit), potential, [structures]) == expected
+        assert evaluator_options(config(evaluator="cpu", memory_limit=limit), potential, [structures]) == expected
     with pytest.raises(PacehpcError, match=r"backend\.memory_limit.*more ranks"):
-        backend_options(settings(evaluator="cpu", memory_limit=int(least / 2)), potential, [structures])
+        evaluator_options(config(evaluator="cpu", memory_limit=int(least / 2)), potential, [structures])
     weights, x = LossWeights(0.3), potential.parameters
     one, two = (
         CpuEvaluator(potential, structures, weights, EvaluatorOptions(store_moments=k)).evaluate(x).gradient
@@ -62,8 +63,8 @@ def test_memory_limit_gives_up_the_moments_and_then_refuses(case, monkeypatch):
 
 def test_the_end_of_a_fit_is_not_refused(case, caplog):
     potential, structures = case
-    given = settings(evaluator="cpu", memory_limit=1000)
-    assert backend_options(given, potential, [structures], refuse=False) == EvaluatorOptions(store_moments=False)
+    given = config(evaluator="cpu", memory_limit=1000)
+    assert evaluator_options(given, potential, [structures], refuse=False) == EvaluatorOptions(store_moments=False)
     assert "more than the 0.00 GiB that it may use" in caplog.text
 
 
@@ -72,11 +73,11 @@ def test_the_piece_at_hand_counts(case, monkeypatch):
     monkeypatch.setattr(resources, "resident_memory", lambda: 10**9)
     limit = 10**9 + 10**8
     assert (
-        backend_options(settings(evaluator="cpu", memory_limit=limit), potential, [structures], piece=1e7)
+        evaluator_options(config(evaluator="cpu", memory_limit=limit), potential, [structures], piece=1e7)
         == EvaluatorOptions()
     )
     with pytest.raises(PacehpcError, match=r"backend\.memory_limit"):
-        backend_options(settings(evaluator="cpu", memory_limit=limit), potential, [structures], piece=1e8)
+        evaluator_options(config(evaluator="cpu", memory_limit=limit), potential, [structures], piece=1e8)
 
 
 def test_a_fit_heeds_the_limit(fit):
@@ -86,8 +87,8 @@ def test_a_fit_heeds_the_limit(fit):
 
 def test_a_gpu_that_cannot_be_used_is_an_error(caplog):
     with pytest.raises(PacehpcError, match=r"gpu_ind: 0 asks for a GPU, but this run uses the backend cpu"):
-        check_gpu(settings(evaluator="cpu", gpu_config__gpu_ind=0), None)
-    check_gpu(settings(evaluator="auto", gpu_config__gpu_ind=-1), None)
+        check_gpu(config(evaluator="cpu", gpu_config__gpu_ind=0), Ranks())
+    check_gpu(config(evaluator="cpu", gpu_config__gpu_ind=-1), Ranks())
     with caplog.at_level("INFO", logger="pacehpc"):
-        check_gpu(settings(evaluator="cpu", gpu_config__mem_limit=100), None)
+        check_gpu(config(evaluator="cpu", gpu_config__mem_limit=100), Ranks())
     assert "mem_limit: not used" in caplog.text

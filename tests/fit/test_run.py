@@ -12,7 +12,8 @@ import pytest
 from pacehpc.backends.cpu import STAGES
 from pacehpc.dataset import load_dataset
 from pacehpc.errors import PacehpcError
-from pacehpc.fit.run import Tasks, with_zbl
+from pacehpc.fit.plan import Tasks
+from pacehpc.fit.repulsion import with_zbl
 from pacehpc.objective import Objective
 from pacehpc.potential import Potential
 from pacehpc.report.tables import COLUMNS, read_table

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pacehpc.dataset import load_dataset
-from pacehpc.fit.run import Tasks
+from pacehpc.fit.plan import Tasks
 from pacehpc.potential import Potential
 from pacehpc.report.tables import read_table
 

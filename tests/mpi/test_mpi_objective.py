@@ -14,9 +14,11 @@ PROGRAM = """
 import pickle, sys
 import numpy as np
 from mpi4py import MPI
-from pacehpc import Objective, Potential, load_dataset, parallel
+from pacehpc import Objective, Potential, Ranks, load_dataset
 
-comm = parallel.world()
+Ranks.world()
+comm = MPI.COMM_WORLD
+stop = False
 potential = Potential.load(sys.argv[1])
 data = load_dataset(sys.argv[2])
 loss = {"kappa": "auto", "L1_coeffs": 1e-3, "L2_coeffs": 1e-3, "w1_rad": 1e-3}
@@ -38,14 +40,14 @@ class Counting:
         return call
 
 
-counted = None if comm is None else Counting(comm)
-objective = Objective(potential, data, loss, backend="cpu", comm=counted, test=data)
-if counted is not None:
-    counted.calls.clear()
-if parallel.is_root(comm):
+counted = Counting(comm)
+ranks = Ranks(counted)
+objective = Objective(potential, data, loss, backend="cpu", ranks=ranks, test=data, stop=lambda: stop)
+counted.calls.clear()
+if ranks.root:
     x = objective.x + 0.01
     value, gradient = objective(x)
-    calls = {} if counted is None else dict(counted.calls)
+    calls = dict(counted.calls)
     again = objective(x)
     metrics = dict(objective.metrics)
     test = objective.evaluate_test(x)
@@ -58,9 +60,9 @@ else:
     objective.serve()
 # every rank may call it, too
 value, gradient = objective(objective.x + 0.01)
-objective.rank == 1 and objective.request_stop()
+stop = ranks.rank == 1
 objective(objective.x)
-assert objective.stop_requested == (objective.size > 1)
+assert objective.stop_requested == (ranks.size > 1)
 """
 
 

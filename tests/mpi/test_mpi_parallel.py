@@ -14,8 +14,8 @@ import sys, time
 from pacehpc import parallel
 from pacehpc.errors import PacehpcError
 
-comm = parallel.world()
-rank, size = parallel.rank_of(comm), parallel.size_of(comm)
+ranks = parallel.Ranks.world()
+rank, size = ranks.rank, ranks.size
 
 
 def fail():
@@ -23,8 +23,8 @@ def fail():
 
 
 def program():
-    parallel.setup_logging(comm)
-    parallel.barrier(comm)
+    parallel.setup_logging(ranks)
+    ranks.barrier()
     case = sys.argv[1]
     if case == "code":
         return 75
@@ -33,21 +33,26 @@ def program():
     if case == "user" and rank == 1:
         fail()
     if case == "agreed":
-        parallel.on_root(fail, comm)
+        ranks.on_root(fail)
+    if case == "shared":
+        ranks.share(fail)
     if case == "share":
-        assert parallel.on_root(lambda: {"rank": rank}, comm) == {"rank": 0}
-        assert parallel.on_root(lambda: 1, comm, share=False) == (1 if rank == 0 else None)
-        assert parallel.allreduce_sum([rank, 1.0], comm).tolist() == [size * (size - 1) / 2, size]
-        assert parallel.node_rank(comm) == (rank, size)
+        assert ranks.share(lambda: {"rank": rank}) == {"rank": 0}
+        assert ranks.on_root(lambda: 1) == (1 if rank == 0 else None)
+        assert ranks.sum([rank, 1.0]).tolist() == [size * (size - 1) / 2, size]
+        assert ranks.any(rank == 1) and not ranks.any(False)
+        assert ranks.gather(rank) == ([0, 1, 2] if rank == 0 else None)
+        assert ranks.gather_everywhere(rank) == [0, 1, 2]
+        assert (ranks.node_rank, ranks.node_size, ranks.root) == (rank, size, rank == 0)
         parallel.log.info("information")
         parallel.log.warning("warning")
         return 0
-    parallel.barrier(comm)
+    ranks.barrier()
     time.sleep(60)
     print("nobody ended this rank", flush=True)
 
 
-sys.exit(parallel.run(program, comm))
+sys.exit(parallel.run(program, ranks))
 """
 
 
@@ -75,7 +80,7 @@ def test_an_exception_ends_all_ranks_and_is_shown_once(case):
     assert done.stderr.count("Traceback") == 1 and done.stderr.count("ValueError: broken") == 1
 
 
-@pytest.mark.parametrize("case", ["user", "agreed"])
+@pytest.mark.parametrize("case", ["user", "agreed", "shared"])
 def test_a_users_error_is_one_message_without_traceback(case):
     done = run(case)
     assert done.returncode == 1
@@ -84,7 +89,7 @@ def test_a_users_error_is_one_message_without_traceback(case):
 
 
 def test_ranks_that_do_not_see_each_other_are_refused():
-    code = "from pacehpc import parallel; parallel.world()"
+    code = "from pacehpc import Ranks; Ranks.world()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SLURM_STEP_NUM_TASKS": "2"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, check=False)
     assert done.returncode != 0 and "separate programs" in done.stderr

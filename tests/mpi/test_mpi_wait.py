@@ -7,22 +7,22 @@ from launch import python
 PROGRAM = """
 import sys, time
 import numpy as np
-from pacehpc import parallel
+from pacehpc import Ranks
 
-comm = parallel.world()
+ranks = Ranks.world()
 message = np.zeros(4)
-if comm.rank == 0:
+if ranks.rank == 0:
     time.sleep(1.0)
     message[:] = [1, 2, 3, 4]
 used = time.process_time()
-parallel.receive_patiently(comm, message)
+ranks.receive(message, patiently=True)
 used = time.process_time() - used
 assert message.tolist() == [1, 2, 3, 4]
-if comm.rank == 1:
+if ranks.rank == 1:
     print("used", used)
 for k in range(200):
-    message[:] = k if comm.rank == 0 else -1
-    parallel.receive_patiently(comm, message)
+    message[:] = k if ranks.rank == 0 else -1
+    ranks.receive(message, patiently=True)
     assert (message == k).all()
 """
 

@@ -1,6 +1,6 @@
-"""The running fit on disk: a checkpoint at the start of each minimisation, a journal of its evaluations.
+"""What an optimizer minimises, and the running fit on disk: checkpoints, and a journal of the evaluations.
 
-A resumed fit begins its unfinished minimisation again and is answered from the journal, so that the optimizer rebuilds
+A resumed fit starts its unfinished minimisation again and is answered from the journal, so that the optimizer rebuilds
 its state without evaluations. Used by the root alone.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +19,11 @@ from pacehpc.checkpoint import state as checkpoint
 from pacehpc.checkpoint.files import cannot_write
 from pacehpc.checkpoint.journal import BestPoint, Evaluation, Journal, Point, hash_of, record_bytes
 from pacehpc.errors import PacehpcError
-from pacehpc.fit.optimizers import Minimum
-from pacehpc.objective import GRADIENT, TEST
+from pacehpc.fit.state import FitState, Start, state_body
+from pacehpc.objective import GRADIENT, TEST, Objective
 from pacehpc.report.lines import size_text
 
 if TYPE_CHECKING:
-    from pacehpc.fit.cycles import FitState
-    from pacehpc.objective import Objective
-    from pacehpc.potential import Potential
     from pacehpc.walltime import Stop
 
 log = logging.getLogger("pacehpc")
@@ -42,26 +39,21 @@ class Diverged(Exception):
     """The optimizer asks for another point than the journal holds."""
 
 
-@dataclass
-class Start:
-    """Where a minimisation begins."""
-
-    x: np.ndarray
-    """(n_trainable,)"""
-    iteration: int = 0
-    """Iterations of this minimisation before x: more than 0 where an exact continuation was not possible."""
-    evaluations: int = 0
-    attempt: int = 0
-
-
-class Progress:
-    """The folder `checkpoint` of a running fit.
-
-    header: what every checkpoint of this run says (run, origin, threads, starttime). limit: bytes of a journal.
-    """
+class Checkpoints:
+    """The folder `checkpoint` of a running fit, rewritten at the start of each minimisation."""
 
     def __init__(self, folder: Path, header: Mapping[str, Any], limit: float, stop: Stop | None = None) -> None:
+        """header: what all checkpoints of this run say (run, origin, threads, starttime). limit: bytes of a journal."""
         self.folder, self.header, self.limit, self.stop = folder, dict(header), limit, stop
+
+    @property
+    def started(self) -> datetime:
+        """When the fit began."""
+        return datetime.fromisoformat(self.header["starttime"])
+
+    def due(self) -> bool:
+        """Whether this rank was asked to stop."""
+        return self.stop is not None and self.stop.due()
 
     def save(self, state: FitState, stage: str = "fit") -> None:
         """Write the checkpoint and drop the files of earlier minimisations; raises PacehpcError."""
@@ -77,7 +69,7 @@ class Progress:
             raise cannot_write(self.folder, error) from error
 
     def done(self) -> None:
-        """The fit is finished and written: nothing is left to resume."""
+        """Remove the folder: the fit is finished and written, nothing is left to resume."""
         checkpoint.remove(self.folder)
 
     def _path(self, state: FitState, kind: str) -> Path:
@@ -90,7 +82,7 @@ class Progress:
         if len(state.start.x) != n:
             raise PacehpcError(
                 f"{self.folder}: the unfinished fit has {len(state.start.x)} trainable parameters, this input {n}: it "
-                "cannot go on. Bring the old input back, or start anew with `--fresh`."
+                "cannot be resumed. Bring the old input back, or start again with `--fresh`."
             )
         n_gradient = n if command == GRADIENT else 0
         run, name = self.header["run"], f"{state.ladder_step} {state.cycle} {state.start.attempt}"
@@ -100,7 +92,7 @@ class Progress:
         if expected > self.limit and not path.exists():
             log.warning(
                 "Exact restart is off: the journal of this minimisation would take about %s, more than "
-                "checkpoint.journal_limit, %s. An interrupted fit goes on from its best point.",
+                "checkpoint.journal_limit, %s. An interrupted fit resumes from its best point.",
                 size_text(expected),
                 size_text(self.limit),
             )
@@ -214,40 +206,3 @@ class Evaluations:
                 raise cannot_write(self.journal.path, error) from error
             self.journal.close()
         self.best.close()
-
-
-def state_body(state: FitState) -> dict[str, Any]:
-    """A FitState as JSON keeps it."""
-    return {
-        "ladder_step": state.ladder_step,
-        "cycle": state.cycle,
-        "rng": state.rng.bit_generator.state,
-        "potential": _potential_text(state.potential),
-        "best": None if state.best is None else {**asdict(state.best), "x": state.best.x.tolist()},
-        "start": None if state.start is None else {**asdict(state.start), "x": state.start.x.tolist()},
-        "ended": state.ended,
-        "failed": state.failed,
-    }
-
-
-def restore(state: FitState, body: Mapping[str, Any]) -> None:
-    """Set what `state_body` kept."""
-    state.ladder_step, state.cycle = body["ladder_step"], body["cycle"]
-    state.rng.bit_generator.state = body["rng"]
-    if body["potential"] is not None:
-        from pacehpc.potential.bbasis_yaml import parse_bbasis
-
-        state.potential = parse_bbasis(body["potential"], "checkpoint")
-    if body["best"] is not None:
-        state.best = Minimum(**{**body["best"], "x": np.array(body["best"]["x"], dtype=np.float64)})
-    if body["start"] is not None:
-        state.start = Start(**{**body["start"], "x": np.array(body["start"]["x"], dtype=np.float64)})
-    state.ended, state.failed = body["ended"], body["failed"]
-
-
-def _potential_text(potential: Potential | None) -> str | None:
-    if potential is None:
-        return None
-    from pacehpc.potential.bbasis_yaml import format_bbasis
-
-    return format_bbasis(potential)

@@ -1,0 +1,102 @@
+"""After the minimisations: the potential on disk, its errors, predictions and figures."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+
+from pacehpc.config.models import Settings
+from pacehpc.fit import outputs
+from pacehpc.fit.data import nearest_distances
+from pacehpc.fit.plan import Plan, Tasks
+from pacehpc.fit.record import Seconds
+from pacehpc.fit.resources import make_objective
+from pacehpc.objective import Objective
+from pacehpc.parallel import Ranks
+from pacehpc.potential import Potential
+from pacehpc.shard import Shard
+
+log = logging.getLogger("pacehpc")
+
+
+def finish(
+    settings: Settings,
+    ranks: Ranks,
+    tasks: Tasks,
+    plan: Plan | None,
+    shards: Mapping[str, Shard],
+    potential: Potential,
+    iteration: int,
+    seconds: Seconds,
+) -> None:
+    """Write the potential, read it again, and compute the final errors and predictions with what the file holds.
+
+    Args:
+        settings, tasks: of the run.
+        ranks: all of them take part.
+        plan: on the root.
+        shards: this rank's structures.
+        potential: the fitted one; without a fit, the input's.
+        iteration: of the last minimisation, for the log.
+        seconds: time by what it was spent on.
+    """
+    name = tasks.output if tasks.fit else "target_potential.yaml"
+    with seconds.spent_on("report"):
+        potential = ranks.share(lambda: _written(potential, plan, tasks, name))
+    with seconds.spent_on("compile"):
+        with_stress = tasks.predict and any(shard.structures.stress is not None for shard in shards.values())
+        with_stress = ranks.broadcast(with_stress)
+        objective = make_objective(
+            settings.fit, settings.backend, ranks, potential, shards, with_stress,
+            profile=tasks.profile, refuse=not tasks.fit,
+        )  # fmt: skip
+    metrics, predictions = {}, {}
+    if ranks.root:
+        metrics["train"] = objective.evaluate(objective.x)[2]
+        if "test" in shards:
+            metrics["test"] = objective.evaluate_test(objective.x)
+        if tasks.predict:
+            predictions = {which: objective.predict(objective.x, which) for which in shards}
+        if tasks.profile and not tasks.fit:
+            outputs.log_stages(objective)
+        objective.close()
+    else:
+        objective.serve()
+    distances = {which: nearest_distances(shard, potential, ranks) for which, shard in shards.items() if tasks.predict}
+
+    def report() -> None:
+        with seconds.spent_on("report"):
+            if tasks.fit:
+                _add_errors(potential, metrics, name)
+            for which, prediction in predictions.items():
+                data = plan.train if which == "train" else plan.test
+                outputs.save_predictions(data, which, prediction, distances[which], settings.backend.imagetype)
+            if tasks.fit and tasks.predict:
+                outputs.save_learning_curve(settings.backend.imagetype)
+        _log_final(objective, iteration, metrics, name, tasks.fit)
+
+    ranks.on_root(report)
+
+
+def _written(potential: Potential, plan: Plan, tasks: Tasks, name: str) -> Potential:
+    """The potential as its file holds it; of a fit it is written first."""
+    if tasks.fit:
+        potential.metadata.update(plan.metadata)
+        potential.save(name)
+    return Potential.load(name)
+
+
+def _add_errors(potential: Potential, metrics: Mapping[str, Mapping[str, float]], name: str) -> None:
+    for which, prefix in (("train", "final_"), ("test", "final_test_")):
+        if which in metrics:
+            potential.metadata.update({f"{prefix}{key}": repr(metrics[which][key]) for key in outputs.FINAL_ERRORS})
+    potential.save(name)
+
+
+def _log_final(
+    objective: Objective, iteration: int, metrics: Mapping[str, Mapping[str, float]], name: str, fitted: bool
+) -> None:
+    outputs.log_final(objective, iteration, metrics["train"], metrics.get("test"), name)
+    if fitted:
+        log.info("Fitted potential: %s", os.path.abspath(name))

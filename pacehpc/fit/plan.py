@@ -1,0 +1,118 @@
+"""What a run is to do, and what the root reads for it: the data and the potentials at both ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pacehpc.config.models import Fit, Settings
+from pacehpc.dataset import Dataset
+from pacehpc.errors import PacehpcError
+from pacehpc.fit import outputs
+from pacehpc.fit.data import prepare, warn_of_elements
+from pacehpc.fit.optimizers import check_memory
+from pacehpc.fit.query import queried
+from pacehpc.fit.repulsion import check_bonds
+from pacehpc.fit.state import FitState
+from pacehpc.fit.stopping import load_callbacks
+from pacehpc.potential import Potential, build_potential, ladder_start, next_ladder_potential, trainable_mask
+
+log = logging.getLogger("pacehpc")
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """What the command line asks for."""
+
+    fit: bool = True
+    predict: bool = True
+    dry_run: bool = False
+    prepare: bool = False
+    """Prepare the data and stop."""
+    query: bool = False
+    """Ask the database for the data, also where an earlier result is kept."""
+    rebuild: bool = False
+    """Prepare the data again."""
+    output: str = "output_potential.yaml"
+    force: bool = False
+    """Resume an unfinished fit although data or settings have changed."""
+    profile: bool = False
+    """Log the time of each stage of an evaluation; NVTX ranges on a GPU."""
+
+
+@dataclass
+class Plan:
+    """What the root alone knows: the data and the potentials at both ends."""
+
+    train: Dataset
+    test: Dataset | None
+    stores: dict[str, Path]
+    target: Potential
+    start: Potential | None
+    """Where a ladder begins; None: from nothing."""
+    callbacks: list[Callable[..., Any]]
+    metadata: dict[str, str]
+
+
+def prepare_data(settings: Settings, tasks: Tasks) -> None:
+    """Prepare the data for fits to come, from a database where that is asked for."""
+    potential = None if settings.potential is None else build_potential(settings.potential)
+    if potential is None and settings.cutoff is None:
+        raise PacehpcError("--prepare-data needs `cutoff` or `potential` in the input.")
+    if tasks.query:
+        if settings.data.filename is not None:
+            raise PacehpcError("--query-data: data.filename names the data; remove it, and give data.config.element.")
+        with queried(settings, again=True) as settings:
+            _, _, stores = prepare(settings, potential, tasks.rebuild, ahead=True)
+    else:
+        _, _, stores = prepare(settings, potential, tasks.rebuild, ahead=True)
+    log.info("Prepared: %s", ", ".join(map(str, stores.values())))
+
+
+def make_plan(settings: Settings, tasks: Tasks, input_file: Path | None, started: datetime | None = None) -> Plan:
+    """Read and check everything that the user gives; started: when the fit began, None: now."""
+    rng = np.random.default_rng(settings.seed)
+    section = settings.potential
+    target = build_potential(section, rng=rng)
+    start = ladder_start(section) if settings.fit.ladder_step is not None else None
+    if settings.cutoff is not None and settings.cutoff < target.cutoff:
+        raise PacehpcError(f"cutoff: {settings.cutoff} Å is smaller than the largest rcut, {target.cutoff} Å.")
+    if settings.fit.repulsion == "auto" and tasks.fit:
+        check_bonds(target)
+    if tasks.fit:
+        n_trainable = int(trainable_mask(target, settings.fit.trainable_parameters).sum())
+        if n_trainable == 0:
+            raise PacehpcError("fit.trainable_parameters: nothing is left to fit.")
+        check_memory(settings.fit.optimizer, n_trainable, settings.fit.maxiter)
+    if tasks.predict and Path("report").is_file():
+        raise PacehpcError("report: figures go into a folder of this name, and here it is a file: rename it.")
+    callbacks = load_callbacks(settings.fit.callbacks) if tasks.fit else []
+    train, test, stores = prepare(settings, target, tasks.rebuild)
+    if tasks.fit:
+        warn_of_elements(target, train)
+        target.metadata = outputs.metadata_that_lasts(target.metadata)
+    metadata = outputs.metadata(settings, input_file, train, started or datetime.now())
+    return Plan(train, test, stores, target, start, callbacks, metadata)
+
+
+def next_potential(plan: Plan, fit: Fit, state: FitState) -> Potential | None:
+    """What the next ladder step fits, None at the end."""
+    if state.ended:
+        log.warning("The fit ends here: %s", state.ended)
+        return None
+    if fit.ladder_step is None:
+        return plan.target if state.ladder_step == 0 else None
+    potential = next_ladder_potential(state.potential, plan.target, fit.ladder_step, fit.ladder_type)
+    if potential is None and state.ladder_step == 0:
+        return plan.target  # the initial potential has it all
+    if potential is not None:
+        log.info(
+            "Ladder step %d: %d of %d functions", state.ladder_step, potential.n_functions, plan.target.n_functions
+        )
+    return potential
