@@ -4,7 +4,7 @@
 #SBATCH --nodes=1                    # EDIT
 #SBATCH --ntasks-per-node=32         # EDIT: cores of a node
 #SBATCH --cpus-per-task=1
-#SBATCH --time=24:00:00              # EDIT; the fit stops in order before this and goes on when submitted again
+#SBATCH --time=24:00:00              # EDIT; the fit stops cleanly before this and resumes when submitted again
 #SBATCH --output=slurm-%j.out
 set -euo pipefail
 

@@ -5,7 +5,7 @@
 #SBATCH --ntasks-per-node=1          # EDIT: GPUs of the node
 #SBATCH --gpus-per-node=1            # EDIT: the same number
 #SBATCH --cpus-per-task=8            # for the optimizer on the first rank and the data
-#SBATCH --time=24:00:00              # EDIT; the fit stops in order before this and goes on when submitted again
+#SBATCH --time=24:00:00              # EDIT; the fit stops cleanly before this and resumes when submitted again
 #SBATCH --output=slurm-%j.out
 set -euo pipefail
 

@@ -6,7 +6,7 @@ import sys
 
 from pacehpc.walltime import Stop
 
-# before the imports that take a second, in which a signal would else kill the run instead of stopping it in order
+# before the imports, which take a second: a signal in that time must stop the run cleanly, not kill it
 stop = Stop()
 stop.install()
 

@@ -41,7 +41,7 @@ SUBCOMMANDS = {
 }
 """Modules whose main(argv) does what the name says; a file of such a name is given as ./info."""
 SHORT = {"-t", "--template", "-c", "--clean"}
-"""Options that do not fit: what they do need not stop in order."""
+"""Options that start no fit and therefore need no clean shutdown."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,23 +67,23 @@ def parser() -> argparse.ArgumentParser:
     add("input", nargs="?", help="input file; default: input.yaml")
     add("-c", "--clean", action="store_true", help="list and remove the outputs of earlier runs in this folder")
     add("-o", "--output", default="output_potential.yaml", help="fitted potential; default: %(default)s")
-    add("-p", "--potential", metavar="FILE", help="go on fitting this potential, with its own basis")
+    add("-p", "--potential", metavar="FILE", help="continue fitting this potential, with its own basis")
     add("-ip", "--initial-potential", nargs="+", metavar="FILE", help="start from these potentials")
     add("-b", "--backend", help="auto, cpu, cuda or reference")
     add("-d", "--data", nargs="+", metavar="FILE", help="data to fit")
     add("-l", "--log", default="log.txt", help="log, appended; default: %(default)s")
     add("--query-data", action="store_true", help="fetch the data from a database, prepare it, and stop")
     add("--prepare-data", action="store_true", help="prepare the data (neighbour lists), and stop")
-    add("--rebuild", "-rebuild", action="store_true", help="make prepared data anew")
+    add("--rebuild", "-rebuild", action="store_true", help="prepare the data again")
     add("-dr", "--dry-run", action="store_true", help="show what would be fitted, and stop")
     add("-t", "--template", action="store_true", help="write an input file to start from; -t -h shows its options")
     add("-v", "--version", action=_Version, nargs=0, help="show the version")
     add("--no-fit", action="store_true", help="evaluate the potential without fitting")
     add("--no-predict", action="store_true", help="no predictions and figures after the fit")
-    add("--restart", action="store_true", help="go on with an unfinished fit; an error if there is none")
-    add("--fresh", action="store_true", help="move the results of an earlier fit aside and start anew")
-    add("--force-restart", action="store_true", help="go on with an unfinished fit although data or settings changed")
-    add("--max-time", metavar="H:MM:SS", help="stop in order (exit code 75) before this time has passed")
+    add("--restart", action="store_true", help="resume an unfinished fit; an error if there is none")
+    add("--fresh", action="store_true", help="move the results of an earlier fit aside and start again")
+    add("--force-restart", action="store_true", help="resume an unfinished fit although data or settings changed")
+    add("--max-time", metavar="H:MM:SS", help="stop cleanly (exit code 75) before this time limit")
     add("--profile", action="store_true", help="log the time of each stage; NVTX ranges on a GPU")
     add("--verbose-tf", action="store_true", help="accepted, no meaning here")
     return p
@@ -169,15 +169,15 @@ def _locked(
     prepares = arguments.prepare_data or arguments.query_data
     fits = not (arguments.no_fit or arguments.dry_run or prepares)
     if not fits:
-        stop.end_at_once()  # nothing that a later start could go on with
-    moved, resume = ranks.on_root(lambda: _clear_way(arguments, fits)) or (None, None)
+        stop.end_at_once()  # nothing that a later start could resume
+    moved, resume = ranks.on_root(lambda: _resume_or_fresh(arguments, fits)) or (None, None)
     outputs = [arguments.output, arguments.log]
     ranks.on_root(lambda: (remove_leftovers(Path.cwd(), outputs), record(Path.cwd(), outputs)))
     parallel.setup_logging(ranks, None if arguments.dry_run else arguments.log)
     if moved:
         parallel.log.info("Results of an earlier fit moved to %s", moved)
     if lock is not None and lock.taken_over:
-        parallel.log.warning("The lock of this folder was left by %s; it is this run's now", lock.taken_over)
+        parallel.log.warning("Took over the lock of this folder, which was left by %s", lock.taken_over)
     if arguments.verbose_tf:
         parallel.log.info("--verbose-tf: accepted, no meaning here")
     stop.deadline = ranks.on_root(lambda: find_deadline(arguments.max_time, started=started))
@@ -234,8 +234,8 @@ def _settings(arguments: argparse.Namespace) -> Any:
     return load_settings(path, overrides, needs=("data",) if prepares else ("data", "potential"))
 
 
-def _clear_way(arguments: argparse.Namespace, fits: bool) -> tuple[str | None, dict[str, Any] | None]:
-    """(folder to which --fresh has moved earlier results, checkpoint of the unfinished fit that goes on).
+def _resume_or_fresh(arguments: argparse.Namespace, fits: bool) -> tuple[str | None, dict[str, Any] | None]:
+    """(folder to which --fresh has moved earlier results, checkpoint of the unfinished fit to resume).
 
     Raises PacehpcError where a finished fit would be overwritten.
     """
@@ -244,7 +244,7 @@ def _clear_way(arguments: argparse.Namespace, fits: bool) -> tuple[str | None, d
     if not fits:
         return None, None
     if arguments.fresh and (arguments.restart or arguments.force_restart):
-        raise PacehpcError("--fresh starts anew and --restart goes on: give one of them.")
+        raise PacehpcError("--fresh starts again and --restart resumes: give one of them.")
     found = results_here(Path.cwd(), arguments.output, arguments.log)
     if arguments.fresh:
         if checkpoint.FOLDER.exists():
@@ -256,14 +256,14 @@ def _clear_way(arguments: argparse.Namespace, fits: bool) -> tuple[str | None, d
     if arguments.restart or arguments.force_restart:
         raise PacehpcError(
             f"--restart: there is no unfinished fit here ({checkpoint.FOLDER / checkpoint.STATE} is missing). "
-            "Leave the option out to begin one."
+            "Leave the option out to start one."
         )
     if Path(arguments.output).exists():
         checkpoint.remove(checkpoint.FOLDER)  # what is left of it where the end of a fit was killed
         raise PacehpcError(
             f"{arguments.output} is already here: this folder holds a finished fit. Use `--fresh`, which moves its "
-            "results aside and fits anew, or work in another folder, or name another result with `-o` "
-            "(`-p` goes on from a fitted potential)."
+            "results aside and fits again, or work in another folder, or name another result with `-o` "
+            "(`-p` continues from a fitted potential)."
         )
     return None, None
 

@@ -178,7 +178,7 @@ def check_launcher(n_ranks: int, environ: Mapping[str, str]) -> None:
         if value.isdigit() and int(value) > 1:
             raise PacehpcError(
                 f"{name}={value}, but MPI sees one rank: the launcher started {value} separate programs instead of one "
-                f"of {value} ranks. Launcher and MPI library do not fit: try `srun --mpi=pmi2` (or `--mpi=pmix`), "
+                f"of {value} ranks. Launcher and MPI library do not match: try `srun --mpi=pmi2` (or `--mpi=pmix`), "
                 "or the mpirun of the MPI that mpi4py loads (`python -m mpi4py --mpi-library`)."
             )
 

@@ -1,4 +1,4 @@
-"""Whole files: readers, and whoever comes after a kill or a power cut, meet the old one or the new one."""
+"""Atomic file replacement: after a crash a reader finds either the complete old file or the complete new one."""
 
 from __future__ import annotations
 

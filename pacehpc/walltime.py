@@ -16,7 +16,7 @@ from pacehpc.slurm import squeue
 log = logging.getLogger("pacehpc")
 
 UNFINISHED = 75
-"""Exit code of a run that stopped in order before its end: run it again (EX_TEMPFAIL)."""
+"""Exit code of a run that stopped cleanly before its end: run it again (EX_TEMPFAIL)."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 MARGIN = 10.0  # s, for what takes no learned time: closing files, ending MPI and Python
 
@@ -84,7 +84,7 @@ def seconds_of(text: str) -> float:
     match = re.fullmatch(r"(?:(\d{1,5})-)?(\d{1,6}):([0-5]\d):([0-5]\d)", text.strip())
     if match is None:
         raise PacehpcError(
-            f"--max-time: '{text}' is no time; write hours:minutes:seconds, such as 23:50:00, or 2-12:00:00."
+            f"--max-time: '{text}' is not a time; write hours:minutes:seconds, such as 23:50:00, or 2-12:00:00."
         )
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)

@@ -172,7 +172,7 @@ def test_a_signal_while_python_still_imports_stops_in_order(tmp_path, at, number
     (tmp_path / "input.yaml").write_text(INPUT)
     done = early(tmp_path, at, number)
     assert done.returncode == walltime.UNFINISHED, done.stderr
-    assert f"Stopped in order ({number.name})" in (tmp_path / "log.txt").read_text()
+    assert f"Stopped cleanly ({number.name})" in (tmp_path / "log.txt").read_text()
     assert not (tmp_path / "pacehpc.lock").exists() and not (tmp_path / "output_potential.yaml").exists()
 
 

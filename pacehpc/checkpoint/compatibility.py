@@ -1,4 +1,4 @@
-"""What a fit depends on, and what a difference means for going on with it."""
+"""What a fit depends on, and what a difference means for resuming it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ HARMLESS = "harmless"
 ROUNDING = "rounding"
 """The same fit; its numbers agree to round-off, not bit for bit."""
 OTHER_KERNELS = "other kernels"
-"""The same fit, but the recorded numbers are not those that are made now: it goes on from the best point."""
+"""The same fit, but its numbers now differ from the recorded ones: it resumes from the best point."""
 ANOTHER_FIT = "another fit"
-"""The loss or the strategy is another one."""
+"""The loss or the strategy differs."""
 ANOTHER_SHAPE = "another shape"
-"""The parameters are others: nothing can be carried over."""
+"""The parameter vector has a different layout; nothing can be carried over."""
 
 # Beginnings of dotted names; the longest that fits counts.
 _MEANING = {
@@ -75,7 +75,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
 
 
 def meaning(name: str, backend: str | None = None) -> str:
-    """What a difference in `name` means; backend: whose the kernels were and are, None if they are others now."""
+    """What a difference in `name` means; backend: whose the kernels were and are, None if they differ."""
     if name in _NOTHING_TO.get(backend, ()):
         return HARMLESS
     fitting = [key for key in _MEANING if key == "" or name == key or name.startswith(key + ".")]

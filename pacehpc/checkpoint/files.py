@@ -1,4 +1,4 @@
-"""Writing files that grow, and what to say where that fails."""
+"""Writing files that grow, and the message where that fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _sync_data = getattr(os, "fdatasync", os.fsync)
 
 
 def write_all(descriptor: int, data: bytes, offset: int | None = None) -> None:
-    """All of `data` to a file descriptor, at `offset` or at its position; raises OSError, such as a full disk."""
+    """Write all of `data` to a file descriptor, at `offset` or at its position; raises OSError, such as a full disk."""
     view = memoryview(data)
     while view:
         n = os.write(descriptor, view) if offset is None else os.pwrite(descriptor, view, offset)
@@ -24,7 +24,7 @@ def write_all(descriptor: int, data: bytes, offset: int | None = None) -> None:
 
 
 class BackgroundSync:
-    """Brings a file to the disk while its writer goes on, at most once in `SYNC_INTERVAL`.
+    """Brings a file to the disk while its writer continues, at most once in `SYNC_INTERVAL`.
 
     What a process wrote outlives the process without this; it limits what the loss of the machine costs.
     """
@@ -63,8 +63,8 @@ class BackgroundSync:
 
 
 def cannot_write(path: Path, error: OSError) -> PacehpcError:
-    """What to tell the user of a full disk and the like."""
+    """The error for a full disk and the like."""
     return PacehpcError(
-        f"{path}: cannot be written: {error.strerror or error}. What was written before is whole: make space (or mend "
-        "the cause) and run the same command again; a fit that has begun goes on where it stopped."
+        f"{path}: cannot be written: {error.strerror or error}. What was written before is complete: make space (or "
+        "remove the cause) and run the same command again; it resumes a fit that has started."
     )

@@ -65,7 +65,7 @@ class Journal:
     """Evaluations of the minimisation `name` of a run, kept in `path`; the file is made with the first of them.
 
     n_gradient: entries of a gradient, 0 for methods without. A file that is not this journal, or whose header is
-    damaged, is renamed to *.damaged: its evaluations are then made again, with the same results.
+    damaged, is renamed to *.damaged: its evaluations are then computed again, with the same results.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Journal:
         lost = length - end
         if lost:
             if lost > self.size:
-                self.damage = f"record {self.count} is damaged; {lost // self.size} records are made again"
+                self.damage = f"record {self.count} is damaged; {lost // self.size} records are computed again"
             os.ftruncate(descriptor, end)
             os.fsync(descriptor)
 

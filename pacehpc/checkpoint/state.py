@@ -22,7 +22,7 @@ FORMAT = 1
 
 
 def save(folder: Path, body: dict[str, Any]) -> None:
-    """Replace the checkpoint of `folder`; raises OSError and leaves the old one."""
+    """Replace the checkpoint of `folder`; where that raises OSError, the old one stays."""
     if not folder.exists():
         folder.mkdir()
         sync_folder(folder.parent)
@@ -41,14 +41,14 @@ def load(folder: Path) -> dict[str, Any] | None:
         raise PacehpcError(f"{path}: cannot be read: {error.strerror}.") from error
     if hashlib.sha256(text).hexdigest().encode() != digest:
         raise PacehpcError(
-            f"{path}: damaged, it is not what was written. Bring it back from a backup, or start anew with `--fresh`, "
+            f"{path}: damaged, it is not what was written. Restore it from a backup, or start again with `--fresh`, "
             "which moves everything aside (interim_potential_*.yaml there can be given as potential.initial_potential)."
         )
     body = json.loads(text)
     if body.get("format") != FORMAT:
         raise PacehpcError(
             f"{path}: written by another version of this program (format {body.get('format')}, not {FORMAT}). Use that "
-            "version to go on, or start anew with `--fresh`."
+            "version to resume, or start again with `--fresh`."
         )
     return body
 

@@ -764,11 +764,12 @@ from pacehpc import Potential
 from pacehpc.backends.cuda import device_options
 from pacehpc.backends.interface import LossWeights
 from pacehpc.objective import Objective
+from pacehpc.parallel import Ranks
 import pickle
 comm = MPI.COMM_WORLD
 potential, data = pickle.load(open({data!r}, "rb"))
 part = data.select(slice(comm.rank, comm.rank + 1)) if comm.size > 1 else data
-objective = Objective(potential, part, dict(kappa=0.3), backend={backend!r}, comm=comm,
+objective = Objective(potential, part, dict(kappa=0.3), backend={backend!r}, ranks=Ranks(comm),
                       options=device_options(None, 0, comm.rank, comm.size))
 devices = comm.gather(getattr(next(iter(objective._evaluators.values())), "device", None))
 if comm.rank == 0:

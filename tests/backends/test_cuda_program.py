@@ -148,7 +148,7 @@ def test_one_rank_without_a_gpu_makes_all_use_the_cpu(tmp_path, of_the_cpu):
     code, said = finish([MPIRUN, *seeing, ":", *blind], tmp_path)
     assert code == 0, said
     log = (tmp_path / "log.txt").read_text()
-    assert log.count("1 of 2 ranks cannot use a GPU; going on with the cpu backend on all. Rank 1: backend 'cuda'") == 1
+    assert log.count("1 of 2 ranks cannot use a GPU; using the cpu backend on all. Rank 1: backend 'cuda'") == 1
     assert "Backend cpu ready" in log
     same_results(tmp_path, of_the_cpu)
 

@@ -134,7 +134,7 @@ def test_a_storm_of_signals(zygote, tmp_path):
     with subprocess.Popen(["sh", "-c", storm]):
         assert zygote.wait() == 75
     text = (tmp_path / "log.txt").read_text()
-    assert "Stopped in order (SIG" in text and "ERROR" not in text
+    assert "Stopped cleanly (SIG" in text and "ERROR" not in text
     assert (tmp_path / "checkpoint" / "state.json").exists() and not (tmp_path / "pacehpc.lock").exists()
 
 

@@ -44,7 +44,9 @@ def test_it_goes_on_from_the_best_point_and_says_so(tmp_path, first, second):
     before = read_table(tmp_path / "metrics.txt")
     assert run(tmp_path, second) == 0, (tmp_path / "terminal.txt").read_text()
     text = (tmp_path / "log.txt").read_text()[began:]
-    assert f"backend: {first} before, {second} now" in text and "goes on from its best point" in text
+    assert f"backend: {first} before, {second} now" in text and "the fit resumes from its best point" in " ".join(
+        text.split()
+    )
     assert "Replayed" not in text and "damaged" not in text
     assert not list(tmp_path.glob("checkpoint/*"))
     table = read_table(tmp_path / "metrics.txt")

@@ -102,7 +102,7 @@ def test_without_a_journal_the_best_point_goes_on(zygote, tmp_path):
     assert zygote(tmp_path, fault={"op": "pwrite", "name": "best_0_0", "count": 4, "when": "mid"}) == -9
     assert zygote(tmp_path) == 0, (tmp_path / "stderr.txt").read_text()
     log = (tmp_path / "log.txt").read_text()
-    assert "Exact restart is off" in log and "goes on from its best point" in log
+    assert "Exact restart is off" in log and "resumes from its best point" in log
     iterations = read_table(tmp_path / "metrics.txt")["iter_num"]
     assert len(iterations) == len(read_table(tmp_path / "test_metrics.txt")["iter_num"])
 

@@ -61,7 +61,7 @@ def test_everything_is_shown(fit):
     assert "train: 0 of" not in text and re.search(r"train: [1-9]\d* of \d+ atoms have no neighbour", text)
     assert re.search(r"lower tier \(below 0.5 eV/atom above the hull\): \d+ structures, energies 0\.\d+", text)
     assert re.search(r"block Al Ni +rank 2: \d+ functions", text)
-    assert re.search(r"memory: about \S+ MiB of a rank for data", text)
+    assert re.search(r"memory: about \S+ MiB per rank for the data", text)
     assert re.search(r"memory: \S+ KiB of the first rank for the optimizer", text)
     seconds = float(re.search(r"time: about (\S+) ms an evaluation on 1 rank ", text)[1]) / 1000
     assert 1e-5 < seconds < 5

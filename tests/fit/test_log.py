@@ -87,7 +87,7 @@ def test_a_fit_with_a_ladder_cycles_and_a_test_set(fit):
 
 def test_the_terminal_shows_the_same_entries(fit, capsys):
     _, folder = fit(fit__maxiter=1)
-    parallel.setup_logging(None)
+    parallel.setup_logging(parallel.Ranks())
     assert capsys.readouterr().out == (folder / "log.txt").read_text()
 
 

@@ -104,7 +104,7 @@ def test_a_signal_to_any_rank_stops_all_with_75_and_the_next_start_equals_one_ru
     wait_for(lambda: iterations(folder) >= 10)
     os.kill(ranks_of(job)[-1], number)
     assert job.wait(timeout=WAIT) == 75
-    assert "Stopped in order" in (folder / "log.txt").read_text()
+    assert "Stopped cleanly" in (folder / "log.txt").read_text()
     assert not (folder / "pacehpc.lock").exists()
     # under other threads, too
     done = pacehpc(2, "--no-predict", "--restart", cwd=folder, OMP_NUM_THREADS="2")
@@ -136,7 +136,7 @@ def test_ctrl_c_at_a_terminal_is_one_interrupt(tmp_path):
     job.stdin.write(b"\x03")
     job.stdin.flush()
     assert job.wait(timeout=WAIT) == 75
-    assert "Stopped in order (SIGINT)" in (folder / "log.txt").read_text()
+    assert "Stopped cleanly (SIGINT)" in (folder / "log.txt").read_text()
     job.stdin.close()
 
 
@@ -182,7 +182,7 @@ def test_the_end_of_the_time_stops_in_order_and_more_ranks_go_on(tmp_path, unint
     job = start(folder, 2, SLURM_JOB_END_TIME=str(int(time.time()) + 25))
     assert job.wait(timeout=WAIT) == 75
     (folder / "slow_down.py").write_text(SLOW)
-    assert "Stopped in order (the end of the time)" in (folder / "log.txt").read_text()
+    assert "Stopped cleanly (the end of the time)" in (folder / "log.txt").read_text()
     done = pacehpc(3, "--no-predict", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert results(folder) == results(uninterrupted)

@@ -95,7 +95,7 @@ def test_three_allocations_of_a_requeueing_job_equal_one(slurm, uninterrupted, t
     slurm.wait_all(200)
     text = (folder / "log.txt").read_text()
     assert slurm.state(job) == "COMPLETED", (folder / f"slurm-{job}.out").read_text()
-    assert text.count("Stopped in order") == 2 and "Restarts=2" in slurm.run("scontrol", "show", "job", job)
+    assert text.count("Stopped cleanly") == 2 and "Restarts=2" in slurm.run("scontrol", "show", "job", job)
     assert results(folder) == results(uninterrupted)
 
 
@@ -113,7 +113,7 @@ def test_a_chain(slurm, uninterrupted, tmp_path):
     folder = prepare(tmp_path / "fit")
     slurm.run("sbatch", "--parsable", str(script(folder, "chain.sh")), cwd=folder)
     slurm.wait_all(200)
-    assert (folder / "log.txt").read_text().count("Stopped in order") == 2
+    assert (folder / "log.txt").read_text().count("Stopped cleanly") == 2
     assert results(folder) == results(uninterrupted)
 
 
@@ -225,7 +225,7 @@ def test_the_end_of_the_allocation_stops_in_order_with_75(slurm, uninterrupted, 
         folder = tmp_path / name
         log = (folder / "log.txt").read_text()
         assert field(slurm, job, "ExitCode") == "75:0", (name, (folder / f"slurm-{job}.out").read_text())
-        assert "Stopped in order (the end of the time)" in log and "Iteration   #" in log
+        assert "Stopped cleanly (the end of the time)" in log and "Iteration   #" in log
         until = datetime.fromisoformat(re.search(r"Time until (\S+ \S+)", log)[1])
         began, ended = (datetime.fromisoformat(field(slurm, job, name)) for name in ("StartTime", "EndTime"))
         assert began < ended < until and (until - began).total_seconds() < 60
@@ -275,7 +275,7 @@ def test_a_killed_job_goes_on_when_it_is_submitted_again(slurm, uninterrupted, t
         assert len(victims) >= 4
         kill(victims)
         slurm.wait_all(60)
-        assert slurm.state(job) != "COMPLETED" and "Stopped in order" not in (folder / "log.txt").read_text()
+        assert slurm.state(job) != "COMPLETED" and "Stopped cleanly" not in (folder / "log.txt").read_text()
         assert (folder / "pacehpc.lock").exists()
     job = slurm.run("sbatch", "--parsable", str(path), cwd=folder)
     slurm.wait_all(120)
