@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,11 @@ import numpy as np
 from pacehpc import backends, fixed_point, metrics
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights, Prediction, Sums
 from pacehpc.errors import PacehpcError
+from pacehpc.gram import gram
 from pacehpc.parallel import Ranks
 from pacehpc.regularisation import regularisation
 from pacehpc.shard import shard
+from pacehpc.sketch import RowPlan, Sizes, Sketcher
 from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("pacehpc")
 
 LOSS_KEYS = ("kappa", "L1_coeffs", "L2_coeffs", "w0_rad", "w1_rad", "w2_rad", "w_orth", "stress")
-STOP, GRADIENT, VALUE, TEST, PREDICT, PREDICT_TEST = range(6)  # commands to the ranks
+STOP, GRADIENT, VALUE, TEST, PREDICT, PREDICT_TEST, SKETCH, PRODUCTS = range(8)  # commands to the ranks
+_ARGUMENTS = 5  # of a command
 _MAX = len(metrics.MAXIMA)
 
 
@@ -90,7 +93,7 @@ class Objective:
         if self.loss["kappa"] == "auto":
             self.loss["kappa"] = kappa_auto(self.shards["train"].structures, ranks)
         self.kappa = float(self.loss["kappa"])
-        weights = LossWeights(kappa=self.kappa, stress=float(self.loss["stress"]))
+        self._weights = weights = LossWeights(kappa=self.kappa, stress=float(self.loss["stress"]))
 
         n_radial = sum(c.size for c in self.potential.radcoefficients.values())
         if self.backend != "reference" and not self.trainable[:n_radial].any():
@@ -118,7 +121,11 @@ class Objective:
         self.stop_requested = False
         self._stop = stop
         self._wait = wait
-        self._message = np.zeros(1 + len(self.x))
+        self._message = np.zeros(1 + _ARGUMENTS + len(self.x))
+        sizes = ranks.gather(Sizes.of(s, len(potential.elements), n_bonds, weights.stress > 0))
+        self.sizes = None if sizes is None else Sizes.added(sizes)
+        """Of the training set over all ranks, on the root."""
+        self._first_structure = sum(ranks.gather_everywhere(s.n_structures)[: ranks.rank])
         self._all_trainable = bool(self.trainable.all())
         self._head = ranks.size * (_MAX + 1) + 1
         self._send, self._receive = np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -146,6 +153,18 @@ class Objective:
         command, x = self._announce(PREDICT if which == "train" else PREDICT_TEST, x)
         return self._predict(command, x)
 
+    def sketch(self, x: np.ndarray, plan: RowPlan, seed: int, renewal: int) -> np.ndarray | None:
+        """Rows of a sketched Jacobian of the training set's weighted residuals at x on the root, (n_rows, n)."""
+        arguments = (seed, renewal, plan.combinations, plan.together, plan.energies)
+        return self._sketch(*self._announce(SKETCH, x, arguments), arguments)
+
+    def products(
+        self, x: np.ndarray, plan: RowPlan, seed: int, renewal: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Products of the columns of the same sketch on the root, as `gram` returns them."""
+        arguments = (seed, renewal, plan.combinations, plan.together, plan.energies)
+        return self._sketch(*self._announce(PRODUCTS, x, arguments), arguments)
+
     def stage_seconds(self, x: np.ndarray) -> dict[str, float]:
         """Seconds of each stage of loss and gradient on this rank's structures, without the other ranks."""
         return self._evaluators["train"].stage_seconds(self.full(x))
@@ -162,6 +181,8 @@ class Objective:
                 return
             if command in (PREDICT, PREDICT_TEST):
                 self._predict(command, x)
+            elif command in (SKETCH, PRODUCTS):
+                self._sketch(command, x, tuple(self._message[1 : 1 + _ARGUMENTS].astype(int).tolist()))
             else:
                 self._reduce(command, x)
 
@@ -179,15 +200,16 @@ class Objective:
         parameters[self.trainable] = x
         return parameters
 
-    def _announce(self, command: int, x: np.ndarray) -> tuple[int, np.ndarray]:
-        """The root's command and x on every rank."""
+    def _announce(self, command: int, x: np.ndarray, arguments: Sequence[int] = ()) -> tuple[int, np.ndarray]:
+        """The root's command and x on every rank; its arguments are in the message."""
         if self.ranks.root and np.shape(x) != self.x.shape:
             raise ValueError(f"x has shape {np.shape(x)}; this objective has {len(self.x)} trainable parameters")
         if self.ranks.size == 1:
             return command, np.array(x, dtype=np.float64)
-        self._message[0], self._message[1:] = command, x
+        self._message[0], self._message[1 + _ARGUMENTS :] = command, x
+        self._message[1 : 1 + len(arguments)] = arguments
         self.ranks.receive(self._message, patiently=self._wait == "yield")
-        return int(self._message[0]), self._message[1:].copy()
+        return int(self._message[0]), self._message[1 + _ARGUMENTS :].copy()
 
     def _reduce(self, command: int, x: np.ndarray) -> tuple[np.ndarray, Sums]:
         """Sum over ranks of [maxima and seconds of each rank | stop requests | terms, gradient]; this rank's sums."""
@@ -242,6 +264,16 @@ class Objective:
             return loss, None, found
         slope += own.in_parameters(gradient)
         return loss, slope if self._all_trainable else slope[self.trainable], found
+
+    def _sketch(self, command: int, x: np.ndarray, arguments: Sequence[int]) -> Any:
+        """The ranks' part of `sketch` and `products`, and their result on the root."""
+        seed, renewal, combinations, together, energies = arguments
+        sketcher = Sketcher(
+            self._evaluators["train"], self.shards["train"].structures, self._weights, self._first_structure,
+            self.trainable,
+        )  # fmt: skip
+        rows = sketcher.rows(self.full(x), RowPlan(combinations, together, bool(energies)), seed, renewal)
+        return self.ranks.rows_on_root(rows) if command == SKETCH else gram(rows, self.ranks)
 
     def _predict(self, command: int, x: np.ndarray) -> Prediction | None:
         which = "train" if command == PREDICT else "test"

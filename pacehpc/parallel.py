@@ -129,6 +129,51 @@ class Ranks:
         else:
             self._comm.Allreduce(values, total)
 
+    def largest(self, values: np.ndarray) -> np.ndarray:
+        """Largest of float64 arrays of equal shape over all ranks, entry by entry, on every rank."""
+        values = np.ascontiguousarray(values)
+        if self._comm is None:
+            return values.copy()
+        from mpi4py import MPI
+
+        found = np.empty_like(values)
+        self._comm.Allreduce(values, found, op=MPI.MAX)
+        return found
+
+    def sum_on_root(self, values: np.ndarray) -> np.ndarray | None:
+        """Sum of arrays of equal shape over all ranks on the root, None elsewhere."""
+        if self._comm is None:
+            return values
+        total = np.empty_like(values) if self.root else None
+        self._comm.Reduce(np.ascontiguousarray(values), total, root=0)
+        return total
+
+    def rows_on_root(self, rows: np.ndarray) -> np.ndarray | None:
+        """Arrays (n_rows, n) of all ranks, one after the other, on the root; None elsewhere."""
+        if self._comm is None:
+            return rows
+        counts = self._comm.gather(len(rows), root=0)
+        if not self.root:
+            if len(rows):
+                self._comm.Send(np.ascontiguousarray(rows), dest=0)
+            return None
+        ends = np.cumsum(counts)
+        found = np.empty((ends[-1], rows.shape[1]))
+        found[: len(rows)] = rows
+        for source in range(1, self.size):
+            if counts[source]:
+                self._comm.Recv(found[ends[source - 1] : ends[source]], source=source)
+        return found
+
+    def exchange(self, sent: Mapping[int, np.ndarray], received: Mapping[int, np.ndarray]) -> None:
+        """Send arrays to other ranks and fill arrays with what they send, by rank; both sides know the shapes."""
+        if self._comm is None:
+            return
+        requests = [self._comm.Irecv(array, source=rank) for rank, array in received.items()]
+        requests += [self._comm.Isend(np.ascontiguousarray(array), dest=rank) for rank, array in sent.items()]
+        for request in requests:
+            request.Wait()
+
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true on any rank, on every rank."""
         return bool(self.sum(np.array([float(flag)]))[0] > 0)

@@ -20,13 +20,28 @@ GEOMETRY = 60  # operations of a bond besides its moments
 ENTRY, NODE, FUNCTION = 16, 20, 10  # per entry of a coupling, per component of a node, per component of a function
 
 
+def bond_operations(potential: Potential) -> float:
+    """Operations of a bond in an evaluation with its gradient, the mean over kinds of bonds of the potential."""
+    shape = make_shape(potential, stress=False)
+    used = shape.bond_class[shape.bond_class >= 0]
+    if not len(used):
+        return float(GEOMETRY)
+    return float(np.mean([6 * J * (lmax + 1) ** 2 + GEOMETRY for J, lmax, _ in (shape.classes[c] for c in used)]))
+
+
+def evaluation_operations(potential: Potential, n_bonds: int, species: np.ndarray) -> float:
+    """Operations of an evaluation with its gradient; species: atoms of each element, (n_elements,)."""
+    costs = atom_costs(potential)
+    atoms = np.array([costs[element] for element in potential.elements])
+    return bond_operations(potential) * (n_bonds + float(atoms @ species))
+
+
 def atom_costs(potential: Potential) -> dict[str, float]:
     """Cost of an atom of each element, its bonds excluded, in units of the mean cost of a bond of the potential."""
     shape = make_shape(potential, stress=False)
     if not shape.classes:
         return dict.fromkeys(potential.elements, 1.0)
-    used = shape.bond_class[shape.bond_class >= 0]
-    bond = np.mean([6 * J * (lmax + 1) ** 2 + GEOMETRY for J, lmax, _ in (shape.classes[c] for c in used)])
+    bond = bond_operations(potential)
     entries = {key: int(np.count_nonzero(real_coupling(*key))) for t in shape.elements for key in t.graph.couplings}
     # numbers of coupling types count over all elements, in the order of make_shape
     by_type = np.array([entries[key] for key in sorted(entries)] or [0])

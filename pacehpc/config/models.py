@@ -299,7 +299,8 @@ class Fit(Section):
         None, description="weights of structures and atoms; default: uniform"
     )
     optimizer: Minimiser = Field(
-        "BFGS", description="BFGS, or a method of scipy.optimize.minimize: " + ", ".join(list(optimizers.OPTIONS)[1:])
+        "BFGS",
+        description="GN-BFGS, BFGS, or a method of scipy.optimize.minimize: " + ", ".join(list(optimizers.OPTIONS)[2:]),
     )
     options: dict[str, Any] = Field(
         default_factory=dict,

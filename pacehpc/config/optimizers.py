@@ -1,7 +1,7 @@
 """Which minimisers may be named in the input, and their options.
 
-A method must need no Hessian, and its callback must be able to stop it (scipy.optimize.minimize, StopIteration): an
-early stop, a signal and the end of the walltime depend on it.
+A method of scipy must need no Hessian, and its callback must be able to stop it (scipy.optimize.minimize,
+StopIteration): an early stop, a signal and the end of the walltime depend on it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,28 @@ _BFGS = {**_LINE_SEARCH, "xrtol": kinds.NotNegative}
 # below scipy's, which losses of good fits reach too early.
 GTOL = 1e-8
 
+# Of GN-BFGS beside those of BFGS, with their defaults: fields of fit.gauss_newton.Method.
+GAUSS_NEWTON: dict[str, tuple[Any, float, str]] = {
+    "start": (kinds.CountOrZero, 50, "iterations of BFGS before the first renewal of the inverse Hessian"),
+    "renew": (kinds.Count, 100, "iterations from one renewal to the next, at least; dear renewals come less often"),
+    "rows": (kinds.Positive, 2.0, "rows of the sketched Jacobian over parameters, where their cost allows"),
+    "combinations": (
+        kinds.Count,
+        10,
+        "random combinations of a structure's forces; more where structures are large and few",
+    ),
+    "renewal_cost": (kinds.Positive, 30.0, "evaluations that a renewal may cost; where it would cost more, fewer rows"),
+    "mu": (kinds.Positive, 1e-4, "the first damping that is tried"),
+    "mu_min": (kinds.Positive, 1e-10, "the smallest damping"),
+    "mu_max": (kinds.Positive, 1e-2, "the largest damping that is searched"),
+    "radial_damping": (kinds.Positive, 100.0, "damping of radial coefficients over that of function coefficients"),
+    "probe": (kinds.Positive, 0.1, "part of a whole step with which a damping is tried"),
+}
+
 # The options that mean something here. maxiter and disp are known to every method and handled apart.
 OPTIONS: dict[str, dict[str, Any]] = {
     "BFGS": _BFGS,
+    "GN-BFGS": {**_BFGS, **{name: annotation for name, (annotation, _, _) in GAUSS_NEWTON.items()}},
     "scipy-BFGS": _BFGS,
     "L-BFGS-B": {
         "maxcor": kinds.Count,
@@ -129,7 +148,18 @@ def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     if not 0 < checked.get("c1", 1e-4) < checked.get("c2", 0.4 if name == "CG" else 0.9) < 1:
         key = "c1" if "c1" in checked else "c2"
         raise KeyedError(("options", key), "0 < c1 < c2 < 1 is needed for the line search")
+    if name == "GN-BFGS":
+        _check_damping(checked)
     checked.pop("disp", None)
     if "gtol" in known:
         checked.setdefault("gtol", GTOL)
     return checked
+
+
+def _check_damping(checked: dict[str, Any]) -> None:
+    names = ("mu_min", "mu", "mu_max")
+    values = [checked.get(key, GAUSS_NEWTON[key][1]) for key in names]
+    if values != sorted(values):
+        key = next(key for key in ("mu", "mu_min", "mu_max") if key in checked)
+        shown = ", ".join(f"{value:g}" for value in values)
+        raise KeyedError(("options", key), f"mu_min <= mu <= mu_max is needed; they are {shown}")

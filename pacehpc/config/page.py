@@ -125,13 +125,19 @@ def _options() -> str:
         "Besides `maxiter` (the same as fit.maxiter), the options of the chosen `fit.optimizer`; their meaning and",
         f"defaults are those of scipy.optimize.minimize, except for `gtol`, whose default is {optimizers.GTOL:g} as in",
         "pacemaker. `scipy-BFGS` is scipy's own BFGS; `BFGS` takes the same path in less time. For COBYLA, `maxiter`",
-        "is a number of evaluations of the loss, not of iterations.",
+        "is a number of evaluations of the loss, not of iterations. `GN-BFGS` is this program's own",
+        "([its method](optimizer.md)): it takes the options of BFGS and those of the second table.",
         "",
         "| optimizer | options |",
         "| --- | --- |",
     ]
     lines += [
         f"| {name} | {', '.join(f'`{option}`' for option in known)} |" for name, known in optimizers.OPTIONS.items()
+    ]
+    lines += ["", "| option of GN-BFGS | value | default | meaning |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| `{name}` | {_annotation_text(annotation)} | {default:g} | {meaning} |"
+        for name, (annotation, default, meaning) in optimizers.GAUSS_NEWTON.items()
     ]
     return "\n".join(lines) + "\n"
 

@@ -12,8 +12,10 @@ import numpy as np
 
 from pacehpc.config.models import Fit
 from pacehpc.fit.evaluations import Checkpoints, Diverged, Evaluations, Interrupted
+from pacehpc.fit.gauss_newton import split_options
 from pacehpc.fit.optimizers import GRADIENT_FREE, minimize
 from pacehpc.fit.record import Iteration, Record
+from pacehpc.fit.renewal_plan import plan_of, renewals_of
 from pacehpc.fit.state import FitState, Minimum, Start
 from pacehpc.fit.stopping import CallbackFailed, EarlyStop, call_all
 from pacehpc.objective import GRADIENT, VALUE, Objective
@@ -125,6 +127,10 @@ def _minimise(
     objective: Objective, state: FitState, fit: Fit, record: Record, checkpoints: Checkpoints, callbacks: Callbacks
 ) -> Minimum:
     """The running minimisation: answered from its journal as far as that reaches, else from its best point."""
+    method, options, plan = None, fit.options, None
+    if fit.optimizer == "GN-BFGS":
+        method, options = split_options(fit.options)
+        plan = plan_of(objective, method)
     while True:
         evaluations = checkpoints.evaluations(objective, state, _command(fit), fit.maxiter)
         if evaluations.journal is None and evaluations.best.point is not None:
@@ -140,8 +146,9 @@ def _minimise(
                 start.x,
                 fit.optimizer,
                 max(fit.maxiter - start.iteration, 0),
-                fit.options,
+                options,
                 _watch(objective, evaluations, state, fit, record, callbacks),
+                None if plan is None else renewals_of(objective, method, plan, state.seed, evaluations.check),
             )
             return replace(
                 minimum,

@@ -13,11 +13,14 @@ from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from pacehpc import backends
 from pacehpc.backends.interface import LossWeights
 from pacehpc.dataset import Store
+from pacehpc.fit.gauss_newton import split_options
 from pacehpc.fit.optimizers import optimizer_memory
 from pacehpc.fit.plan import Plan
+from pacehpc.fit.renewal_plan import plan_for, renewal_memory
 from pacehpc.fit.resources import cpu_memory, evaluator_options
 from pacehpc.potential import next_ladder_potential, trainable_mask
 from pacehpc.report.lines import counted, seconds_text, size_text
+from pacehpc.sketch import Sizes
 from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
@@ -215,6 +218,12 @@ def memory_and_time(settings: Settings, potential: Potential, path: Path, n_rank
         log.info("memory: about %s per rank for the data and derived arrays", size_text(of_data))
     n = int(trainable_mask(potential, settings.fit.trainable_parameters).sum())
     needed = optimizer_memory(settings.fit.optimizer, n, settings.fit.maxiter)
+    if settings.fit.optimizer == "GN-BFGS":
+        sizes = Sizes.added([Sizes.of(s, len(potential.elements), s.n_bonds, stress) for s in shards])
+        method, _ = split_options(settings.fit.options)
+        kappa = 0.5 if settings.fit.loss.kappa == "auto" else settings.fit.loss.kappa
+        plan = plan_for(method, potential, n, sizes, kappa, settings.fit.loss.stress)
+        needed = renewal_memory(plan.n_rows, n, plan.interval)
     log.info("memory: %s of the first rank for the optimizer", size_text(needed))
 
     kappa = 0.5 if settings.fit.loss.kappa == "auto" else settings.fit.loss.kappa

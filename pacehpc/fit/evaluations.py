@@ -160,6 +160,11 @@ class Evaluations:
             return found.loss, found.gradient, found.metrics
         return self._evaluate(x, key, self.command)
 
+    def check(self) -> None:
+        """Raise Interrupted if a stop was asked for; for work between evaluations, while they are replayed as well."""
+        if self.stop is not None and self.stop.due():
+            raise Interrupted
+
     def test(self, x: np.ndarray) -> dict[str, float]:
         """Metrics of the test set at x."""
         key = hash_of(x)

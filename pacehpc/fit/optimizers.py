@@ -1,12 +1,14 @@
-"""Minimise f(x) -> (loss, gradient, metrics): BFGS, or a method of scipy.optimize by its name.
+"""Minimise f(x) -> (loss, gradient, metrics): BFGS, GN-BFGS, or a method of scipy.optimize by its name.
 
-BFGS is this package's own (`fit.bfgs`); `scipy-BFGS` is scipy's.
+BFGS is this package's own (`fit.bfgs`), GN-BFGS the same with renewals of its inverse Hessian (`fit.gauss_newton`);
+`scipy-BFGS` is scipy's.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from pacehpc.checkpoint.journal import hash_of
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.bfgs import DENSE_FROM, TERMS, bfgs
+from pacehpc.fit.gauss_newton import Renewals
 from pacehpc.fit.state import Minimum
 from pacehpc.machine import blas_threads_at_most, total_memory
 
@@ -47,17 +50,19 @@ def minimize(
     maxiter: int = 100,
     options: dict[str, Any] | None = None,
     on_iteration: Callable[[np.ndarray, dict[str, float], int, int], bool] | None = None,
+    renewals: Renewals | None = None,
 ) -> Minimum:
     """Minimise f from x0 (n,).
 
     Args:
         f: x (n,) -> (loss, gradient or None, metrics).
         x0: start, (n,).
-        method: "BFGS", "scipy-BFGS", or one of scipy.optimize.minimize that needs no Hessian.
+        method: "BFGS", "GN-BFGS", "scipy-BFGS", or one of scipy.optimize.minimize that needs no Hessian.
         maxiter: iterations at most.
-        options: of that method.
+        options: of that method; of GN-BFGS those of BFGS.
         on_iteration: called with (x, metrics, iteration, evaluations) at x0 (iteration 0) and after each iteration;
             True stops.
+        renewals: of GN-BFGS.
 
     Raises:
         PacehpcError: the method's matrices are too large for the memory, or the loss at x0 is not finite.
@@ -65,7 +70,7 @@ def minimize(
     x0 = np.array(x0, dtype=np.float64)
     check_memory(method, len(x0), maxiter)
     with blas_threads_at_most(1 if len(x0) < SMALL else None):
-        return _minimize(f, x0, method, maxiter, options, on_iteration)
+        return _minimize(f, x0, method, maxiter, options, on_iteration, renewals)
 
 
 def _minimize(
@@ -75,6 +80,7 @@ def _minimize(
     maxiter: int,
     options: dict[str, Any] | None,
     on_iteration: Callable[[np.ndarray, dict[str, float], int, int], bool] | None,
+    renewals: Renewals | None,
 ) -> Minimum:
     memory = _Memory(f)
     loss, _ = memory(x0)
@@ -102,6 +108,9 @@ def _minimize(
             message = "nothing to minimise" if len(x0) == 0 else "maximum number of iterations reached"
         elif method == "BFGS":
             message = bfgs(memory, x0, step, **{"maxiter": maxiter, **(options or {})})
+        elif method == "GN-BFGS":
+            renew = partial(renewals.renew, memory)
+            message = bfgs(memory, x0, step, **{"maxiter": maxiter, **(options or {})}, renew=renew)
         else:
             import scipy.optimize  # takes its time, and BFGS does not need it
 

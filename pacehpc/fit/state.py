@@ -44,6 +44,8 @@ class FitState:
     """Where a fit stands: all that a running minimisation does not know."""
 
     rng: np.random.Generator
+    seed: int = 0
+    """Of the input; the random rows of GN-BFGS follow it."""
     ladder_step: int = 0
     cycle: int = 0
     potential: Potential | None = None
@@ -70,7 +72,7 @@ def first_state(seed: int, potential: Potential | None, resume: Mapping[str, Any
         forced: data, loss or kernels may have changed since it was written.
     """
     # not the stream that made the initial coefficients
-    state = FitState(np.random.default_rng([seed, 1]), potential=potential)
+    state = FitState(np.random.default_rng([seed, 1]), seed, potential=potential)
     if resume is not None:
         restore(state, resume)
         state.forced = forced

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from pacehpc.config import load_settings, optimizers
 from pacehpc.config.models import Settings
 from pacehpc.config.page import page
 from pacehpc.errors import PacehpcError
+from pacehpc.fit import gauss_newton
 from pacehpc.schema.kinds import checker
 from pacehpc.schema.section import keys_of, models_of
 from pacehpc.yamlio import dumps_yaml
@@ -283,7 +285,7 @@ def test_memory_sizes(tmp_path):
 def test_options_are_those_of_scipy():
     documented = {}
     for name in optimizers.OPTIONS:
-        method = name.removeprefix("scipy-")
+        method = name.removeprefix("scipy-").removeprefix("GN-")
         text = scipy.optimize.show_options("minimize", method, disp=False)
         text = re.split(r"\n+\w[\w ]*\n-+\n", text.split("Options\n-------")[-1])[0]
         names = re.findall(r"^([\w, ]+?) ?: ", text, re.MULTILINE)
@@ -291,7 +293,8 @@ def test_options_are_those_of_scipy():
     for name, options in optimizers.OPTIONS.items():
         if name in ("SLSQP", "trust-constr"):  # documented elsewhere
             continue
-        assert set(options) <= documented[name], name
+        own = set(optimizers.GAUSS_NEWTON) if name == "GN-BFGS" else set()
+        assert set(options) - own <= documented[name], name
         known = set(options) | set(optimizers._POINTLESS) | {"maxiter", "disp"}
         assert documented[name] - known == set(), name
 
@@ -321,7 +324,7 @@ def test_every_method_can_be_stopped_by_its_callback(name):
     def loss(x):
         return ((x - 1) ** 4).sum(), 4 * (x - 1) ** 3
 
-    method = optimizers.method(name.lower()).removeprefix("scipy-")
+    method = optimizers.method(name.lower()).removeprefix("scipy-").removeprefix("GN-")
     gradient_free = method in ("Nelder-Mead", "Powell", "COBYLA", "COBYQA")
     options = {"maxiter": 50}
     function = (lambda x: loss(x)[0]) if gradient_free else loss
@@ -329,6 +332,19 @@ def test_every_method_can_be_stopped_by_its_callback(name):
         function, [3.0, 4.0], jac=None if gradient_free else True, method=method, callback=stop, options=options
     )
     assert len(calls) == 1
+
+
+def test_options_of_gn_bfgs_have_the_defaults_that_the_reference_names():
+    found = {name: default for name, (_, default, _) in optimizers.GAUSS_NEWTON.items()}
+    assert found == dataclasses.asdict(gauss_newton.Method())
+    own, others = gauss_newton.split_options({"renew": 30, "gtol": 1e-9})
+    assert (own, others) == (gauss_newton.Method(renew=30), {"gtol": 1e-9})
+
+
+@pytest.mark.parametrize("options", [{"mu": 0.1}, {"mu_min": 1e-3}, {"mu_max": 1e-5}, {"mu": 0}, {"renew": 0}])
+def test_options_of_gn_bfgs_that_contradict_each_other(options):
+    with pytest.raises(PacehpcError, match=next(iter(options))):
+        load_settings(None, {"fit.optimizer": "GN-BFGS", "fit.options": options})
 
 
 def test_reference_page_is_up_to_date():

@@ -1,6 +1,6 @@
 """Time of one BFGS update, without the evaluation: this program's and scipy's, by number of parameters n.
 
-    python benchmarks/optimizer.py [--sizes 500 2250 10000] [--threads 1 2] [--json FILE] [--input INPUT.yaml] [--page]
+    python benchmarks/updates.py [--sizes 500 2250 10000] [--threads 1 2] [--json FILE] [--input INPUT.yaml] [--page]
 
 This program keeps the inverse Hessian as vectors at first and as a matrix later, to which it adds the vectors of every
 64 updates: "matrix" is the mean time of an update then, over two such blocks; "vectors" the mean of the first 100
