@@ -18,6 +18,7 @@ from pacehpc.yamlio import load_yaml
 
 _SAME_IN_CONFIG = ("filename", "ignore_weights", "datapath", "seed")
 _QUERY_KEYS = ("element", "calculator", "ref_energy", "query_limit", "cache_ref_df")
+_HELD = {"energy": "energies", "forces": "forces"}
 
 
 def load_settings(
@@ -52,6 +53,7 @@ class _Reader:
         self.moved: dict[Path, Path] = {}  # where the user wrote what now stands elsewhere
         self.problems: list[tuple[Path, str]] = []
         self.notes: list[str] = []
+        self.warnings: list[str] = []
         self.overridden: dict[Path, Any] = {}
 
     def settings(self, raw: dict[str, Any], overrides: dict[str, Any], needs: tuple[str, ...]) -> Settings:
@@ -79,7 +81,7 @@ class _Reader:
         self._say_meant(raw, result)
         for where, value in self.overridden.items():
             self.notes.append(f"{dotted(where)}: {shown(value)} (command line)")
-        return result.finished(self.notes)
+        return result.finished(self.notes, self.warnings)
 
     # ------------------------------------------------------------------------------ forms of the same thing
 
@@ -132,6 +134,7 @@ class _Reader:
         self.moved |= form.moved
         self.problems += form.problems
         self.notes += form.notes
+        self.warnings += form.warnings
 
     def _fit(self, fit: dict[str, Any]) -> None:
         weighting = fit.get("weighting")
@@ -153,27 +156,11 @@ class _Reader:
             self.problems.append((("data", "filename"), "is missing; name the file with the data here or after -d"))
         if "potential" in needs and settings.potential is None:
             self.problems.append((("potential",), "is missing; describe the potential or name a file here or after -p"))
-        for name, bond in ((settings.potential or {}).get("bonds") or {}).items():
-            if settings.cutoff is not None and bond.get("rcut", 0) > settings.cutoff:
-                message = (
-                    f"is smaller than rcut, {bond['rcut']} Å, of potential.bonds.{name}; make it larger or leave it out"
-                )
-                self.problems.append((("cutoff",), message))
-            if settings.fit.repulsion is not None and bond.get("r_in", 0) > 0:
-                message = (
-                    f"would replace the inner cutoff that the fit has used (r_in of potential.bonds.{name}); "
-                    "remove either"
-                )
-                self.problems.append((("fit", "repulsion"), message))
         elements = (settings.potential or {}).get("elements")
         for name in _named_elements(settings.fit.trainable_parameters) if elements else ():
             if name not in elements:
                 message = f"the element {name} is not among potential.elements, [{', '.join(elements)}]"
                 self.problems.append((("fit", "trainable_parameters"), message))
-        test = settings.fit.min_relative_test_loss_per_iter
-        if test is not None and settings.data.test_filename is None and settings.data.test_size is None:
-            where = ("fit", "min_relative_test_loss_per_iter")
-            self.problems.append((where, "needs test data; give data.test_size or data.test_filename"))
 
     def _say_unused(self, model: BaseModel, where: Path) -> None:
         for name, field in type(model).model_fields.items():
@@ -187,6 +174,13 @@ class _Reader:
         evaluator = (raw.get("backend") or {}).get("evaluator")
         if evaluator in ("tensorpot", "pyace"):
             self.notes.append(f"backend.evaluator: {evaluator} means {settings.backend.evaluator} here")
+        given = settings.data
+        for column in ("energy", "forces"):
+            name = getattr(given, f"{column}_key")
+            if name is not None:
+                self.notes.append(f"data.{column}_key: the column `{name}` holds the {_HELD[column]}")
+        if settings.fit.min_relative_test_loss_per_iter is not None and given.test_filename is given.test_size is None:
+            self.notes.append("fit.min_relative_test_loss_per_iter: no meaning without a test set")
         potential = settings.potential or {}
         n_elements = len(potential.get("elements", []))
         for section in ("bonds", "functions"):

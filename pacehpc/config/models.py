@@ -44,6 +44,11 @@ def _reference_energy(value: Any) -> float | str | dict[str, float]:
             except ValueError as error:
                 raise KeyedError((key,), f"{error} (eV per atom)") from None
         return energies
+    if isinstance(value, str) and "_" in value:
+        raise ValueError(
+            f"{shown(value)} is a preset of pacemaker, one of its own tables of free atoms; write auto, or give the "
+            "energies, such as {Al: -1.2, Ni: -3.4}"
+        )
     if isinstance(value, str):
         raise ValueError(f"must be a number, auto or a mapping such as {{Al: -1.2, Ni: -3.4}}, not {shown(value)}")
     return real(value)
@@ -114,8 +119,13 @@ class Data(Section):
 
     keys: Keys | None = Field(
         None,
-        description="names of energy, forces, stress, ... in extended XYZ files and ASE databases",
+        description="names of energy, forces, stress, ... in the files, where they differ from these words",
     )
+
+    energy_key: kinds.Text | None = Field(
+        None, exclude=True, description="the same as keys.energy; `energy_corrected` means the column of that name"
+    )
+    forces_key: kinds.Text | None = Field(None, exclude=True, description="the same as keys.forces")
 
     database: kinds.FileName | None = Field(
         None, description="SQLite file or postgresql:// URL; default: $PACEHPC_DATABASE"
@@ -133,6 +143,19 @@ class Data(Section):
     def _one_test_set(self) -> Data:
         if self.test_filename is not None and self.test_size is not None:
             raise KeyedError(("test_size",), "give either test_size or test_filename, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_columns(self) -> Data:
+        for column in ("energy", "forces"):
+            key = f"{column}_key"
+            name = getattr(self, key)
+            if name is None or name == "energy_corrected":
+                continue
+            if (self.keys or {}).get(column, name) != name:
+                raise KeyedError((key,), f"differs from keys.{column}, {self.keys[column]}; remove one of them")
+            if name != column:
+                self.keys = {**(self.keys or {}), column: name}
         return self
 
 
@@ -163,6 +186,9 @@ class Loss(Section):
     w2_rad: kinds.NotNegative = Field(0.0, description="factor of their second derivative")
     w_orth: kinds.NotNegative = Field(0.0, description="factor of their deviation from orthonormal coefficients")
     stress: kinds.NotNegative = Field(0.0, description="factor of the stress term")
+    w_energy: Any = unused("number", "kappa weighs forces against energies")
+    w_forces: Any = unused("number", "kappa weighs forces against energies")
+    w_stress: Any = unused("number", "`stress` is the factor of the stress term")
     w1_coeffs: Any = unused("number", "L1_coeffs alone sets this term")
     w2_coeffs: Any = unused("number", "L2_coeffs alone sets this term")
 
@@ -409,6 +435,8 @@ class Backend(Section):
     )
     imagetype: ImageType = Field("png", description="of the figures in report/")
     batch_size: Any = unused("whole number", _BATCHES)
+    batch_size_training: Any = unused("whole number", _BATCHES)
+    batch_size_evaluation: Any = unused("whole number", _BATCHES)
     batch_size_reduction: Any = unused("true or false", _BATCHES)
     batch_size_reduction_factor: Any = unused("number", _BATCHES)
     parallel_mode: Any = unused("name", _RANKS)
@@ -447,8 +475,8 @@ class Settings(Section):
 
     cutoff: kinds.Positive | None = Field(
         None,
-        description="radius of the neighbour lists of --prepare-data, Å; default, and in a fit: each rcut; smaller "
-        "than an rcut is an error",
+        description="radius of the neighbour lists of --prepare-data, Å; default, and in a fit: each rcut; a smaller "
+        "value is not used",
     )
     seed: kinds.CountOrZero = Field(42, description="of every random choice")
     metadata: kinds.Metadata = Field(
@@ -463,15 +491,21 @@ class Settings(Section):
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="how an interrupted fit goes on")
 
     _notes: list[str] = PrivateAttr(default_factory=list)
+    _warnings: list[str] = PrivateAttr(default_factory=list)
 
     @property
     def notes(self) -> list[str]:
         """What the log should say: keys without meaning here, old forms, values of the command line."""
         return self._notes
 
-    def finished(self, notes: list[str]) -> Settings:
+    @property
+    def warnings(self) -> list[str]:
+        """What the log should warn of."""
+        return self._warnings
+
+    def finished(self, notes: list[str], warnings: list[str]) -> Settings:
         """With defaults that stand elsewhere in the input filled in."""
-        self._notes = notes
+        self._notes, self._warnings = notes, warnings
         if self.data.seed is None:
             self.data.seed = self.seed
         if isinstance(self.fit.weighting, EnergyBasedWeighting) and self.fit.weighting.seed is None:

@@ -21,7 +21,7 @@ def read_table(path: Path, keys: Mapping[str, str] | None = None) -> Table:
     """All structures of a file of any known format.
 
     Args:
-        path: the file; keys: names of columns in extended xyz files and ASE databases that are not the usual ones.
+        path: the file; keys: names of columns that are not the usual ones.
 
     Raises:
         PacehpcError: the format is not known, or the file is damaged.
@@ -35,7 +35,7 @@ def read_table(path: Path, keys: Mapping[str, str] | None = None) -> Table:
     data = read_bytes(path)
     kind = file_format(data[:100])
     if kind == "pickle":
-        return frame_table(data, str(path))
+        return frame_table(data, str(path), keys)
     if kind == "extxyz":
         return read_extxyz(data, str(path), keys)
     if not data:
@@ -43,9 +43,13 @@ def read_table(path: Path, keys: Mapping[str, str] | None = None) -> Table:
     raise PacehpcError(f"{path}: its content is no pickled pandas frame, extended xyz, ASE database or HDF5 file.")
 
 
-def frame_table(data: bytes, source: str) -> Table:
-    """A pickled frame as a table."""
+def frame_table(data: bytes, source: str, keys: Mapping[str, str] | None = None) -> Table:
+    """A pickled frame as a table; keys: names of columns that are not the usual ones."""
     columns, labels = unpickle_frame(data, source)
+    for column, name in (keys or {}).items():
+        if name not in columns:
+            raise PacehpcError(f"{source}: no column '{name}' for {column} (columns: {', '.join(columns)}).")
+        columns[column] = columns.pop(name)
     if "ase_atoms" not in columns:
         raise PacehpcError(f"{source}: no column 'ase_atoms' (columns: {', '.join(columns) or 'none'}).")
     table = Table(source, labels)

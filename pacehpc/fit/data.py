@@ -74,6 +74,12 @@ def prepare(
         {**given.model_dump(), "reference": reference, "stored": stored, "weighting": policy, "seed": settings.seed},
     )
     wider = potential is not None and settings.cutoff is not None and settings.cutoff > potential.cutoff
+    if potential is not None and settings.cutoff is not None and settings.cutoff < potential.cutoff:
+        log.warning(
+            "cutoff: %g Å is smaller than the largest rcut and not used: neighbours reach to each rcut, at most %g Å",
+            settings.cutoff,
+            potential.cutoff,
+        )
     reach = settings.cutoff if potential is None or (ahead and wider) else potential
     if not rebuild and (found := _reuse(stores, reach, inputs)) is not None:
         return found.get("train"), found.get("test"), stores

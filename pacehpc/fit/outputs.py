@@ -64,6 +64,8 @@ def log_start(settings: Settings, hosts: Sequence[str], threads: Mapping[str, in
     log.info("%s on %s; %s of each host, %s", ranks, counts, cores, processor())
     for note in settings.notes:
         log.info("%s", note)
+    for warning in settings.warnings:
+        log.warning("%s", warning)
     log.info("Settings:\n%s", settings.resolved_yaml().rstrip())
     log.info("Threads per rank: %d (kernels), %d (BLAS)", threads["kernels"], threads["blas"])
 

@@ -18,7 +18,7 @@ from pacehpc.fit import outputs
 from pacehpc.fit.data import prepare, warn_of_elements
 from pacehpc.fit.optimizers import check_memory
 from pacehpc.fit.query import queried
-from pacehpc.fit.repulsion import check_bonds
+from pacehpc.fit.repulsion import check_dcut, without_core
 from pacehpc.fit.state import FitState
 from pacehpc.fit.stopping import load_callbacks
 from pacehpc.potential import Potential, build_potential, ladder_start, next_ladder_potential, trainable_mask
@@ -81,10 +81,9 @@ def make_plan(settings: Settings, tasks: Tasks, input_file: Path | None, started
     section = settings.potential
     target = build_potential(section, rng=rng)
     start = ladder_start(section) if settings.fit.ladder_step is not None else None
-    if settings.cutoff is not None and settings.cutoff < target.cutoff:
-        raise PacehpcError(f"cutoff: {settings.cutoff} Å is smaller than the largest rcut, {target.cutoff} Å.")
     if settings.fit.repulsion == "auto" and tasks.fit:
-        check_bonds(target)
+        target = without_core(target)
+        check_dcut(target)
     if tasks.fit:
         n_trainable = int(trainable_mask(target, settings.fit.trainable_parameters).sum())
         if n_trainable == 0:

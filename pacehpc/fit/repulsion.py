@@ -13,18 +13,31 @@ from pacehpc.potential import Potential
 log = logging.getLogger("pacehpc")
 
 
-def check_bonds(potential: Potential) -> None:
-    """Check that a ZBL core can take the place of what the bonds have.
+def without_core(potential: Potential) -> Potential:
+    """Take out inner cutoffs and core repulsion before the fit, since ZBL replaces them after it.
 
-    Raises:
-        PacehpcError: a bond with an inner cutoff, which would be dropped, or without dcut.
+    So the fitted coefficients are those of the potential that is deployed.
     """
+    given = {}
     for (a, b), bond in potential.bonds.items():
-        if bond.r_in > 0:
-            raise PacehpcError(
-                f"fit.repulsion: auto, but the bond {a} {b} has an inner cutoff (r_in {bond.r_in}): auto would drop "
-                "this trained factor. Remove one of them."
-            )
+        if a <= b and bond.r_in > 0:
+            given[f"{a} {b}"] = f"r_in {bond.r_in:g}"
+        elif a <= b and bond.inner_cutoff_type == "density" and bond.core_repulsion[0] != 0:
+            given[f"{a} {b}"] = "core-repulsion"
+    if not given:
+        return potential
+    log.info(
+        "repulsion: auto replaces %s: the fit is made without, and ZBL is set after it below the shortest distances",
+        ", ".join(f"{what} of {pair}" for pair, what in given.items()),
+    )
+    potential = potential.copy()
+    for pair, bond in potential.bonds.items():
+        potential.bonds[pair] = replace(bond, inner_cutoff_type="distance", r_in=0.0, delta_in=0.0)
+    return potential
+
+
+def check_dcut(potential: Potential) -> None:
+    """Raise PacehpcError where a bond has no dcut, which ZBL needs."""
     for (a, b), bond in potential.bonds.items():
         if bond.dcut == 0:
             raise PacehpcError(

@@ -104,14 +104,6 @@ class FunctionKeys(Section):
         None, description="initial coefficients: zero (default), or small random numbers"
     )
 
-    @model_validator(mode="after")
-    def _lengths(self) -> FunctionKeys:
-        n, l = self.nradmax_by_orders, self.lmax_by_orders
-        if n is not None and l is not None and len(n) != len(l):
-            message = f"has {len(l)} entries, but nradmax_by_orders has {len(n)}; give one per rank in both"
-            raise KeyedError(("lmax_by_orders",), message)
-        return self
-
 
 class FunctionsKeys(Section):
     """Blocks of functions, and how many are kept."""
@@ -203,6 +195,7 @@ class PlainForm:
     """Where a key stands now -> where the user wrote it."""
     problems: list[tuple[Path, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def checked_section(given: Mapping[str, Any], has_initial: bool = False) -> dict[str, Any]:
@@ -230,6 +223,8 @@ def checked_section(given: Mapping[str, Any], has_initial: bool = False) -> dict
         raise PacehpcError(lines[0])
     for note in form.notes:
         log.info("%s", note)
+    for warning in form.warnings:
+        log.warning("%s", warning)
     return section
 
 
@@ -248,6 +243,8 @@ def plain_form(given: Mapping[str, Any]) -> PlainForm:
                 if name in blocks:
                     form.problems.append((where, f"is also given as `{name}`; remove one of them"))
                 blocks[name] = blocks.pop(key)
+    _rewrite_other_spellings(form)
+    _cut_to_equal_length(form)
     ignored = [name for name in ("elements", "embeddings", "bonds", "functions") if name in form.section]
     if form.section.get("filename") and ignored:
         form.notes.append(f"potential.{', potential.'.join(ignored)}: not used, potential.filename gives the basis")
@@ -283,6 +280,44 @@ def _rewrite_single_element(form: PlainForm) -> None:
             functions[PER_ELEMENT] = section.pop(PER_ELEMENT)
             form.moved["potential", "functions", PER_ELEMENT] = ("potential", PER_ELEMENT)
     form.notes.append("potential.element: old form of elements, embeddings, bonds and functions")
+
+
+def _rewrite_other_spellings(form: PlainForm) -> None:
+    """What programs around pacemaker write."""
+    section = form.section
+    elements, bonds, functions = (section.get(name) for name in ("elements", "bonds", "functions"))
+    if isinstance(elements, str) and len(parts := kinds.split_elements(elements) or ()) > 1:
+        section["elements"] = list(parts)
+        form.notes.append(f"potential.elements: '{elements}' means [{', '.join(parts)}]")
+    right, other = "NameOfCutoffFunction", "NameofCutoffFunction"
+    for name, bond in bonds.items() if isinstance(bonds, dict) else ():
+        if isinstance(bond, dict) and other in bond and right not in bond:
+            bonds[name] = {right if key == other else key: value for key, value in bond.items()}
+            form.moved["potential", "bonds", name, right] = ("potential", "bonds", name, other)
+            form.notes.append(f"potential.bonds.{name}.{other}: means {right}")
+    every = functions.get("ALL") if isinstance(functions, dict) else None
+    if isinstance(every, dict) and PER_ELEMENT in every and PER_ELEMENT not in functions:
+        functions[PER_ELEMENT] = every[PER_ELEMENT]
+        functions["ALL"] = {key: value for key, value in every.items() if key != PER_ELEMENT}
+        form.moved["potential", "functions", PER_ELEMENT] = ("potential", "functions", "ALL", PER_ELEMENT)
+        form.notes.append(f"potential.functions.ALL.{PER_ELEMENT}: means the key beside ALL")
+
+
+def _cut_to_equal_length(form: PlainForm) -> None:
+    """Of nradmax_by_orders and lmax_by_orders the ranks that both name count, as in pacemaker."""
+    functions = form.section.get("functions")
+    for name, block in list(functions.items()) if isinstance(functions, dict) else ():
+        given = {key: block.get(key) for key in _OLD_FUNCTIONS.values()} if isinstance(block, dict) else {}
+        if not given or not all(isinstance(value, list) for value in given.values()):
+            continue
+        ranks = min(map(len, given.values()))
+        for key, value in given.items():
+            if len(value) > ranks:
+                functions[name] = {**functions[name], key: value[:ranks]}
+                form.warnings.append(
+                    f"potential.functions.{name}.{key}: has {len(value)} entries, the other list {ranks}: there will "
+                    f"be no functions of rank {ranks + 1} and more"
+                )
 
 
 def _given(settings: Section) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The commands and the module of pacemaker, with pacehpc behind them."""
