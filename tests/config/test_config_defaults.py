@@ -38,6 +38,8 @@ DEFAULTS = {
     "data.aug_factor": 1e-4,
     "data.stress_units": "eV/A3",
     "data.keys": None,
+    "data.energy_key": None,
+    "data.forces_key": None,
     "data.database": None,
     "data.config": None,
     "potential": None,

@@ -236,14 +236,6 @@ def test_repulsion_auto_is_put_in_after_the_fit(fit):
     assert float(after.metadata["final_loss"]) == pytest.approx(table["loss"][-1], rel=1e-9)
 
 
-def test_repulsion_auto_refuses_trained_inner_cutoffs(fit):
-    bonds = {
-        "ALL": {"radbase": "SBessel", "radparameters": [5.25], "rcut": 4.5, "dcut": 0.01, "r_in": 1.5, "delta_in": 0.2}
-    }
-    with pytest.raises(PacehpcError, match=r"fit\.repulsion.*r_in"):
-        fit(fit__repulsion="auto", potential__bonds=bonds)
-
-
 @pytest.mark.parametrize(("bond", "data", "what"), [
     ({"rcut": 4.5, "dcut": 0.0}, DATA, "dcut 0"),
     ({"rcut": 2.4, "dcut": 0.1}, "al.pckl.gzip", "no bond (Al Ni|Ni Al) is in the data"),
@@ -284,11 +276,6 @@ def test_dry_run_writes_no_results(fit):
     assert {p.name for p in folder.iterdir()} == {"input.yaml", "log.txt", "prepared_data.h5"}
     text = (folder / "log.txt").read_text()
     assert "structures" in text and "block" in text
-
-
-def test_a_cutoff_below_rcut_is_an_error(fit):
-    with pytest.raises(PacehpcError, match="cutoff"):
-        fit(cutoff=4.0)
 
 
 def test_heavy_regularisation_is_warned_about(fit):
