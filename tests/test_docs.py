@@ -37,7 +37,7 @@ ALONE = {"pace_info": "info", "pace_timing": "timing", "pace_yaml2yace": "yaml2y
 OF_OTHERS = {  # options and names of other programs that the pages mention
     "--bind-to", "--mpi", "--force-reinstall", "--no-deps", "MPI4PY_MPIABI", "MPI4PY_LIBMPI", "CUPY_CACHE_DIR",
     "CUDA_VISIBLE_DEVICES", "pair_style", "pair_coeff", "MPI_Allreduce", "PACELIB_URL", "VASP_PBE_500",
-    "pace/kk", "-march", "-h", "-K", "-D",
+    "pace/kk", "-march", "-h", "-K", "-D", "save_yaml", "to_ACECTildeBasisSet",
 }  # fmt: skip
 TOOLS = Path(sys.executable).parent
 

@@ -1,0 +1,95 @@
+"""The package `packaging/pacemaker` in an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHIM = ROOT / "packaging" / "pacemaker"
+POTENTIAL = ROOT / "tests" / "golden" / "potentials" / "alni_mixed.yaml"
+
+CALCULATE = """
+import sys
+import numpy as np
+from ase.build import bulk
+from pyace import ACEBBasisSet, PyACECalculator
+from pyace.asecalc import PyACECalculator as same
+from pacehpc import PaceCalculator
+
+assert same is PyACECalculator
+atoms = bulk("Ni", cubic=True)
+atoms.rattle(0.1)
+ACEBBasisSet(sys.argv[1]).to_ACECTildeBasisSet().save_yaml("pot.yace")
+atoms.calc = PaceCalculator(sys.argv[1])
+energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+for source, options in ((sys.argv[1], {}), (sys.argv[1], {"recursive_evaluator": True}), ("pot.yace", {})):
+    atoms.calc = PyACECalculator(basis_set=source, **options)
+    assert abs(atoms.get_potential_energy() - energy) < 1e-9
+    np.testing.assert_allclose(atoms.get_forces(), forces, atol=1e-9)
+    np.testing.assert_allclose(atoms.get_stress(), stress, atol=1e-9)
+"""
+
+
+def call(*words: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    done = subprocess.run(list(map(str, words)), cwd=cwd, env=environ, text=True, capture_output=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> Path:
+    """The folder `bin` of an environment with pacehpc and the package, and this one's dependencies."""
+    folder = tmp_path_factory.mktemp("shim") / "environment"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    own = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
+    dependencies = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    Path(own, "dependencies.pth").write_text("\n".join(dependencies))
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    call(*pip, "--no-index", "--ignore-installed", ROOT, SHIM, cwd=folder)
+    return folder / "bin"
+
+
+def site(environment: Path) -> Path:
+    return next(environment.parent.glob("lib/python*/site-packages"))
+
+
+def test_the_extra_names_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    shim = tomllib.loads((SHIM / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["pacemaker"] == [shim["name"]]
+    assert shim["version"] == project["version"]
+    assert not set(shim["scripts"]) & set(project["scripts"])  # pip would remove them with the package
+    assert not any("pacemaker" in name for name in project["dependencies"])
+
+
+def test_command_and_module(environment, tmp_path):
+    assert call(environment / "pacemaker", "-v", cwd=tmp_path).stdout.startswith("pacehpc ")
+    call(environment / "python", "-c", CALCULATE, POTENTIAL, cwd=tmp_path)
+
+
+def test_python_ace_goes_first_and_uninstalling_leaves_nothing(environment, tmp_path):
+    """A `pyace` that is installed is the one imported, and the command does not stand in for its pacemaker."""
+    packages = site(environment)
+    original, about = packages / "pyace", packages / "python_ace-0.3.0.dist-info"
+    for folder in (original, about):
+        folder.mkdir()
+    (original / "__init__.py").write_text("original = True\n")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: python-ace\nVersion: 0.3.0\n")
+    call(environment / "python", "-c", "import pyace; assert pyace.original", cwd=tmp_path)
+    said = call(environment / "pacemaker", "-v", cwd=tmp_path, code=1).stderr
+    assert said.startswith("ERROR: python-ace 0.3.0 is installed") and "pip uninstall pacehpc-pacemaker" in said
+
+    call(environment / "python", "-m", "pip", "uninstall", "--yes", "--quiet", "pacehpc-pacemaker", cwd=tmp_path)
+    assert not (environment / "pacemaker").exists() and (environment / "pace_yaml2yace").exists()
+    assert not [path for path in packages.iterdir() if "pacemaker" in path.name]
+    (original / "__init__.py").unlink()
+    original.rmdir()
+    call(environment / "python", "-c", "import pyace", cwd=tmp_path, code=1)
