@@ -12,7 +12,9 @@ import pytest
 from pacehpc import parallel
 from pacehpc.config import load_settings
 from pacehpc.errors import PacehpcError
-from pacehpc.fit.run import Tasks, run
+from pacehpc.fit.plan import Tasks
+from pacehpc.fit.run import run
+from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
 
 DATA = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
@@ -51,9 +53,9 @@ def test_inputs_of_wrappers_run(name, shared, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(folder / "df.pckl.gzip", tmp_path)
     settings = load_settings(folder / f"{name}.yaml", {"fit.maxiter": 1})
-    parallel.setup_logging(None, "log.txt")
+    parallel.setup_logging(Ranks(), "log.txt")
     try:
-        assert run(settings, None, Tasks(predict=False)) == 0
+        assert run(settings, Ranks(), Tasks(predict=False)) == 0
     finally:
         parallel.close_logging()
     text = Path("log.txt").read_text()
