@@ -76,7 +76,7 @@ def account(path: Path, data_folder: Path, seconds: float) -> dict[str, object]:
     loss = LossWeights(kappa=settings["fit"]["loss"]["kappa"])
     parity = check_parity(potential, structures, loss)
     evaluator = CpuEvaluator(potential, structures, loss, EvaluatorOptions(threads=1))
-    stored = bool(evaluator._problem.moments)
+    stored = bool(evaluator._problem["moments"][0])
     rows, elements = evaluator._kept["tile_rows"] >= 0, evaluator.layout.tile_element
     bondwise = [
         float(rows[elements == e].mean()) if (elements == e).any() else 0.0 for e in range(len(potential.elements))

@@ -47,10 +47,11 @@ except ImportError:  # of ASE the kernels' tables need only the atomic numbers
 import numpy as np
 from gpu_traffic import WALKS, node_bytes
 
-from pacehpc.backends.cuda import N_MAXIMA, N_TERMS, CudaEvaluator, describe, load_cupy
+from pacehpc.backends.cuda import N_MAXIMA, N_TERMS, CudaEvaluator
+from pacehpc.backends.device import describe, load_cupy
 from pacehpc.backends.graph import real_coupling
 from pacehpc.backends.interface import LossWeights
-from pacehpc.backends.reference import ReferenceEvaluator
+from pacehpc.backends.oracle import ReferenceEvaluator
 from pacehpc.backends.shape import make_shape
 from pacehpc.backends.source import LANES
 from pacehpc.potential import Potential, build_potential

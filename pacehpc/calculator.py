@@ -13,7 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from pacehpc.backends import create_evaluator, resolve
 from pacehpc.backends.interface import Evaluator, LossWeights, Prediction
-from pacehpc.backends.reference import ReferenceEvaluator
+from pacehpc.backends.oracle import ReferenceEvaluator
 from pacehpc.dataset import structures_of
 from pacehpc.dataset.neighbours import cutoff_matrix, find_neighbours, species_indices, volumes
 from pacehpc.errors import PacehpcError

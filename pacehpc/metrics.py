@@ -125,7 +125,7 @@ class Errors:
     def _stress_sums(self, virials: np.ndarray) -> np.ndarray:
         """s_loss, n_stress and s_squares of each virtual shard, (3, n_shards)."""
         s = self.structures
-        known = (s.volumes > 0) & np.isfinite(s.stress).all(axis=1)
+        known = s.has_stress
         volumes = np.where(known, s.volumes, 1.0)[:, None]
         reference = np.where(known[:, None], s.stress, 0)
         ds = np.where(known[:, None], virials[:, *VOIGT] - volumes * reference, 0.0)

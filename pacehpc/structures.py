@@ -47,7 +47,9 @@ class Structures:
     w_forces: np.ndarray | None = None
     """(n_atoms,): weights of the force residuals."""
     stress: np.ndarray | None = None
-    """(n_structures, 6): reference stress in eV/Å³, Voigt order xx, yy, zz, yz, xz, xy; rows of NaN where unknown."""
+    """(n_structures, 6): reference stress in eV/Å³, Voigt order xx, yy, zz, yz, xz, xy; NaN where unknown.
+
+    A row with any NaN does not count at all."""
     low: np.ndarray | None = None
     """bool (n_structures,): structures that count as low in energy in the metrics."""
     shards: np.ndarray | None = None
@@ -76,6 +78,13 @@ class Structures:
         if self.shards is None:
             return np.zeros(min(1, self.n_structures), np.int64)
         return np.unique(self.shards[:-1][np.diff(self.shards) > 0])
+
+    @property
+    def has_stress(self) -> np.ndarray:
+        """bool (n_structures,): the stress counts: all six components are known and the structure has a volume."""
+        if self.stress is None:
+            return np.zeros(self.n_structures, bool)
+        return (self.volumes > 0) & np.isfinite(self.stress).all(axis=1)
 
     def select(self, structures: slice) -> Structures:
         """A contiguous run of structures (slice of step 1); per-structure and per-atom arrays are views."""

@@ -184,8 +184,8 @@ def test_what_does_not_fit_ends_at_a_signal(tmp_path, arguments):
 
 @pytest.mark.parametrize(("argument", "at", "number"), [
     ("--prepare-data", "numpy", signal.SIGTERM),
-    ("--no-fit", "pacehpc.backends.reference", signal.SIGTERM),
-    ("--dry-run", "pacehpc.backends.reference", signal.SIGINT),
+    ("--no-fit", "pacehpc.backends.oracle", signal.SIGTERM),
+    ("--dry-run", "pacehpc.backends.oracle", signal.SIGINT),
 ])  # fmt: skip
 def test_a_run_that_does_not_fit_ends_at_a_signal(tmp_path, argument, at, number):
     """Before it is known that it does not fit, and when evaluations begin."""

@@ -14,7 +14,7 @@ from pacehpc.errors import PacehpcError
 from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
-    from pacehpc.backends.cuda import CudaUnavailable
+    from pacehpc.backends.device import CudaUnavailable
     from pacehpc.potential import Potential
 
 log = logging.getLogger("pacehpc")
@@ -30,7 +30,7 @@ def resolve(name: str) -> str:
     if name == "auto":
         return _fastest()
     if name == "cuda":
-        from pacehpc.backends.cuda import load_cupy
+        from pacehpc.backends.device import load_cupy
 
         load_cupy()
     if name not in NAMES:
@@ -53,7 +53,7 @@ def _fastest() -> str:
 
 def why_no_gpu() -> CudaUnavailable | None:
     """Why the cuda backend cannot run on this machine; None where it can."""
-    from pacehpc.backends.cuda import CudaUnavailable, load_cupy
+    from pacehpc.backends.device import CudaUnavailable, load_cupy
 
     try:
         load_cupy()
@@ -82,7 +82,7 @@ def create_evaluator(
         PacehpcError: the backend is unknown or cannot run here.
     """
     if name == "reference":
-        from pacehpc.backends.reference import ReferenceEvaluator
+        from pacehpc.backends.oracle import ReferenceEvaluator
 
         return ReferenceEvaluator(potential, structures, loss, options)
     if name == "cuda":
@@ -103,7 +103,7 @@ def prepare_kernels(name: str, potential: Potential, loss: LossWeights) -> None:
 
         prepare(potential, loss)
     elif name == "cuda":
-        from pacehpc.backends.cuda import prepare as prepare_cuda
+        from pacehpc.backends.source import prepare as prepare_cuda
 
         prepare_cuda(potential, loss)
 
@@ -115,9 +115,9 @@ def made_with(name: str) -> str:
 
         return host.made_with()
     if name == "cuda":
-        from pacehpc.backends import cuda
+        from pacehpc.backends import source
 
-        return cuda.made_with()
+        return source.made_with()
     return ""
 
 

@@ -8,26 +8,39 @@ bits every time and on any number of ranks.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pacehpc import fixed_point, metrics
-from pacehpc.backends.graph import right_nodes
+from pacehpc.backends.device import chosen_device, describe, load_cupy
+from pacehpc.backends.device_batches import Batch, Places, filled_sizes, incoming_bonds
+from pacehpc.backends.device_memory import (
+    WORK_BOND,
+    batches,
+    counted_batches,
+    memory_needs,
+    most_rows,
+    piece_starts,
+    row_items,
+    row_memory,
+    size_of,
+    state_size,
+    work_arrays,
+    work_per_atom,
+)
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights, Prediction, Sums, predicts_virials
-from pacehpc.backends.layout import Layout, make_layout
+from pacehpc.backends.layout import make_layout
 from pacehpc.backends.memory import keeps_moments
-from pacehpc.backends.shape import Coefficients, Shape, bond_type_record, make_shape
-from pacehpc.backends.source import LANES, cuda_source, record
+from pacehpc.backends.records import record
+from pacehpc.backends.shape import Coefficients, make_shape
+from pacehpc.backends.source import LANES, module_of
+from pacehpc.backends.tables import put_tables, structure_arrays
 from pacehpc.errors import PacehpcError
-from pacehpc.physics.parameters import EmbeddingKind
 from pacehpc.potential import Potential
 from pacehpc.structures import Structures, virial_matrix
 
@@ -37,197 +50,7 @@ MEMORY_FRACTION = 0.9  # of the memory that is free at the start, less what othe
 BLOCK, MOMENT_BLOCK = 128, 256  # threads
 FORCE_WARPS = 8  # as in evaluate.cu
 BLOCKS_PER_MULTIPROCESSOR = 16
-RESIDENT_BOND, RESIDENT_ATOM = 84, 300  # bytes that stay, padding included: records, places; targets, results
-WORK_BOND = 32  # bytes of a batch: force on the other end
-PADDING = 1.2  # of work arrays: tiles that are not full
-ROW_BYTES = 2**20  # most that the rows of gradient sums of a virtual shard may take, if it is more than one row
-PIECES, PIECE_ATOMS = 256, 384  # where the data has no virtual shards: how many, of how many atoms at least
 N_TERMS, N_MAXIMA = len(metrics.TERMS), 4  # the last of metrics.MAXIMA, too_large, is made on the host
-BOND_RECORD = 8
-HIDES_ALL = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that mean: no GPU
-CAPABILITY = {12: (7, 0), 13: (7, 5)}  # the oldest devices that the compiler of CUDA 12, and 13, knows
-
-
-@dataclass(frozen=True)
-class Device:
-    """One GPU as the log lists it; memory in bytes, versions as CUDA's numbers (12090 is 12.9)."""
-
-    index: int
-    name: str
-    uuid: str
-    free_memory: int
-    total_memory: int
-    driver: int
-    runtime: int
-
-    @property
-    def title(self) -> str:
-        return f"GPU {self.index} {self.name}"
-
-    def __str__(self) -> str:
-        free, total = self.free_memory / 2**30, self.total_memory / 2**30
-        versions = f"driver CUDA {_version(self.driver)}, runtime {_version(self.runtime)}"
-        return f"{self.title} {self.uuid}, {free:.1f} of {total:.1f} GiB free, {versions}"
-
-
-class CudaUnavailable(PacehpcError):
-    """Why CUDA cannot be used; `present` is whether there is a device at all."""
-
-    def __init__(self, message: str, present: bool) -> None:
-        super().__init__(message)
-        self.present = present
-
-
-def load_cupy() -> Any:
-    """The cupy module, checked to have a device, a sufficient driver and NVRTC.
-
-    Raises CudaUnavailable with the reason.
-    """
-    try:
-        import cupy
-    except ImportError as error:
-        raise CudaUnavailable(
-            f"backend 'cuda' needs CuPy, which cannot be imported ({_reason(error)}): pip install 'pacehpc[cuda12]' or "
-            "'pacehpc[cuda13]', whichever CUDA version the driver supports (nvidia-smi shows it).",
-            _device_files(),
-        ) from None
-    runtime = cupy.cuda.runtime
-    try:
-        count = runtime.getDeviceCount()
-    except runtime.CUDARuntimeError as error:
-        if "InsufficientDriver" in str(error) and _device_files():
-            raise CudaUnavailable(
-                f"backend 'cuda': the driver is too old for this CuPy ({error}): install the CuPy of an older CUDA "
-                "(pacehpc[cuda12]) or a newer driver.",
-                True,
-            ) from None
-        if "CUDA_VISIBLE_DEVICES" in os.environ:
-            asked = os.environ["CUDA_VISIBLE_DEVICES"]
-            raise CudaUnavailable(
-                f"backend 'cuda': no CUDA device can be used here ({error}). CUDA_VISIBLE_DEVICES is '{asked}': "
-                "unset it, or name devices that `nvidia-smi -L` lists.",
-                _device_files() and asked.strip() not in HIDES_ALL,
-            ) from None
-        raise CudaUnavailable(
-            f"backend 'cuda': no CUDA device can be used here ({error}): `nvidia-smi` shows whether the driver sees "
-            "one.",
-            _device_files(),
-        ) from None
-    try:
-        cupy.cuda.nvrtc.getVersion()
-    except Exception as error:
-        raise CudaUnavailable(
-            f"backend 'cuda' compiles its kernels with NVRTC, which cannot be loaded ({error}): pip install "
-            "nvidia-cuda-nvrtc-cu12 (CUDA 12) or nvidia-cuda-nvrtc (CUDA 13), or load the cluster's CUDA module.",
-            True,
-        ) from None
-    try:
-        cupy._core.core.assemble_cupy_compiler_options(())  # looks for headers, which CuPy hands to every compilation
-    except AttributeError:
-        pass  # not in this CuPy: it says so when it compiles
-    except RuntimeError as error:
-        raise CudaUnavailable(
-            f"backend 'cuda': CuPy compiles nothing without CUDA's headers ({error}): pip install "
-            "nvidia-cuda-runtime-cu12 (CUDA 12) or nvidia-cuda-runtime (CUDA 13), or load the cluster's CUDA module.",
-            True,
-        ) from None
-    reasons = [_too_old(cupy, index) for index in range(count)]
-    if all(reasons):
-        raise reasons[0]
-    return cupy
-
-
-def _too_old(cupy: Any, index: int) -> CudaUnavailable | None:
-    """Why the kernels cannot be compiled for a device; None where they can."""
-    digits = cupy.cuda.Device(index).compute_capability  # "90" is 9.0
-    found, cuda = (int(digits[:-1]), int(digits[-1])), cupy.cuda.nvrtc.getVersion()[0]
-    least = CAPABILITY[min(max(cuda, 12), 13)]
-    if found >= least:
-        return None
-    return CudaUnavailable(
-        f"backend 'cuda': GPU {index} has compute capability {found[0]}.{found[1]}, but CUDA {cuda} compiles the "
-        f"kernels for {least[0]}.{least[1]} and newer: choose another one with CUDA_VISIBLE_DEVICES, or the backend "
-        "cpu.",
-        True,
-    )
-
-
-def _text(name: bytes | str) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
-
-
-def _reason(error: ImportError) -> str:
-    """The cause in one line: CuPy's own message has it last, between rules."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip("= ")]
-    return lines[-1] if lines else type(error).__name__
-
-
-def _device_files() -> bool:
-    """Whether the machine has an NVIDIA device, seen without CUDA."""
-    from pathlib import Path
-
-    return any(Path("/dev").glob("nvidia[0-9]*"))
-
-
-def describe(index: int) -> Device:
-    """Name, UUID, memory and versions of a visible device, this process's own from now on. Raises CudaUnavailable."""
-    cupy = load_cupy()
-    if too_old := _too_old(cupy, index):
-        raise too_old
-    device = cupy.cuda.Device(index)
-    device.use()  # to go back to device 0 would give every rank a context there, and a context takes memory
-    runtime = cupy.cuda.runtime
-    properties = runtime.getDeviceProperties(index)
-    raw = properties.get("uuid")
-    # CuPy cuts it at a zero byte, which one UUID in 16 holds: then the bus names the device
-    if isinstance(raw, bytes) and len(raw) >= 16:
-        text = raw[:16].hex()
-        uuid = "GPU-" + "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
-    else:
-        uuid = "PCI " + runtime.deviceGetPCIBusId(index)
-    free, total = device.mem_info
-    return Device(
-        index=index,
-        name=_text(properties["name"]),
-        uuid=uuid,
-        free_memory=free,
-        total_memory=total,
-        driver=runtime.driverGetVersion(),
-        runtime=runtime.runtimeGetVersion(),
-    )
-
-
-def made_with() -> str:
-    """What the bits of kernels depend on beside the potential: devices, NVRTC, and a hash of the sources."""
-    cupy = load_cupy()
-    runtime = cupy.cuda.runtime
-    devices = sorted({_text(runtime.getDeviceProperties(k)["name"]) for k in range(runtime.getDeviceCount())})
-    nvrtc = ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
-    return f"{', '.join(devices)}, NVRTC {nvrtc}, {hashlib.sha256(cuda_source('').encode()).hexdigest()[:8]}"
-
-
-def device_options(gpu_ind: int | None, mem_limit: float, local_rank: int, ranks_per_node: int) -> EvaluatorOptions:
-    """Options of the cuda backend from backend.gpu_config and a rank's place on its node.
-
-    mem_limit: MB per rank, 0 = all. gpu_ind chooses the device of a single rank only; several ranks of a node share its
-    devices by turns.
-    """
-    single = gpu_ind is not None and gpu_ind >= 0 and ranks_per_node == 1
-    return EvaluatorOptions(
-        device=gpu_ind if single else None,
-        local_rank=local_rank,
-        ranks_per_node=ranks_per_node,
-        memory_limit=int(mem_limit * 10**6),
-    )
-
-
-def prepare(potential: Potential, loss: LossWeights) -> None:
-    """Compile the kernels of a potential for this process's device into CuPy's cache (CUPY_CACHE_DIR)."""
-    _module(load_cupy(), make_shape(potential, stress=loss.stress > 0).header).get_function("sizes")
-
-
-def _module(cupy: Any, header: str) -> Any:
-    return cupy.RawModule(code=cuda_source(header), options=("-std=c++17",), backend="nvrtc")
 
 
 class CudaEvaluator:
@@ -244,12 +67,7 @@ class CudaEvaluator:
     ) -> None:
         """Raises CudaUnavailable (a PacehpcError) if there is no device to use."""
         self._cupy = cupy = load_cupy()
-        count, device = cupy.cuda.runtime.getDeviceCount(), options.device
-        local_rank, ranks_per_node = options.local_rank, options.ranks_per_node
-        if device is not None and not 0 <= device < count:
-            raise PacehpcError(f"GPU {device} was asked for, but only {count} are visible (numbered from 0).")
-        index = local_rank % count if device is None else device
-        self.ranks_on_device = len(range(index, ranks_per_node, count)) if device is None else 1
+        index, self.ranks_on_device = chosen_device(options, cupy.cuda.runtime.getDeviceCount())
         self.device = describe(index)
         self.structures, self.loss = structures, loss
         self.with_virials = predicts_virials(loss, structures, options)
@@ -269,7 +87,7 @@ class CudaEvaluator:
             self._multiprocessors = properties["multiProcessorCount"]
             self._most_blocks = BLOCKS_PER_MULTIPROCESSOR * self._multiprocessors
         with self._on_device():
-            self._module = _module(cupy, self.shape.header)
+            self._module = module_of(cupy, self.shape.header)
             self._kernels: dict[str, Any] = {}
             self._graphs: dict[bool, Any] = {}  # by whether the gradient is made; None: launched once, not yet recorded
             self._records = True
@@ -282,8 +100,8 @@ class CudaEvaluator:
         """Batches and memory, for the log."""
         moments = "stored" if self.moments_stored else "made for each batch"
         return (
-            f"peak memory {_size(self.peak_bytes)} of {_size(self._limit)} allowed, "
-            f"{_count(len(self._batches))}, moments {moments}"
+            f"peak memory {size_of(self.peak_bytes)} of {size_of(self._limit)} allowed, "
+            f"{counted_batches(len(self._batches))}, moments {moments}"
         )
 
     @property
@@ -446,15 +264,15 @@ class CudaEvaluator:
             block //= 2
         return block
 
-    def _tiles(self, batch: _Batch, *names: str) -> None:
+    def _tiles(self, batch: Batch, *names: str) -> None:
         for name in names:
             self._launch(name, batch.n_tiles * LANES, batch.problem, batch.work)
 
-    def _moments(self, batch: _Batch, name: str) -> None:
+    def _moments(self, batch: Batch, name: str) -> None:
         block = self._moment_block
         self._launch(name, batch.n_tiles * block, batch.problem, batch.work, block=block)
 
-    def _first_pass(self, batch: _Batch, targets: bool) -> None:
+    def _first_pass(self, batch: Batch, targets: bool) -> None:
         if not self.moments_stored:
             self._moments(batch, "make_batch_moments")
         self._tiles(
@@ -466,7 +284,7 @@ class CudaEvaluator:
         n = batch.structures.stop - batch.structures.start
         self._launch("make_residuals", n * LANES, batch.problem, batch.work, np.int32(targets))
 
-    def _second_pass(self, batch: _Batch) -> None:
+    def _second_pass(self, batch: Batch) -> None:
         if self.loss.kappa > 0 or self.loss.stress > 0:
             self._moments(batch, "make_moment_tangents")
         else:
@@ -496,64 +314,37 @@ class CudaEvaluator:
             raise PacehpcError(f"the kernels' structs have {found} bytes, {expected} expected: install pacehpc again.")
 
     def _to_device(self, array: np.ndarray) -> Any:
-        values = np.ascontiguousarray(array).reshape(-1)
+        values = np.ascontiguousarray(array).reshape(-1) if array.size else np.zeros(1, array.dtype)
+        if values.dtype.names:  # records, of which CuPy knows nothing
+            values = values.view(np.uint8)
         result = self._cupy.empty(values.size, values.dtype)
         result.set(values)  # cupy.asarray would keep pinned host memory of the same size
         return result
 
     def _build_tables(self) -> None:
         shape, potential, c = self.shape, self._potential, self.coefficients
-        n, nd = len(potential.elements), shape.n_densities
         # coefficients, and the columns of rows of gradients: functions of every element, then radial, then first
-        sizes = [part.size for part in (*c.functions, *c.radial, *c.first)]
-        self._columns = int(np.sum(sizes))
-        starts = (np.cumsum(sizes) - sizes).reshape(3, n).T
+        self._columns = len(c.values)
         self._coefficients = self._cupy.empty(self._columns, np.float64)
-        addresses = self._coefficients.data.ptr + 8 * starts
-        places = np.arange(self._columns)  # where the sums by each coefficient stand
-        elements, pairs = np.zeros(n, record("ElementTable")), np.zeros(n * n, record("PairTable"))
-        bonds, rights = np.zeros(n * n, record("BondType")), np.zeros(n, record("RightTable"))
         self._kept: list[Any] = []
 
         def keep(array: np.ndarray) -> int:
-            self._kept.append(self._to_device(array if array.size else np.zeros(1, array.dtype)))
+            self._kept.append(self._to_device(array))
             return self._kept[-1].data.ptr
 
-        for e, (element, table) in enumerate(zip(potential.elements, shape.elements, strict=True)):
-            graph, row, embedding = table.graph, elements[e], potential.embeddings[element]
-            groups = graph.groups[np.argsort(graph.groups[:, 1], kind="stable")]  # alike ones share right nodes
-            row["nodes"], row["groups"], row["right"] = keep(graph.nodes), keep(groups), keep(graph.right)
-            nodes, entries, others = right_nodes(groups, graph.right, graph.n_components)
-            rows = starts[e, 0] + np.arange(len(entries) * nd).reshape(-1, nd)  # a row has them by right nodes
-            places[starts[e, 0] + nd * entries[:, 1, None] + np.arange(nd)] = rows
-            rights[e] = keep(nodes), keep(entries), keep(others), len(nodes), len(others)
-            row["c"], row["c_radial"], row["c_first"] = addresses[e]
-            powers = np.tile([0.0, 1.0], (nd + 1, 1))
-            powers[: embedding.ndensity] = np.reshape(embedding.fs_parameters, (-1, 2))[: embedding.ndensity]
-            powers[nd] = embedding.rho_core_cut, embedding.drho_core_cut
-            row["embedding"], row["embedding_kind"] = keep(powers), EmbeddingKind[embedding.npot]
-            row["n_nodes"], row["n_groups"], row["n_functions"] = len(graph.nodes), len(graph.groups), len(graph.right)
-            row["n_components"], row["n_leaves"] = graph.n_components, graph.n_leaves
-            row["n_moments"], row["n_y"] = table.n_moments, nd * int(graph.groups[:, 1].sum())
-            for mu, other in enumerate(potential.elements):
-                pair = pairs[e * n + mu]
-                pair["bond_class"] = shape.bond_class[e, mu]
-                pair["leaf_offset"], pair["moment_offset"] = graph.leaf_offsets[mu], table.moment_offsets[mu]
-                pair["radial_offset"], pair["first_offset"] = table.radial_offsets[mu], table.first_offsets[mu]
-                for name, value in bond_type_record(potential.bonds[element, other], (element, other)).items():
-                    bonds[e * n + mu][name] = value
         problem = self._problem = np.zeros(1, record("Problem"))
-        problem["n_elements"] = n
-        for name, table in (("elements", elements), ("rights", rights), ("pairs", pairs), ("bond_types", bonds)):
-            problem[name] = keep(table.view(np.uint8))
-        problem["max_components"] = max(t.graph.n_components for t in shape.elements)
-        problem["max_moments"] = max(t.n_moments for t in shape.elements)
-        problem["max_y"] = elements["n_y"].max()
+        # groups of the same size share right nodes
+        orders = put_tables(problem, potential, shape, c, self._coefficients.data.ptr, keep, by_size=True)
+        places = np.arange(self._columns)  # where the sums by each coefficient stand: those of functions by right nodes
+        nd = shape.n_densities
+        for start, order in zip(c.starts[:, 0], orders, strict=True):
+            rows = start + np.arange(len(order) * nd).reshape(-1, nd)
+            places[start + nd * order[:, None] + np.arange(nd)] = rows
         problem["kappa"], problem["stress_weight"] = self.loss.kappa, self.loss.stress
         problem["radial_fixed"] = not self._options.radial_gradient
 
         work = self._work = np.zeros(1, record("Work"))
-        work["element_columns"] = keep(starts)
+        work["element_columns"] = keep(np.ascontiguousarray(c.starts))
         work["columns"] = self._columns
         # without this evaluator, whose memory would live on with the sums
         self._in_parameters = partial(self.coefficients.gradient_of, places)
@@ -579,13 +370,14 @@ class CudaEvaluator:
             self._release()
             if self._n_batches < s.n_structures:
                 target //= 2
-                log.warning("%s: out of memory with %s; trying more", self.device.title, _count(self._n_batches))
+                made = counted_batches(self._n_batches)
+                log.warning("%s: out of memory with %s; retrying with more, smaller batches", self.device.title, made)
             elif self.moments_stored:
                 self.moments_stored, target = False, min(whole, self._limit)
                 log.warning("%s: out of memory; moments are made for each batch from now on", self.device.title)
             else:
                 raise PacehpcError(
-                    f"{self.device.title}: not even one structure at a time fits into {_size(self._limit)}: use "
+                    f"{self.device.title}: not even one structure at a time fits into {size_of(self._limit)}: use "
                     "more ranks on other devices, raise backend.gpu_config.mem_limit, or split the largest structure."
                 )
 
@@ -632,7 +424,7 @@ class CudaEvaluator:
         for batch in made:
             self._prepare(batch)
 
-    def _make_batch(self, cut: slice) -> _Batch:
+    def _make_batch(self, cut: slice) -> Batch:
         """Bonds and targets of a run of structures on the device."""
         cupy, shape, n = self._cupy, self.shape, len(self._elements)
         s = self.structures.select(cut)
@@ -643,57 +435,23 @@ class CudaEvaluator:
         if layout.n_slots * LANES >= 2**31:
             raise PacehpcError("a batch of the cuda backend is too large for its index: lower gpu_config.mem_limit.")
         problem, work = self._problem.copy(), self._work.copy()
-        arrays: dict[str, Any] = {}
-
-        def put(name: str, array: np.ndarray) -> None:
-            arrays[name] = self._to_device(array if array.size else np.zeros(1, array.dtype))
-
-        used = np.flatnonzero(layout.bond_place >= 0)
-        places = _Places(used, *np.divmod(layout.bond_place[used], LANES), layout.n_slots)
+        places = Places.of(layout)
         if s.energy is None:
-            centre = np.repeat(s.species, np.diff(s.bond_offsets))[used]
+            centre = np.repeat(s.species, np.diff(s.bond_offsets))[places.used]
             rcut = np.array([[self._potential.bonds[a, b].rcut for b in self._elements] for a in self._elements])
-            places.squared_rcut = rcut[centre, s.species[s.bond_atom[used]]] ** 2
-        put("bonds", places.records(s.bond_vector))
-        put("bond_atoms", layout.bond_atoms)
-        for name in ("tile_element", "tile_atoms", "tile_count", "tile_slots", "tile_slot_offset"):
-            put(name, getattr(layout, name))
-        put("atom_offsets", np.asarray(s.atom_offsets, np.int64))
-        put("volumes", np.asarray(s.volumes, np.float64))
-        if s.energy is not None:
-            rows = np.zeros((s.n_atoms, 4))
-            rows[:, :3] = s.forces
-            stress = np.full((s.n_structures, 6), np.nan) if s.stress is None else np.array(s.stress, np.float64)
-            stress[(s.volumes <= 0) | ~np.isfinite(stress).all(axis=1)] = np.nan
-            low = np.ones(s.n_structures) if s.low is None else np.asarray(s.low, np.float64)
-            for name, array in (("energy", s.energy), ("w_energy", s.w_energy), ("w_forces", s.w_forces)):
-                put(name, np.asarray(array, np.float64))
-            put("forces", rows)
-            put("stress", stress)
-            put("low", low)
-        ends = s.bond_atom[used]
-        order = np.argsort(ends, kind="stable")
-        put("incoming", layout.bond_place[used][order].astype(np.int32))
-        put("incoming_offset", np.searchsorted(ends[order], np.arange(s.n_atoms + 1)).astype(np.int64))
+            places.squared_rcut = rcut[centre, s.species[s.bond_atom[places.used]]] ** 2
         items, piece_rows = row_items(layout, self._most_rows)
-        put("row_items", items)
-        put("piece_rows", piece_rows)
-        put("piece_structures", s.shards)
+        given = structure_arrays(s, layout) | incoming_bonds(s, layout, places)
+        given |= {"row_items": items, "piece_rows": piece_rows, "piece_structures": s.shards}
+        given["bonds"] = places.records(s.bond_vector)
+        if s.energy is not None:
+            given["low"] = np.ones(s.n_structures) if s.low is None else np.asarray(s.low, np.float64)
+        arrays = {name: self._to_device(array) for name, array in given.items()}
         work["n_pieces"], work["n_items"] = len(piece_rows) - 1, len(items)
-
-        def make(name: str, size: int) -> None:
-            arrays[name] = cupy.zeros(max(1, size), np.float64)
-
-        core, strained = s.n_atoms if shape.core else 0, s.n_atoms if self.with_virials else 0
-        make("core_slope", layout.n_slots * LANES if shape.core else 0)
-        for name, size in (
-            ("core_cutoff", core), ("core_energy", core), ("core_forces", 4 * core), ("core_virials", 6 * core),
-            ("atom_energies", s.n_atoms), ("atom_forces", 4 * s.n_atoms), ("atom_virials", 6 * strained),
-            ("structure_energies", s.n_structures), ("residuals", 4 * s.n_atoms), ("strain_residuals", 6 * strained),
-        ):  # fmt: skip
-            make(name, size)
+        sizes = filled_sizes(s, layout.n_slots, self.shape.core, self.with_virials)
         if self.moments_stored:
-            make("G", layout.n_tiles * int(problem["max_moments"][0]) * LANES)
+            sizes["G"] = layout.n_tiles * self.shape.max_moments * LANES
+        arrays |= {name: cupy.zeros(max(1, size), np.float64) for name, size in sizes.items()}
         for name, array in arrays.items():
             for target in (problem, work):
                 if name in target.dtype.names:
@@ -702,21 +460,15 @@ class CudaEvaluator:
         work["result"] = self._result.data.ptr
         offsets = self.structures.atom_offsets
         atoms = slice(int(offsets[cut.start]), int(offsets[cut.stop]))
-        batch = _Batch(cut, atoms, layout.n_tiles, layout.n_slots, int(piece_rows[-1]), problem, work, arrays)
+        batch = Batch(cut, atoms, layout.n_tiles, layout.n_slots, int(piece_rows[-1]), problem, work, arrays)
         if s.energy is None:
             batch.places = places
         return batch
 
-    def _allocate_work(self, made: list[_Batch]) -> None:
+    def _allocate_work(self, made: list[Batch]) -> None:
         """Work arrays that all batches share, as large as the largest needs."""
-        P = self._problem[0]
         tiles, slots = max(b.n_tiles for b in made), max(b.n_slots for b in made)
-        nodes, y, moments = int(P["max_components"]), int(P["max_y"]), int(P["max_moments"])
-        sizes = {"Phi": nodes, "Phi_bar": nodes, "y": y, "w": moments, "state": state_size(self.shape)}
-        if self.structures.energy is not None:
-            sizes |= {"dPhi": nodes, "dPhi_bar": nodes, "dy": y}
-        if not self.moments_stored:
-            sizes["G"] = moments
+        sizes = work_arrays(self.shape, self.moments_stored, self.structures.energy is not None)
         self._workspace = {
             name: self._cupy.empty(max(1, tiles * size * LANES), np.float64) for name, size in sizes.items()
         }
@@ -729,7 +481,7 @@ class CudaEvaluator:
             for name, array in self._workspace.items():
                 batch.work[name] = array.data.ptr
 
-    def _prepare(self, batch: _Batch) -> None:
+    def _prepare(self, batch: Batch) -> None:
         """Once per set of positions: bond records, core repulsion, stored moments."""
         self._tiles(batch, "make_bond_records")
         if self.shape.core:
@@ -739,142 +491,3 @@ class CudaEvaluator:
             self._tiles(batch, "gather_core_forces")
         if self.moments_stored:
             self._moments(batch, "make_batch_moments")
-
-
-@dataclass
-class _Places:
-    """Where the bonds of a batch stand in its records."""
-
-    used: np.ndarray
-    """(n,): the bonds that kernels read."""
-    slot: np.ndarray
-    lane: np.ndarray
-    n_slots: int
-    squared_rcut: np.ndarray | None = None
-    """(n,): where bonds may be longer than their rcut."""
-
-    def records(self, bond_vector: np.ndarray) -> np.ndarray:
-        """(n_slots, BOND_RECORD, LANES) with the vectors of the batch's bonds, (n_bonds, 3), in the first rows."""
-        vectors = bond_vector[self.used]
-        if self.squared_rcut is not None:
-            vectors *= (np.einsum("bd,bd->b", vectors, vectors) < self.squared_rcut)[:, None]
-        records = np.zeros((self.n_slots, BOND_RECORD, LANES))
-        for axis in range(3):
-            records[self.slot, axis, self.lane] = vectors[:, axis]
-        return records
-
-
-@dataclass
-class _Batch:
-    """A run of structures that goes through both passes together; records are passed to kernels by value."""
-
-    structures: slice
-    atoms: slice
-    n_tiles: int
-    n_slots: int
-    n_rows: int
-    problem: np.ndarray
-    work: np.ndarray
-    arrays: dict[str, Any]
-    places: _Places | None = None
-    """Only without targets, where `update` brings new vectors."""
-
-
-def state_size(shape: Shape) -> int:
-    """Numbers that an atom hands from stage to stage (enum State of the kernels)."""
-    return 6 * shape.n_densities + 1
-
-
-def work_per_atom(shape: Shape, moments_stored: bool, fitting: bool) -> int:
-    """Bytes of a batch's work arrays per atom; without targets (fitting) there is no second pass."""
-    nodes = max(t.graph.n_components for t in shape.elements)
-    y = max(shape.n_densities * int(t.graph.groups[:, 1].sum()) for t in shape.elements)
-    moments = max(t.n_moments for t in shape.elements) * (1 if moments_stored else 2)
-    passes = 2 if fitting else 1
-    return 8 * (2 * passes * nodes + passes * y + moments + state_size(shape))
-
-
-def row_bytes(shape: Shape) -> int:
-    """One row of gradient sums."""
-    return 8 * sum(len(t.positions) * shape.n_densities + t.n_radial + t.n_first for t in shape.elements)
-
-
-def most_rows(shape: Shape) -> int:
-    """Rows of gradient sums that a virtual shard may have."""
-    return max(1, ROW_BYTES // max(1, row_bytes(shape)))
-
-
-def row_memory(shape: Shape, shards: np.ndarray) -> int:
-    """Bytes of all rows of gradient sums; shards: atoms of each."""
-    return int(np.minimum(-(-shards // LANES), most_rows(shape)).sum()) * row_bytes(shape)
-
-
-def memory_needs(
-    shape: Shape, shards: np.ndarray, n_bonds: int, moments_stored: bool, fitting: bool = True
-) -> tuple[int, int, int]:
-    """Bytes on the device of what stays there, of stored moments, and of the work arrays if all is one batch.
-
-    shards: atoms of each virtual shard; n_bonds: of all atoms.
-    """
-    n_atoms = int(shards.sum())
-    moments = 8 * max(t.n_moments for t in shape.elements) * n_atoms if moments_stored else 0
-    work = work_per_atom(shape, moments_stored, fitting) * n_atoms + WORK_BOND * n_bonds
-    rows = row_memory(shape, shards) if fitting else 0
-    return RESIDENT_BOND * n_bonds + RESIDENT_ATOM * n_atoms, moments, int(PADDING * (work + rows)) + 2**16
-
-
-def piece_starts(structures: Structures) -> np.ndarray:
-    """First structures of about equal runs, for data without virtual shards."""
-    n = int(np.clip(structures.n_atoms // PIECE_ATOMS, 1, min(PIECES, structures.n_structures)))
-    ends = np.arange(n) * structures.n_atoms // n
-    return np.unique(np.searchsorted(structures.atom_offsets[:-1], ends))
-
-
-def batches(structures: Structures, starts: np.ndarray, per_atom: int, per_bond: int, limit: int) -> list[slice]:
-    """Consecutive structures whose work arrays take up to `limit` bytes, at least one structure each.
-
-    starts: first structure of each virtual shard; only shards that take more than `limit` alone are cut.
-    """
-    bonds = np.diff(structures.bond_offsets[structures.atom_offsets])
-    costs = np.r_[0, np.cumsum(structures.atoms_per_structure * per_atom + bonds * per_bond)]
-    ends = np.append(starts[1:], structures.n_structures)
-    units: list[tuple[int, int]] = []
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        whole = costs[end] - costs[start] <= limit
-        units += [(start, end)] if whole else [(s, s + 1) for s in range(start, end)]
-    cuts, first = [], 0
-    for start, end in units:
-        if start > first and costs[end] - costs[first] > limit:
-            cuts.append(slice(first, start))
-            first = start
-    cuts.append(slice(first, structures.n_structures))
-    return cuts
-
-
-def row_items(layout: Layout, most_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of gradient sums of each piece: what a warp adds to one row, and where the rows of pieces start.
-
-    Returns int64 (n_items, 5), [element, row, first tile, end, step], and (n_pieces + 1,). They depend on the piece
-    alone, whatever is evaluated beside it.
-    """
-    items, starts = [], [0]
-    for first, last in layout.batches[:, :2].tolist():
-        elements, counts = np.unique(layout.tile_element[first:last], return_counts=True)
-        ends = first + np.cumsum(counts)
-        steps = np.minimum(counts, most_rows)
-        for element, count, end, step in zip(*(a.tolist() for a in (elements, counts, ends, steps)), strict=True):
-            items += [[element, starts[-1] + k, end - count + k, end, step] for k in range(step)]
-        starts.append(starts[-1] + int(steps.max(initial=0)))
-    return np.array(items, np.int64).reshape(-1, 5), np.array(starts, np.int64)
-
-
-def _count(batches: int) -> str:
-    return "1 batch" if batches == 1 else f"{batches} batches"
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.2f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"
-
-
-def _version(number: int) -> str:
-    return f"{number // 1000}.{number % 1000 // 10}"

@@ -85,113 +85,147 @@ def build_graph(
     functions: list[tuple[int, Function]], species: dict[str, int], shapes: list[tuple[int, int]]
 ) -> ElementGraph:
     """Graph of (index, function) pairs of rank ≥ 2; shapes: (nradmax, lmax) of the bond to each neighbour element."""
-    degree: list[int] = []  # L of each node, leaves first
-    offsets: list[int] = []
-    leaf: dict[tuple[int, int, int], int] = {}
-    leaf_offsets, size = [], 0
-    for mu, (nradmax, lmax) in enumerate(shapes):
-        leaf_offsets.append(size)
-        for n in range(1, nradmax + 1):
-            for l in range(lmax + 1):
-                leaf[mu, n, l] = len(degree)
-                degree.append(l)
-                offsets.append(size + l * l)
-            size += (lmax + 1) ** 2
-    n_leaves, n_leaf_nodes = size, len(degree)
-    depth = [0] * n_leaf_nodes
-    known: dict[tuple[int, int, int], int] = {}
-
-    def node(a: int, b: int, L: int) -> tuple[int, int]:
-        """Index of the node that couples a and b to L, and the sign of swapping them into the stored order."""
-        sign = 1
-        if (degree[a], a) > (degree[b], b):
-            a, b = b, a
-            sign = -1 if (degree[a] + degree[b] - L) % 2 else 1
-        index = known.setdefault((a, b, L), len(degree))
-        if index == len(degree):
-            degree.append(L)
-            depth.append(1 + max(depth[a], depth[b]))
-        return index, sign
-
-    def price(a: int, b: int, L: int) -> int:
-        """Work of a new node; nothing for one that exists."""
-        key = (a, b, L) if (degree[a], a) <= (degree[b], b) else (b, a, L)
-        return 0 if key in known else (2 * degree[a] + 1) * (2 * degree[b] + 1)
-
-    def fixed(rank: int) -> bool:
-        """Powers of two keep the grouping of their tree: its nodes are the ones that others can share."""
-        return rank & (rank - 1) == 0
-
+    nodes = _Nodes(shapes)
     # those without a choice first, so that the others find nodes to share
-    functions = sorted(functions, key=lambda item: (not fixed(len(item[1].ns)), len(item[1].ns)))
-    tops: list[tuple[int, int, float]] = []
-    for _, function in functions:
-        rank = len(function.ns)
-        ids = [
-            leaf[species[el], n, l] for el, n, l in zip(function.elements[1:], function.ns, function.ls, strict=True)
-        ]
-        degrees = [*function.ls, *function.LS]
-        powers, sign = [0] * rank, 1  # powers of i carried by each object
-        pairs = coupling_tree(rank)
-        for t, (a, b) in enumerate(pairs[:-1]):
-            L = degrees[rank + t]
-            if t == len(pairs) - 2 and not fixed(rank):
-                last = pairs[-1][1] if pairs[-1][0] == rank + t else pairs[-1][0]
-                if rank + t in pairs[-1]:
-                    # three objects at the root: any two may be coupled first
-                    x, y, z = a, b, last
-                    lx, ly, lz = degrees[x], degrees[y], degrees[z]
-                    to_x = _regrouping_factor(lx, ly, lz)
-                    to_y = to_x * _regrouping_factor(ly, lz, lx)
-                    choices = ((x, y, z, 1.0), (y, z, x, to_x), (z, x, y, to_y))
-                    u, v, w, ratio = min(choices, key=lambda c: price(ids[c[0]], ids[c[1]], degrees[c[2]]))
-                    index, swapped = node(ids[u], ids[v], degrees[w])
-                    power = powers[x] + powers[y] + powers[z] + 3 * ((lx + ly - lz) % 2)
-                    factor = sign * swapped * ratio * _phase(power) * (-1) ** lz / math.sqrt(2 * lz + 1)
-                    tops.append((index, ids[w], factor))
-                    break
-            index, swapped = node(ids[a], ids[b], L)
-            ids.append(index)
-            powers.append(powers[a] + powers[b] + 3 * ((degrees[a] + degrees[b] - L) % 2))
-            sign *= swapped
-        else:
-            a, b = pairs[-1]
-            L = degrees[a]
-            tops.append((ids[a], ids[b], sign * _phase(powers[a] + powers[b]) * (-1) ** L / math.sqrt(2 * L + 1)))
-
-    couplings = sorted({(degree[a], degree[b], L) for a, b, L in known})
-    coupling_index = {key: t for t, key in enumerate(couplings)}
-    offsets += [0] * len(known)
-    order = sorted(known, key=lambda k: (depth[known[k]], degree[k[0]], degree[k[1]], k[2], k[0], k[1]))
-    nodes = np.empty((len(order), 4), np.int32)
-    for row, (a, b, L) in zip(nodes, order, strict=True):
-        offsets[known[a, b, L]] = size
-        row[:] = coupling_index[degree[a], degree[b], L], offsets[a], offsets[b], size
-        size += 2 * L + 1
-
-    uses = np.zeros(len(degree), np.int64)
-    for a, b, _ in tops:
-        uses[a] += 1
-        uses[b] += 1
-    sides = [(a, b) if (uses[a], a) >= (uses[b], b) else (b, a) for a, b, _ in tops]
-    walk = sorted(range(len(tops)), key=lambda k: (offsets[sides[k][0]], offsets[sides[k][1]]))
-    groups: list[list[int]] = []
-    for position, k in enumerate(walk):
-        left = sides[k][0]
-        if not groups or groups[-1][0] != offsets[left]:
-            groups.append([offsets[left], 2 * degree[left] + 1, position, 0])
-        groups[-1][3] += 1
+    functions = sorted(functions, key=lambda item: (not _keeps_grouping(len(item[1].ns)), len(item[1].ns)))
+    tops = [_couple(function, nodes, species) for _, function in functions]
+    table, couplings = nodes.number()
+    walk, sides = _by_left_node(tops, nodes)
     return ElementGraph(
-        leaf_offsets=leaf_offsets,
-        n_leaves=n_leaves,
-        n_components=size,
-        nodes=nodes,
-        groups=np.array(groups, np.int32).reshape(-1, 4),
-        right=np.array([offsets[sides[k][1]] for k in walk], np.int32),
+        leaf_offsets=nodes.leaf_offsets,
+        n_leaves=nodes.n_leaves,
+        n_components=nodes.size,
+        nodes=table,
+        groups=_groups(walk, sides, nodes),
+        right=np.array([nodes.offsets[sides[k][1]] for k in walk], np.int32),
         factor=np.array([tops[k][2] for k in walk]),
         functions=np.array([functions[k][0] for k in walk], np.int64),
         couplings=couplings,
     )
+
+
+class _Nodes:
+    """Leaves and coupled nodes of one central element while its graph is built; an index names a node."""
+
+    def __init__(self, shapes: list[tuple[int, int]]) -> None:
+        """The leaves; shapes: (nradmax, lmax) of the bond to each neighbour element."""
+        self.degree: list[int] = []  # L of each node, leaves first
+        self.offsets: list[int] = []  # first component of each node; those of coupled nodes by `number`
+        self.leaf: dict[tuple[int, int, int], int] = {}
+        self.leaf_offsets: list[int] = []
+        self.size = 0
+        for mu, (nradmax, lmax) in enumerate(shapes):
+            self.leaf_offsets.append(self.size)
+            for n in range(1, nradmax + 1):
+                for l in range(lmax + 1):
+                    self.leaf[mu, n, l] = len(self.degree)
+                    self.degree.append(l)
+                    self.offsets.append(self.size + l * l)
+                self.size += (lmax + 1) ** 2
+        self.n_leaves = self.size
+        self._depth = [0] * len(self.degree)
+        self._known: dict[tuple[int, int, int], int] = {}
+
+    def node(self, a: int, b: int, L: int) -> tuple[int, int]:
+        """Index of the node that couples a and b to L, and the sign of swapping them into the stored order."""
+        sign, degree = 1, self.degree
+        if (degree[a], a) > (degree[b], b):
+            a, b = b, a
+            sign = -1 if (degree[a] + degree[b] - L) % 2 else 1
+        index = self._known.setdefault((a, b, L), len(degree))
+        if index == len(degree):
+            degree.append(L)
+            self._depth.append(1 + max(self._depth[a], self._depth[b]))
+        return index, sign
+
+    def price(self, a: int, b: int, L: int) -> int:
+        """Work of a new node; nothing for one that exists."""
+        degree = self.degree
+        key = (a, b, L) if (degree[a], a) <= (degree[b], b) else (b, a, L)
+        return 0 if key in self._known else (2 * degree[a] + 1) * (2 * degree[b] + 1)
+
+    def number(self) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+        """Place the coupled nodes by depth and kind; returns `ElementGraph.nodes` and `ElementGraph.couplings`."""
+        degree, depth, known = self.degree, self._depth, self._known
+        couplings = sorted({(degree[a], degree[b], L) for a, b, L in known})
+        coupling_index = {key: t for t, key in enumerate(couplings)}
+        self.offsets += [0] * len(known)
+        order = sorted(known, key=lambda k: (depth[known[k]], degree[k[0]], degree[k[1]], k[2], k[0], k[1]))
+        table = np.empty((len(order), 4), np.int32)
+        for row, (a, b, L) in zip(table, order, strict=True):
+            self.offsets[known[a, b, L]] = self.size
+            row[:] = coupling_index[degree[a], degree[b], L], self.offsets[a], self.offsets[b], self.size
+            self.size += 2 * L + 1
+        return table, couplings
+
+
+def _keeps_grouping(rank: int) -> bool:
+    """Powers of two keep the grouping of their tree: its nodes are the ones that other functions can share."""
+    return rank & (rank - 1) == 0
+
+
+def _couple(function: Function, nodes: _Nodes, species: dict[str, int]) -> tuple[int, int, float]:
+    """The two nodes whose dot product a function is, and its factor; adds the nodes that it needs."""
+    rank, pairs = len(function.ns), coupling_tree(len(function.ns))
+    leaves = zip(function.elements[1:], function.ns, function.ls, strict=True)
+    ids = [nodes.leaf[species[element], n, l] for element, n, l in leaves]
+    degrees = [*function.ls, *function.LS]
+    powers, sign = [0] * rank, 1  # powers of i carried by each object
+    for t, (a, b) in enumerate(pairs[:-1]):
+        at_root = t == len(pairs) - 2 and rank + t in pairs[-1]
+        if at_root and not _keeps_grouping(rank):
+            last = pairs[-1][1] if pairs[-1][0] == rank + t else pairs[-1][0]
+            left, right, factor = _regroup(nodes, ids, degrees, (a, b, last))
+            power = powers[a] + powers[b] + powers[last] + 3 * ((degrees[a] + degrees[b] - degrees[last]) % 2)
+            return left, right, _over_root(sign * factor * _phase(power), degrees[last])
+        L = degrees[rank + t]
+        index, swapped = nodes.node(ids[a], ids[b], L)
+        ids.append(index)
+        powers.append(powers[a] + powers[b] + 3 * ((degrees[a] + degrees[b] - L) % 2))
+        sign *= swapped
+    a, b = pairs[-1]
+    return ids[a], ids[b], _over_root(sign * _phase(powers[a] + powers[b]), degrees[a])
+
+
+def _regroup(
+    nodes: _Nodes, ids: list[int], degrees: list[int], objects: tuple[int, int, int]
+) -> tuple[int, int, float]:
+    """Of three objects at the root, couple the two that cost least first; (coupled node, third node, factor)."""
+    x, y, z = objects
+    lx, ly, lz = degrees[x], degrees[y], degrees[z]
+    to_x = _regrouping_factor(lx, ly, lz)
+    to_y = to_x * _regrouping_factor(ly, lz, lx)
+    choices = ((x, y, z, 1.0), (y, z, x, to_x), (z, x, y, to_y))
+    u, v, w, ratio = min(choices, key=lambda c: nodes.price(ids[c[0]], ids[c[1]], degrees[c[2]]))
+    index, swapped = nodes.node(ids[u], ids[v], degrees[w])
+    return index, ids[w], swapped * ratio
+
+
+def _over_root(factor: float, L: int) -> float:
+    """The factor with that of coupling two nodes of degree L to 0 over their dot product."""
+    return factor * (-1) ** L / math.sqrt(2 * L + 1)
+
+
+def _by_left_node(tops: list[tuple[int, int, float]], nodes: _Nodes) -> tuple[list[int], list[tuple[int, int]]]:
+    """Order of the functions by left and right node, and the (left, right) nodes of each; left: the one used more."""
+    uses = np.zeros(len(nodes.degree), np.int64)
+    for a, b, _ in tops:
+        uses[a] += 1
+        uses[b] += 1
+    sides = [(a, b) if (uses[a], a) >= (uses[b], b) else (b, a) for a, b, _ in tops]
+    offsets = nodes.offsets
+    return sorted(range(len(tops)), key=lambda k: (offsets[sides[k][0]], offsets[sides[k][1]])), sides
+
+
+def _groups(walk: list[int], sides: list[tuple[int, int]], nodes: _Nodes) -> np.ndarray:
+    """`ElementGraph.groups` of the functions in the order of `walk`."""
+    groups: list[list[int]] = []
+    for position, k in enumerate(walk):
+        left = sides[k][0]
+        if not groups or groups[-1][0] != nodes.offsets[left]:
+            groups.append([nodes.offsets[left], 2 * nodes.degree[left] + 1, position, 0])
+        groups[-1][3] += 1
+    return np.array(groups, np.int32).reshape(-1, 4)
 
 
 def right_nodes(groups: np.ndarray, right: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -26,6 +26,18 @@ def keeps_moments(structures: Structures) -> bool:
     return structures.n_bonds >= 24 * structures.n_atoms
 
 
+def tile_numbers(shape: Shape, moments_stored: bool) -> int:
+    """Numbers that an atom keeps from the first pass for the second: nodes, their adjoints, y, F' and F'', moments."""
+    moments = 0 if moments_stored else shape.max_moments
+    return 2 * shape.max_components + shape.max_y + 2 * shape.n_densities + moments
+
+
+def default_batch_atoms(shape: Shape) -> int:
+    """Atoms in a batch: few enough that its nodes stay in a core's share of the last cache, enough to fill tiles."""
+    fitting = 4 * 2**20 // (8 * tile_numbers(shape, moments_stored=False))
+    return int(np.clip(fitting, 64, 256 if len(shape.elements) < 3 else 768))
+
+
 def structures_memory(n_atoms: int, n_bonds: int, n_structures: int) -> float:
     """Bytes of `Structures`."""
     return float(BOND * n_bonds + ATOM * n_atoms + STRUCTURE * n_structures)
@@ -39,12 +51,12 @@ def evaluator_memory(
     store_moments: bool,
     stress: bool = False,
     threads: int = 1,
-    batch_atoms: int = 256,
 ) -> float:
     """Most bytes that a CpuEvaluator, its making and its evaluations add to a process that holds the structures.
 
-    atoms_of_element: (n_elements,); n_bonds: of all atoms; batch_atoms: atoms of a batch.
+    atoms_of_element: (n_elements,); n_bonds: of all atoms.
     """
+    batch_atoms = default_batch_atoms(shape)
     n_atoms, n = int(np.sum(atoms_of_element)), len(shape.elements)
     present = max(1, int(np.count_nonzero(atoms_of_element)))
     # the last tile of each element of a batch is half empty
@@ -67,10 +79,9 @@ def evaluator_memory(
     gradient = n * (functions + radial)
     # sums of each thread and their encoding; their total, what is sent and received, decoded sums
     sums = 8.0 * (threads * (n * (functions + lanes * radial) + 3 * gradient) + 14 * gradient)
-    components = max(t.graph.n_components for t in shape.elements)
-    tile = 8.0 * lanes * (3 * components + max(t.n_moments for t in shape.elements))
     tiles = batch_atoms / lanes + present
-    workspace = threads * tile * (tiles + 2)
+    scratch = 2 * shape.max_moments + 2 * shape.max_components + shape.max_y
+    workspace = threads * 8.0 * lanes * (tile_numbers(shape, store_moments) * tiles + scratch)
     if bondwise.any():
         rows = tiles * row_size(shape) + angular_size(shape)
         workspace += threads * 8.0 * lanes * rows * present * float(average.max())

@@ -88,6 +88,23 @@ class Shape:
     elements: list[ElementTables]
     bases: dict[tuple[int, int], np.ndarray] = field(repr=False)  # (nradbase, J) per ordered pair of species
 
+    def n_y(self, element: int) -> int:
+        """Numbers of y that an atom of an element keeps."""
+        return self.n_densities * int(self.elements[element].graph.groups[:, 1].sum())
+
+    @property
+    def max_components(self) -> int:
+        """Components of leaves and nodes, the most of any element; the same for y and the moments."""
+        return max(t.graph.n_components for t in self.elements)
+
+    @property
+    def max_y(self) -> int:
+        return max(self.n_y(e) for e in range(len(self.elements)))
+
+    @property
+    def max_moments(self) -> int:
+        return max(t.n_moments for t in self.elements)
+
 
 _recent: deque[tuple[list, Shape]] = deque(maxlen=2)  # with what they were made of: 50,000 functions take a second
 
@@ -227,6 +244,7 @@ class Coefficients:
         sizes = [len(t.positions) * nd for t in tables] + [t.n_radial for t in tables] + [t.n_first for t in tables]
         ends = np.cumsum(sizes)
         starts, n = ends - sizes, len(tables)
+        self.starts = starts.reshape(3, n).T  # (n_elements, 3): functions, radial, first among `values`
         self.values = np.zeros(int(ends[-1]))
         parts = np.split(self.values, ends[:-1])
         self.functions = [part.reshape(-1, nd) for part in parts[:n]]

@@ -1,18 +1,19 @@
-"""The CUDA kernels of a potential as one text, which needs no include path, and the layout of their structures."""
+"""The CUDA kernels of a potential as one text, which needs no include path, and their compilation."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-
-import numpy as np
+from typing import Any
 
 from pacehpc.backends.compile import kernel_folder
-from pacehpc.errors import PacehpcError
+from pacehpc.backends.device import load_cupy, text_of
+from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.shape import make_shape
+from pacehpc.potential import Potential
 
 LANES = 32
 SOURCE = "evaluate.cu"
-
-_KINDS = {"index_t": np.int64, "int": np.int32, "double": np.float64}
 
 
 def cuda_source(header: str) -> str:
@@ -45,19 +46,20 @@ def kernel_names() -> list[str]:
     return re.findall(r'(?:^KERNEL\(\d+, \d+\)|^extern "C" __global__ void) (\w+)\(', text, re.M)
 
 
-def record(struct: str) -> np.dtype:
-    """Structured dtype of a struct of the kernels, read from their source so that the two cannot differ."""
-    for name in ("problem.h", SOURCE):
-        text = re.sub(r"//[^\n]*", "", (kernel_folder() / name).read_text(encoding="utf-8"))
-        match = re.search(rf"struct {struct} \{{(.*?)\}};", text, re.S)
-        if match:
-            break
-    else:
-        raise PacehpcError(f"the kernel sources are damaged (no struct {struct}): install pacehpc again.")
-    fields = []
-    for declaration in filter(None, (part.strip() for part in match[1].split(";"))):
-        parsed = re.fullmatch(r"((?:const\s+)?\w+\*?)\s+(.*)", declaration, re.S)
-        kind, names = parsed.groups()
-        dtype = np.uint64 if kind.endswith("*") else _KINDS[kind]
-        fields += [(field.strip(), dtype) for field in names.split(",")]
-    return np.dtype(fields, align=True)
+def made_with() -> str:
+    """What the bits of kernels depend on beside the potential: devices, NVRTC, and a hash of the sources."""
+    cupy = load_cupy()
+    runtime = cupy.cuda.runtime
+    devices = sorted({text_of(runtime.getDeviceProperties(k)["name"]) for k in range(runtime.getDeviceCount())})
+    nvrtc = ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
+    return f"{', '.join(devices)}, NVRTC {nvrtc}, {hashlib.sha256(cuda_source('').encode()).hexdigest()[:8]}"
+
+
+def prepare(potential: Potential, loss: LossWeights) -> None:
+    """Compile the kernels of a potential for this process's device into CuPy's cache (CUPY_CACHE_DIR)."""
+    module_of(load_cupy(), make_shape(potential, stress=loss.stress > 0).header).get_function("sizes")
+
+
+def module_of(cupy: Any, header: str) -> Any:
+    """The kernels of a shape, compiled when the first of them is asked for."""
+    return cupy.RawModule(code=cuda_source(header), options=("-std=c++17",), backend="nvrtc")

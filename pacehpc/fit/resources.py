@@ -9,7 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 
+<<<<<<< HEAD
 from pacehpc.backends import memory
+=======
+from pacehpc import backends, parallel
+from pacehpc.backends import device, memory
+>>>>>>> cc3842b (One module writes the kernels' tables and targets for both compiled backends; GPUs, their memory and batches in modules of their own; the NumPy backend is oracle.py; graphs of functions built in named steps)
 from pacehpc.backends.interface import EvaluatorOptions
 from pacehpc.backends.shape import make_shape
 from pacehpc.config.models import Backend, Fit, Settings
@@ -90,6 +95,7 @@ def _check_gpu_config(config: Backend, ranks_here: int) -> None:
 
 def _device(config: Backend, ranks: Ranks) -> str:
     """This rank's host and GPU, for the log. Raises PacehpcError where there is none to use."""
+<<<<<<< HEAD
     from pacehpc.backends.cuda import describe, load_cupy
 
     options = gpu_options(config, (ranks.node_rank, ranks.node_size))
@@ -99,13 +105,23 @@ def _device(config: Backend, ranks: Ranks) -> str:
         raise PacehpcError(f"GPU {index} was asked for, but only {count} are visible (numbered from 0).")
     shared = len(range(index, options.ranks_per_node, count)) if options.device is None else 1
     return f"{platform.node()}, {describe(index)}" + (f", shared by {shared} ranks" if shared > 1 else "")
+=======
+    options = gpu_options(settings, parallel.node_rank(comm))
+    index, shared = device.chosen_device(options, device.load_cupy().cuda.runtime.getDeviceCount())
+    return f"{platform.node()}, {device.describe(index)}" + (f", shared by {shared} ranks" if shared > 1 else "")
+>>>>>>> cc3842b (One module writes the kernels' tables and targets for both compiled backends; GPUs, their memory and batches in modules of their own; the NumPy backend is oracle.py; graphs of functions built in named steps)
 
 
 def gpu_options(config: Backend, node: tuple[int, int]) -> EvaluatorOptions:
     """Options of the cuda backend for a rank; node: its rank on its node, and the ranks there."""
+<<<<<<< HEAD
     from pacehpc.backends.cuda import device_options
 
     return device_options(config.gpu_config.gpu_ind, config.gpu_config.mem_limit, *node)
+=======
+    config = settings.backend.gpu_config
+    return device.device_options(config.gpu_ind, config.mem_limit, *node)
+>>>>>>> cc3842b (One module writes the kernels' tables and targets for both compiled backends; GPUs, their memory and batches in modules of their own; the NumPy backend is oracle.py; graphs of functions built in named steps)
 
 
 def make_objective(
@@ -210,12 +226,9 @@ def cpu_memory(
 ) -> float:
     """Bytes of these structures and of their evaluators; store_moments: they keep G of every atom (None: as usual)."""
     from pacehpc.backends.compile import lanes
-    from pacehpc.backends.cpu import default_batch_atoms
 
     shape, total = make_shape(potential, stress=stress), 0.0
     n = len(shape.elements)
-    components = max(t.graph.n_components for t in shape.elements)
-    batch_atoms = default_batch_atoms(8 * (3 * components + max(t.n_moments for t in shape.elements)), n)
     for s in structures:
         total += memory.structures_memory(s.n_atoms, s.n_bonds, s.n_structures)
         total += memory.evaluator_memory(
@@ -226,6 +239,5 @@ def cpu_memory(
             memory.keeps_moments(s) if store_moments is None else store_moments,
             stress,
             kernel_threads(),
-            batch_atoms,
         )
     return total

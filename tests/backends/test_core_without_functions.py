@@ -8,7 +8,7 @@ from ase import Atoms
 
 from pacehpc.backends import create_evaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
-from pacehpc.backends.reference import ReferenceEvaluator
+from pacehpc.backends.oracle import ReferenceEvaluator
 from pacehpc.potential import build_potential
 
 WAYS = {"moments": {"bondwise": False}, "bond by bond": {"bondwise": True}, "cuda": {}}

@@ -21,22 +21,16 @@ from ase.io import read
 
 from pacehpc import Potential, backends, load_dataset, metrics
 from pacehpc.backends.cpu import CpuEvaluator
-from pacehpc.backends.cuda import (
-    CudaEvaluator,
-    CudaUnavailable,
-    batches,
-    describe,
-    device_options,
-    load_cupy,
-    memory_needs,
-    row_items,
-)
+from pacehpc.backends.cuda import CudaEvaluator
+from pacehpc.backends.device import CudaUnavailable, describe, device_options, load_cupy
+from pacehpc.backends.device_memory import batches, memory_needs, row_items
 from pacehpc.backends.graph import right_nodes
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.backends.layout import make_layout
-from pacehpc.backends.reference import ReferenceEvaluator
+from pacehpc.backends.oracle import ReferenceEvaluator
+from pacehpc.backends.records import record
 from pacehpc.backends.shape import make_shape
-from pacehpc.backends.source import cuda_source, kernel_names, record
+from pacehpc.backends.source import cuda_source, kernel_names
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import build_potential
 from pacehpc.structures import VOIGT
@@ -398,7 +392,10 @@ def test_out_of_memory_gives_up_the_moments_last(golden, brute_force, caplog):
     assert least.peak_bytes < limit < most.peak_bytes
     with caplog.at_level(logging.INFO, "pacehpc"):
         tight = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(store_moments=True, memory_limit=limit))
-    assert "; trying more" in caplog.text and "moments are made for each batch from now on" in caplog.text
+    assert (
+        "; retrying with more, smaller batches" in caplog.text
+        and "moments are made for each batch from now on" in caplog.text
+    )
     assert not tight.moments_stored and tight.peak_bytes <= limit
     agree(tight.evaluate(x), most.evaluate(x))
 
@@ -497,7 +494,7 @@ def test_why_not(environment, message, present, monkeypatch, caplog, case):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     files = present or "CUDA_VISIBLE_DEVICES" in environment  # hidden on purpose is as good as not there
-    monkeypatch.setattr("pacehpc.backends.cuda._device_files", lambda: files)
+    monkeypatch.setattr("pacehpc.backends.device._device_files", lambda: files)
     potential, s = case("al_cheblinear")
     with pytest.raises(CudaUnavailable, match=message):
         backends.create_evaluator("cuda", potential, s, LOSS)
@@ -761,7 +758,7 @@ import numpy as np
 from mpi4py import MPI
 sys.path[:0] = {path!r}
 from pacehpc import Potential
-from pacehpc.backends.cuda import device_options
+from pacehpc.backends.device import device_options
 from pacehpc.backends.interface import LossWeights
 from pacehpc.objective import Objective
 from pacehpc.parallel import Ranks

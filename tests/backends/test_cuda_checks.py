@@ -13,7 +13,7 @@ import pytest
 from ase.io import read
 
 from pacehpc import Potential
-from pacehpc.backends import cuda
+from pacehpc.backends import cuda, source
 from pacehpc.backends.cuda import CudaEvaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.backends.source import cuda_source
@@ -327,11 +327,11 @@ def test_faults_put_into_the_kernels_are_found(case, fake_cupy, monkeypatch, fau
     old, new, message = MUTANTS[fault]
 
     def mutated(header):
-        source = cuda_source(header)
-        assert source.count(old) == 1
-        return source.replace(old, new)
+        text = cuda_source(header)
+        assert text.count(old) == 1
+        return text.replace(old, new)
 
-    monkeypatch.setattr(cuda, "cuda_source", mutated)
+    monkeypatch.setattr(source, "cuda_source", mutated)
     potential, s = case("al_cheblinear")
     with pytest.raises(RuntimeError, match=message):
         exercise(fake_cupy, potential, s, FORCES, store_moments=False)

@@ -8,7 +8,6 @@ shows them beside baseline.json, which --write brings up to date for this compil
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import re
@@ -136,50 +135,41 @@ def structures_of(potential: Potential, frames: list[Atoms]) -> Structures:
 def write_image(evaluator: CpuEvaluator, path: str) -> tuple[int, np.ndarray]:
     """Memory of an evaluator's Problem, for driver.c; where the energies of structures are, and what they are."""
     problem = evaluator._problem
-    known = dict(_memory(vars(evaluator)))
-    known[ctypes.addressof(problem)] = problem
+    known = {array.ctypes.data: array for array in _arrays(vars(evaluator))}
     offsets, size = {}, 0
-    for address, block in known.items():
+    for address, array in known.items():
         offsets[address] = size
-        size += -(-memoryview(block).nbytes // 64) * 64 + 64
+        size += -(-array.nbytes // 64) * 64 + 64
     memory, pointers = bytearray(size), []
-    for address, block in known.items():
+    for address, array in known.items():
         start = offsets[address]
-        memory[start : start + memoryview(block).nbytes] = ctypes.string_at(address, memoryview(block).nbytes)
-        for place, target in _pointers(block):
+        memory[start : start + array.nbytes] = array.tobytes()
+        for place, target in _pointers(array):
             pointers.append(start + place)
             memory[start + place : start + place + 8] = offsets[target].to_bytes(8, "little")
-    head = np.array([size, len(pointers), offsets[ctypes.addressof(problem)], *pointers], np.int64)
+    head = np.array([size, len(pointers), offsets[problem.ctypes.data], *pointers], np.int64)
     Path(path).write_bytes(head.tobytes() + memory)
-    energies = np.ctypeslib.as_array((ctypes.c_double * problem.n_structures).from_address(problem.structure_energies))
-    return offsets[problem.structure_energies], energies.copy()
+    return offsets[int(problem["structure_energies"][0])], evaluator._kept["structure_energies"].copy()
 
 
-def _memory(thing: object) -> list[tuple[int, object]]:
-    """Arrays of numpy and ctypes inside dictionaries, lists and objects of ours, by address."""
+def _arrays(thing: object) -> list[np.ndarray]:
+    """Contiguous arrays inside dictionaries, lists and objects of ours."""
     if isinstance(thing, np.ndarray):
-        return [(thing.ctypes.data, thing)] if thing.flags.c_contiguous and thing.dtype.kind in "fiu" else []
-    if isinstance(thing, ctypes.Array):
-        return [(ctypes.addressof(thing), thing)]
+        return [thing] if thing.flags.c_contiguous and thing.dtype.kind in "fiuV" else []
     if isinstance(thing, dict):
         thing = list(thing.values())
     elif type(thing).__module__.startswith("pacehpc.backends"):
         thing = list(getattr(thing, "__dict__", {}).values())
-    return [item for part in thing for item in _memory(part)] if isinstance(thing, list | tuple) else []
+    return [array for part in thing for array in _arrays(part)] if isinstance(thing, list | tuple) else []
 
 
-def _pointers(block: object) -> list[tuple[int, int]]:
-    """Places of the pointers in a ctypes structure or array of them, and where they lead."""
-    if isinstance(block, ctypes.Structure):
-        kind = type(block)
-        fields = [
-            (getattr(kind, name).offset, getattr(block, name)) for name, t in kind._fields_ if t is ctypes.c_void_p
-        ]
-        return [(place, target) for place, target in fields if target]
-    if isinstance(block, ctypes.Array) and issubclass(block._type_, ctypes.Structure):
-        size = ctypes.sizeof(block._type_)
-        return [(k * size + place, target) for k, item in enumerate(block) for place, target in _pointers(item)]
-    return []
+def _pointers(array: np.ndarray) -> list[tuple[int, int]]:
+    """Places of the pointers in an array of records, and where they lead."""
+    found = []
+    for name, (dtype, offset) in (array.dtype.fields or {}).items():
+        if dtype == np.uint64:
+            found += [(k * array.itemsize + offset, int(item[name])) for k, item in enumerate(array) if item[name]]
+    return found
 
 
 def differences(counts: dict[str, int], baseline: dict[str, int]) -> list[str]:

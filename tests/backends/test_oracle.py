@@ -10,7 +10,7 @@ from ase.io import read
 from pacehpc import Potential
 from pacehpc.backends import reference
 from pacehpc.backends.interface import LossWeights
-from pacehpc.backends.reference import ReferenceEvaluator
+from pacehpc.backends.oracle import ReferenceEvaluator
 from pacehpc.calculator import projections
 from pacehpc.errors import PacehpcError
 

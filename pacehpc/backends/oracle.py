@@ -26,7 +26,7 @@ from pacehpc.backends.interface import (
     Sums,
     motions,
 )
-from pacehpc.basis import m_terms
+from pacehpc.backends.oracle_functions import Centre
 from pacehpc.physics.core import core_repulsion, core_switch, zbl_switch
 from pacehpc.physics.embedding import embed
 from pacehpc.physics.harmonics import spherical_harmonics
@@ -34,7 +34,7 @@ from pacehpc.physics.radial import radial_basis
 from pacehpc.structures import Structures, virial_matrix
 
 if TYPE_CHECKING:
-    from pacehpc.potential import Bond, Function, Potential
+    from pacehpc.potential import Bond, Potential
 
 BONDS_PER_BATCH = 4000
 
@@ -58,7 +58,7 @@ class ReferenceEvaluator:
         self.bonds = dict(potential.bonds)
         self.radial_slices = dict(potential.radial_slices)
         self.radial_shapes = {pair: c.shape for pair, c in potential.radcoefficients.items()}
-        self.centres = [_Centre(potential, element) for element in potential.elements]
+        self.centres = [Centre(potential, element) for element in potential.elements]
 
     def evaluate(self, parameters: np.ndarray, gradient: bool = True) -> Sums:
         """The data part of the loss; the structures must carry reference values and weights."""
@@ -212,7 +212,7 @@ class ReferenceEvaluator:
             state.centres.append(work)
         return state
 
-    def _moment_slopes(self, parameters: np.ndarray, centre: _Centre, other: int, slope: np.ndarray) -> np.ndarray:
+    def _moment_slopes(self, parameters: np.ndarray, centre: Centre, other: int, slope: np.ndarray) -> np.ndarray:
         """From derivatives by the atomic base to derivatives by the moments G_klm, (n_atoms, nradbase, (lmax+1)^2)."""
         c, _ = self._coefficients(parameters, centre.element, self.elements[other])
         rank_one, rest = centre.split(slope, other, c.shape)
@@ -357,123 +357,6 @@ class _CentreState:
         self.neighbours: list[_Neighbours] = []
 
 
-class _Centre:
-    """B functions of one central element as polynomials in its atomic base.
-
-    The atomic base of an atom is, for each neighbour element, A_k of rank 1 and then A_nlm. B = Re P(base), and since
-    every m has its own entry, dB = Re sum_A (dP/dA) dA.
-    """
-
-    def __init__(self, potential: Potential, element: str) -> None:
-        self.element = element
-        self.embedding = potential.embeddings[element]
-        self.starts: list[int] = []
-        size = 0
-        for neighbour in potential.elements:
-            bond = potential.bonds[element, neighbour]
-            self.starts.append(size)
-            size += bond.nradbase + bond.nradmax * (bond.lmax + 1) ** 2
-        self.size = size
-
-        functions: list[Function] = []
-        positions = [np.zeros((0, self.embedding.ndensity), dtype=int)]
-        for block, where in zip(potential.blocks, potential.block_slices, strict=True):
-            if block.elements[0] == element:
-                functions += block.functions
-                positions.append(np.arange(where.start, where.stop).reshape(-1, self.embedding.ndensity))
-        self.positions = np.concatenate(positions)
-        """Places of the coefficients in the parameter vector, (n_functions, ndensity)."""
-        self.groups = [
-            _Terms(self, potential, [(k, f) for k, f in enumerate(functions) if len(f.ns) == rank], len(functions))
-            for rank in sorted({len(f.ns) for f in functions})
-        ]
-        self.n_functions = len(functions)
-
-    def split(self, base: np.ndarray, other: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """A neighbour element's part of base-like rows: rank one (n, nradbase), the rest (n, nradmax, (lmax+1)^2)."""
-        nradmax, n_l, nradbase = shape
-        start = self.starts[other]
-        middle = start + nradbase
-        rest = base[:, middle : middle + nradmax * n_l**2]
-        return base[:, start:middle], rest.reshape(len(base), nradmax, n_l**2)
-
-    def values(self, base: np.ndarray) -> np.ndarray:
-        """B, (n_atoms, n_functions)."""
-        b = np.zeros((len(base), self.n_functions))
-        for terms in self.groups:
-            b += (terms.product(base) @ terms.to_functions).real
-        return b
-
-    def directional(self, base: np.ndarray, dbase: np.ndarray) -> np.ndarray:
-        """dB along dbase, (n_atoms, n_functions)."""
-        db = np.zeros((len(base), self.n_functions))
-        for terms in self.groups:
-            for v in range(terms.rank):
-                db += ((dbase[:, terms.factors[:, v]] * terms.product(base, v)) @ terms.to_functions).real
-        return db
-
-    def pullback(self, base: np.ndarray, by_b: np.ndarray) -> np.ndarray:
-        """sum_b by_b dP_b/dA, complex (n_atoms, size)."""
-        result = np.zeros((len(base), self.size), dtype=complex)
-        for terms in self.groups:
-            weight = by_b @ terms.to_functions.T
-            for v in range(terms.rank):
-                result += (weight * terms.product(base, v)) @ terms.to_base[v]
-        return result
-
-    def pullback_tangent(self, base: np.ndarray, dbase: np.ndarray, by_b: np.ndarray) -> np.ndarray:
-        """The derivative of `pullback` along dbase, by_b fixed."""
-        result = np.zeros((len(base), self.size), dtype=complex)
-        for terms in self.groups:
-            weight = by_b @ terms.to_functions.T
-            for v in range(terms.rank):
-                for u in range(terms.rank):
-                    if u != v:
-                        change = dbase[:, terms.factors[:, u]] * terms.product(base, v, u)
-                        result += (weight * change) @ terms.to_base[v]
-        return result
-
-
-class _Terms:
-    """The products of all functions of one rank."""
-
-    def __init__(
-        self, centre: _Centre, potential: Potential, functions: list[tuple[int, Function]], n_functions: int
-    ) -> None:
-        self.rank = len(functions[0][1].ns)
-        factors, weights, owners = [], [], []
-        for k, function in functions:
-            ms, coupling = m_terms(function.ls, function.LS)
-            columns = np.zeros_like(ms)
-            for v, (neighbour, n, l) in enumerate(zip(function.elements[1:], function.ns, function.ls, strict=True)):
-                bond = potential.bonds[centre.element, neighbour]
-                start = centre.starts[potential.elements.index(neighbour)]
-                if self.rank == 1:
-                    columns[:, v] = start + n - 1
-                else:
-                    columns[:, v] = start + bond.nradbase + (n - 1) * (bond.lmax + 1) ** 2 + l * l + l + ms[:, v]
-            factors.append(columns)
-            weights.append(coupling)
-            owners.append(np.full(len(coupling), k))
-        self.factors = np.concatenate(factors)
-        n_terms = np.arange(len(self.factors))
-        self.to_functions = csr_array(
-            (np.concatenate(weights), (n_terms, np.concatenate(owners))), shape=(len(n_terms), n_functions)
-        )
-        self.to_base = [
-            csr_array((np.ones(len(n_terms)), (n_terms, self.factors[:, v])), shape=(len(n_terms), centre.size))
-            for v in range(self.rank)
-        ]
-
-    def product(self, base: np.ndarray, *left_out: int) -> np.ndarray:
-        """Product of the factors of every term, without those at the positions left out; (n_atoms, n_terms)."""
-        result = np.ones((len(base), len(self.factors)), dtype=complex)
-        for v in range(self.rank):
-            if v not in left_out:
-                result *= base[:, self.factors[:, v]]
-        return result
-
-
 def _moments(bond: Bond, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """g_k Y_lm of each bond, (n, nradbase, (lmax+1)^2), and its gradient, (n, 3, nradbase, (lmax+1)^2)."""
     r = np.linalg.norm(vectors, axis=1)
@@ -497,11 +380,10 @@ def _contract(c: np.ndarray, g: np.ndarray) -> np.ndarray:
 def _virial_slopes(batch: Structures, virials: np.ndarray) -> np.ndarray:
     """Derivative of s_loss = sum_s w_s sum_ab ((virial_ab - V stress_ab)/N)^2 by the virials, (n_structures, 3, 3)."""
     slopes = np.zeros_like(virials)
-    for s in range(batch.n_structures):
-        if batch.volumes[s] > 0.0 and np.isfinite(batch.stress[s]).all():
-            reference = virial_matrix(batch.stress[s]) * batch.volumes[s]
-            weight = 2.0 * batch.w_energy[s] / batch.atoms_per_structure[s] ** 2
-            slopes[s] = weight * (virials[s] - reference)
+    for s in np.flatnonzero(batch.has_stress):
+        reference = virial_matrix(batch.stress[s]) * batch.volumes[s]
+        weight = 2.0 * batch.w_energy[s] / batch.atoms_per_structure[s] ** 2
+        slopes[s] = weight * (virials[s] - reference)
     return slopes
 
 

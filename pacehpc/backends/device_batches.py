@@ -1,0 +1,88 @@
+"""Runs of structures on a GPU: what is uploaded of each and what its kernels fill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pacehpc.backends.layout import Layout
+from pacehpc.backends.source import LANES
+from pacehpc.structures import Structures
+
+BOND_RECORD = 8
+
+
+@dataclass
+class Places:
+    """Where the bonds of a batch stand in its records."""
+
+    used: np.ndarray
+    """(n,): the bonds that kernels read."""
+    slot: np.ndarray
+    lane: np.ndarray
+    n_slots: int
+    squared_rcut: np.ndarray | None = None
+    """(n,): where bonds may be longer than their rcut."""
+
+    @classmethod
+    def of(cls, layout: Layout) -> Places:
+        """Places of the bonds that a layout has."""
+        used = np.flatnonzero(layout.bond_place >= 0)
+        return cls(used, *np.divmod(layout.bond_place[used], LANES), layout.n_slots)
+
+    def records(self, bond_vector: np.ndarray) -> np.ndarray:
+        """(n_slots, BOND_RECORD, LANES) with the vectors of the batch's bonds, (n_bonds, 3), in the first rows."""
+        vectors = bond_vector[self.used]
+        if self.squared_rcut is not None:
+            vectors *= (np.einsum("bd,bd->b", vectors, vectors) < self.squared_rcut)[:, None]
+        records = np.zeros((self.n_slots, BOND_RECORD, LANES))
+        for axis in range(3):
+            records[self.slot, axis, self.lane] = vectors[:, axis]
+        return records
+
+
+@dataclass
+class Batch:
+    """A run of structures that goes through both passes together; records are passed to kernels by value."""
+
+    structures: slice
+    atoms: slice
+    n_tiles: int
+    n_slots: int
+    n_rows: int
+    problem: np.ndarray
+    work: np.ndarray
+    arrays: dict[str, Any]
+    places: Places | None = None
+    """Only without targets, where `update` brings new vectors."""
+
+
+def incoming_bonds(structures: Structures, layout: Layout, places: Places) -> dict[str, np.ndarray]:
+    """Places of the bonds that end at each atom, by the names of `Work`'s fields."""
+    ends = structures.bond_atom[places.used]
+    order = np.argsort(ends, kind="stable")
+    return {
+        "incoming": layout.bond_place[places.used][order].astype(np.int32),
+        "incoming_offset": np.searchsorted(ends[order], np.arange(structures.n_atoms + 1)).astype(np.int64),
+    }
+
+
+def filled_sizes(structures: Structures, n_slots: int, core: bool, virials: bool) -> dict[str, int]:
+    """Numbers in the arrays of a batch that kernels fill, by their names in `Problem`."""
+    n_atoms = structures.n_atoms
+    n_core, n_strained = n_atoms if core else 0, n_atoms if virials else 0
+    return {
+        "core_slope": n_slots * LANES if core else 0,
+        "core_cutoff": n_core,
+        "core_energy": n_core,
+        "core_forces": 4 * n_core,
+        "core_virials": 6 * n_core,
+        "atom_energies": n_atoms,
+        "atom_forces": 4 * n_atoms,
+        "atom_virials": 6 * n_strained,
+        "structure_energies": structures.n_structures,
+        "residuals": 4 * n_atoms,
+        "strain_residuals": 6 * n_strained,
+    }
