@@ -4,103 +4,21 @@
 // structures, which need nothing else. Second pass: the tangent of the adjoint of the first along the residuals, which
 // gives the whole gradient. Threads take whole batches and keep gradients of their own.
 #include "bonds.h"
-#include "bondwise.h"
-#include "embedding.h"
 #include "fixed_point.h"
-#include "forces.h"
-#include "moments.h"
-#include "products.h"
-#include "radial.h"
-#include "right_nodes.h"
+#include "tile.h"
 
-#include <chrono>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-
-enum Stage {
-  BASE, NODES, DENSITIES, EMBEDDING, DENSITY_ADJOINT, NODE_ADJOINT, MOMENT_ADJOINT, FORCES, RESIDUALS,
-  TANGENT_MOMENTS, TANGENT_BASE, NODE_TANGENTS, DENSITY_TANGENTS, DENSITY_GRADIENT, NODE_GRADIENT, RADIAL_GRADIENT, SHARD_SUMS,
-  N_STAGES
-};
-
-struct Clock {
-  double* seconds;
-  std::chrono::steady_clock::time_point last;
-  Clock(double* stages) : seconds(stages) { if (seconds) last = std::chrono::steady_clock::now(); }
-  void finish(Stage stage) {
-    if (!seconds) return;
-    const auto now = std::chrono::steady_clock::now();
-    seconds[stage] += std::chrono::duration<double>(now - last).count();
-    last = now;
-  }
-};
-
-// what a tile keeps from the first pass for the second
-struct TileState {
-  Lanes Phi, Phi_bar, y, dF, ddF, G;
-  TileState(const Problem& P, double* memory, index_t tile) {
-    Phi = lane_array(memory);
-    Phi_bar = Phi + P.max_components;
-    y = Phi_bar + P.max_components;
-    dF = y + P.max_y;
-    ddF = dF + ND;
-    G = P.moments ? lane_array(P.moments + P.moment_start[tile] * LANES) : ddF + ND;
-  }
-};
-
-// what one tile after the other uses
-struct Scratch {
-  Lanes w, dG, dPhi, dPhi_bar, dy, angular;
-  Scratch(const Problem& P, double* memory) {
-    w = lane_array(memory);
-    dG = w + P.max_moments;
-    dPhi = dG + P.max_moments;
-    dPhi_bar = dPhi + P.max_components;
-    dy = dPhi_bar + P.max_components;
-    angular = dy + P.max_y;
-  }
-  static index_t size(const Problem& P) {
-    return 2 * P.max_moments + 2 * P.max_components + P.max_y + P.most_angular * P.angular_size;
-  }
-};
-
-static Lanes rows_of(const Problem& P, index_t tile, double* rows) {
-  return lane_array(rows + (P.tile_rows[tile] < 0 ? 0 : P.tile_rows[tile]) * P.row_size * LANES);
-}
 
 // rows: radial functions of the tile's bonds, of a tile that goes bond by bond
 static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, Lanes rows, double* stages) {
   Clock clock(stages);
   const int e = P.tile_element[tile];
-  const ElementTable& element = P.elements[e];
-  const int* atoms = P.tile_atoms + tile * LANES;
-  lanes rho[ND], dF[ND], ddF[ND], F;
+  lanes dF[ND];
   const bool bondwise = P.tile_rows[tile] >= 0;
-  if (bondwise) make_base_of_bonds(P, tile, rows, s.angular, t.Phi, rho);
-  else {
-    if (!P.moments) make_moments(P, tile, false, t.G);
-    make_atomic_base(P, e, t.G, t.Phi, rho);
-  }
-  clock.finish(BASE);
-  couple(element, t.Phi);
-  clock.finish(NODES);
-  make_densities(element, t.Phi, rho, t.y);
-  clock.finish(DENSITIES);
-  make_embedding(element, rho, F, dF, ddF);
-  lanes energy = F;
-#if CORE
-  const lanes cutoff = gather_from_atoms(P.core_cutoff, 1, atoms);
-  energy = F * cutoff + gather_from_atoms(P.core_energy, 1, atoms);
-  for (int p = 0; p < ND; p++) { dF[p] *= cutoff; ddF[p] *= cutoff; }
-#endif
-  store_to_atoms(P.atom_energies, 1, atoms, P.tile_count[tile], energy);
-  for (int p = 0; p < ND; p++) { t.dF[p] = dF[p]; t.ddF[p] = ddF[p]; }
-  clock.finish(EMBEDDING);
-  adjoint_by_right_nodes(P.rights[e], element, t.Phi, t.Phi_bar, dF, t.y);
-  clock.finish(DENSITY_ADJOINT);
-  couple_adjoint(element, t.Phi, t.Phi_bar);
-  clock.finish(NODE_ADJOINT);
+  const lanes F = make_energies(P, tile, t, s, rows, dF, clock);
+  make_adjoints(P, tile, t, dF, clock);
   if (!bondwise) make_moment_adjoint(P, e, t.Phi_bar, dF, s.w);
   clock.finish(MOMENT_ADJOINT);
   if (bondwise) make_forces_of_bonds(P, tile, rows, t.Phi_bar, dF, F);
@@ -168,7 +86,7 @@ static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, 
     beta[p] = -dF[p];
   }
   clock.finish(DENSITY_TANGENTS);
-  gradient_by_right_nodes(P.rights[e], element, t.Phi, s.dPhi, s.dPhi_bar, dF, dF_dot, alpha, beta, t.y, s.dy, functions);
+  gradient_by_right_nodes<false>(P.rights[e], element, t.Phi, s.dPhi, s.dPhi_bar, dF, dF_dot, alpha, beta, t.y, s.dy, functions);
   clock.finish(DENSITY_GRADIENT);
   if (!P.radial_fixed) {
     couple_adjoint_tangent(element, t.Phi, s.dPhi, t.Phi_bar, s.dPhi_bar);

@@ -182,12 +182,12 @@ def _sources() -> list[tuple[str, bytes]]:
     return [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.h")) + sorted(folder.glob("*.cpp"))]
 
 
-def library_path(header: str) -> Path:
+def library_path(header: str, program: str = "evaluate") -> Path:
     """Where the library of a shape is kept, whether it exists or not.
 
     Without a compiler: a library that another compiler made of the same source; PacehpcError if there is none.
     """
-    stem = f"evaluate-{_hash(header, repr(_sources()), repr(FLAGS))[:40]}-{lanes()}x{_target()}"
+    stem = f"{program}-{_hash(header, repr(_sources()), repr(FLAGS))[:40]}-{lanes()}x{_target()}"
     made_by = _find_compiler()
     if made_by is not None:
         return cache_folder() / f"{stem}-{_hash(made_by, _identity(made_by))[:8]}.so"
@@ -197,20 +197,22 @@ def library_path(header: str) -> Path:
     return cache_folder() / f"{stem}-{_hash(compiler())[:8]}.so"
 
 
-def compile_library(header: str) -> tuple[Path, float]:
+def compile_library(header: str, program: str = "evaluate") -> tuple[Path, float]:
     """Compile the kernels for a shape unless the cache has them; returns the library and the seconds it took.
+
+    program: the source kernels/{program}.cpp.
 
     Several processes may do this at once: each writes beside and renames.
     Raises PacehpcError if the compiler fails.
     """
-    path = library_path(header)
+    path = library_path(header, program)
     if _is_sound(path):
         return path, 0.0
     start = time.perf_counter()
     with _build_folder(path.parent) as build:
         shape, library = Path(build) / "shape.h", Path(build) / "kernels.so"
         shape.write_text(f"#define LANES {lanes()}\n{header}")
-        source = kernel_folder() / "evaluate.cpp"
+        source = kernel_folder() / f"{program}.cpp"
         command = [compiler(), *FLAGS, f"-march={architecture()}", "-include", str(shape), "-o", str(library)]
         command.append(str(source))
         if _has_vector_math():
@@ -242,16 +244,16 @@ def _deaf() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def load_library(header: str) -> ctypes.CDLL:
+def load_library(header: str, program: str = "evaluate") -> ctypes.CDLL:
     """The library of a shape, compiled if the cache lacks it; kept in this process.
 
     Raises PacehpcError if this processor cannot run it.
     """
-    return _load_library(header, _settings())
+    return _load_library(header, program, _settings())
 
 
 @cache
-def _load_library(header: str, settings: tuple[str | None, ...]) -> ctypes.CDLL:
+def _load_library(header: str, program: str, settings: tuple[str | None, ...]) -> ctypes.CDLL:
     march, flags = architecture(), _cpuinfo().get("flags")
     needed = NEEDED_FLAGS.get(march, set()) | ({"avx512f"} if lanes() == 8 else set())
     lacking = needed - set(flags.split()) if flags else set()
@@ -260,7 +262,7 @@ def _load_library(header: str, settings: tuple[str | None, ...]) -> ctypes.CDLL:
             f"PACEHPC_MARCH={march} needs a processor with {', '.join(sorted(lacking))}, which this one lacks: "
             "unset it, or choose x86-64-v3 (or x86-64), which older processors know."
         )
-    path, _ = compile_library(header)
+    path, _ = compile_library(header, program)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from functools import cached_property, partial
 
 import numpy as np
@@ -10,7 +11,16 @@ import numpy as np
 from pacehpc import fixed_point, metrics
 from pacehpc.backends.bondwise import angular_size, row_size, tile_rows
 from pacehpc.backends.compile import compile_library, lanes, load_library
-from pacehpc.backends.interface import EvaluatorOptions, LossWeights, Prediction, Sums, predicts_virials
+from pacehpc.backends.cpu_rows import CpuRows, aligned
+from pacehpc.backends.interface import (
+    AtomRows,
+    EvaluatorOptions,
+    LossWeights,
+    Prediction,
+    Rows,
+    Sums,
+    predicts_virials,
+)
 from pacehpc.backends.layout import RUN, Layout, make_layout
 from pacehpc.backends.memory import default_batch_atoms, keeps_moments, tile_numbers
 from pacehpc.backends.records import record
@@ -128,6 +138,43 @@ class CpuEvaluator:
         )
         return Prediction(self._kept["atom_energies"].copy(), self._kept["atom_forces"][:, :3].copy(), virials)
 
+    def rows(
+        self, parameters: np.ndarray, kind: str, directions: np.ndarray | None = None, strains: np.ndarray | None = None
+    ) -> Iterator[Rows]:
+        """Derivatives of energies and of combinations of forces, see `Evaluator.rows`; strains need virials."""
+        if strains is not None and not self.with_virials:
+            raise ValueError("strains need an evaluator that makes virials (EvaluatorOptions.virials)")
+        yield from self._rows.rows(parameters, kind, directions, strains)
+
+    def atom_rows(self, parameters: np.ndarray, kind: str) -> Iterator[AtomRows]:
+        """Values of the functions of each atom, see `Evaluator.atom_rows`."""
+        yield from self._rows.atom_rows(parameters, kind)
+
+    @cached_property
+    def _rows(self) -> CpuRows:
+        return CpuRows(self)
+
+    @cached_property
+    def bond_counts(self) -> np.ndarray:
+        """Bonds of each atom to each neighbour element that the kernels read, int64 (n_atoms, n_elements)."""
+        s, n = self.structures, len(self.shape.elements)
+        centre = np.repeat(np.arange(s.n_atoms), np.diff(s.bond_offsets))
+        other = s.species[s.bond_atom]
+        used = self._needed[s.species[centre], other]
+        return np.bincount(centre[used] * n + other[used], minlength=s.n_atoms * n).reshape(-1, n)
+
+    @property
+    def n_threads(self) -> int:
+        """Threads of the kernels."""
+        return self._threads
+
+    def set_parameters(self, parameters: np.ndarray) -> None:
+        """Make the kernels' coefficients those of `parameters`."""
+        parameters = np.asarray(parameters, float)
+        if parameters.shape != (self.coefficients.n_parameters,):
+            raise ValueError(f"{parameters.shape} parameters given, {self.coefficients.n_parameters} expected")
+        self.coefficients.set(parameters)
+
     def stage_seconds(self, parameters: np.ndarray) -> dict[str, float]:
         """Seconds of one evaluation by stage, the largest over threads."""
         seconds = np.zeros((self._threads, len(STAGES)))
@@ -139,10 +186,7 @@ class CpuEvaluator:
         return dict(zip(STAGES, seconds.max(axis=0).tolist(), strict=True))
 
     def _run(self, parameters: np.ndarray, gradient: bool) -> None:
-        parameters = np.asarray(parameters, float)
-        if parameters.shape != (self.coefficients.n_parameters,):
-            raise ValueError(f"{parameters.shape} parameters given, {self.coefficients.n_parameters} expected")
-        self.coefficients.set(parameters)
+        self.set_parameters(parameters)
         if gradient:
             self._kept["gradient_sums"][:] = 0
             self._kept["too_large"][:] = 0
@@ -171,7 +215,7 @@ class CpuEvaluator:
         P, shape, n = self._problem, self.shape, len(potential.elements)
         self._tables: list[np.ndarray] = []
         address = self.coefficients.values.ctypes.data
-        orders = put_tables(P, potential, shape, self.coefficients, address, self._put)
+        self.orders = put_tables(P, potential, shape, self.coefficients, address, self._put)
         n_functions = max(len(t.positions) for t in shape.elements)
         n_radial, n_first = max(t.n_radial for t in shape.elements), max(t.n_first for t in shape.elements)
         P["max_functions"], P["n_radial_gradient"], P["n_first_gradient"] = n_functions, n_radial, n_first
@@ -181,7 +225,7 @@ class CpuEvaluator:
         parts = np.split(rows, np.cumsum([n_functions * shape.n_densities, n_radial]), axis=1)
         sizes = [(len(t.positions) * shape.n_densities, t.n_radial, t.n_first) for t in shape.elements]
         places = [row[: size[k]] for k, part in enumerate(parts) for row, size in zip(part, sizes, strict=True)]
-        for e, order in enumerate(orders):
+        for e, order in enumerate(self.orders):
             places[e] = places[e].reshape(-1, shape.n_densities)[np.argsort(order)].ravel()
         # without this evaluator, which would live on with its sums
         self._in_parameters = partial(self.coefficients.gradient_of, np.concatenate(places))
@@ -189,7 +233,7 @@ class CpuEvaluator:
     def _build_structures(self, potential: Potential, options: EvaluatorOptions) -> None:
         P, s, shape, width = self._problem, self.structures, self.shape, lanes()
         n, nd = len(potential.elements), shape.n_densities
-        needed = np.ones((n, n), bool) if shape.core else shape.bond_class >= 0
+        needed = self._needed = np.ones((n, n), bool) if shape.core else shape.bond_class >= 0
         store_moments = keeps_moments(s) if options.store_moments is None else options.store_moments
         batch_atoms = options.batch_atoms or default_batch_atoms(shape)
         tile_lanes = tile_numbers(shape, store_moments)
@@ -252,14 +296,6 @@ class CpuEvaluator:
             gradient_sums=np.zeros((threads, fixed_point.LIMBS, p["n_gradient"]), np.int64),
             too_large=np.zeros(threads, np.int64),
         )
-
-
-def aligned(*shape: int) -> np.ndarray:
-    """float64 array that starts on a cache line (64 bytes), not initialised."""
-    size = int(np.prod(shape))
-    raw = np.empty(size + 8)
-    start = -raw.ctypes.data % 64 // 8
-    return raw[start : start + size].reshape(shape)
 
 
 def _cost(layout: Layout) -> np.ndarray:

@@ -196,38 +196,45 @@ class Evaluator(Protocol):
 ROWS, ATOM_ROWS = ("energy", "forces", "energy+forces"), ("basis", "full")
 
 
-def motions(
+def check_rows(
     structures: Structures, kind: str, directions: np.ndarray | None, strains: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Energy factors, motions of atoms and strains of the rows that `Evaluator.rows` is asked for.
-
-    Returns:
-        Factor of the energy (n_rows,); directions (n_rows, n_atoms, 3); symmetric strains (n_rows, n_structures, 3, 3).
+) -> tuple[int, int]:
+    """Rows of energies (0 or 1) and of forces of each structure that `Evaluator.rows` is asked for.
 
     Raises:
         ValueError: an unknown kind, or arrays that do not have the shapes that `Evaluator.rows` names.
     """
     if kind not in ROWS:
         raise ValueError(f"rows of kind {kind!r}: choose one of {', '.join(ROWS)}")
-    n_energies = int(kind != "forces")
     if kind == "energy":
         if directions is not None or strains is not None:
             raise ValueError("rows of kind 'energy' take no directions and no strains")
-        q = 0
-    else:
-        if directions is None:
-            raise ValueError(f"rows of kind {kind!r} need directions")
-        q = len(directions)
-        if np.shape(directions) != (q, structures.n_atoms, 3):
-            raise ValueError(f"directions {np.shape(directions)}: ({q}, {structures.n_atoms}, 3) expected")
-        if strains is not None and np.shape(strains) != (q, structures.n_structures, 3, 3):
-            raise ValueError(f"strains {np.shape(strains)}: ({q}, {structures.n_structures}, 3, 3) expected")
-    energies = np.zeros(n_energies + q)
-    energies[:n_energies] = 1.0
-    moving = np.zeros((n_energies + q, structures.n_atoms, 3))
-    strained = np.zeros((n_energies + q, structures.n_structures, 3, 3))
-    if q:
-        moving[n_energies:] = directions
-    if q and strains is not None:
-        strained[n_energies:] = 0.5 * (strains + np.swapaxes(strains, 2, 3))
-    return energies, moving, strained
+        return 1, 0
+    if directions is None:
+        raise ValueError(f"rows of kind {kind!r} need directions")
+    q = len(directions)
+    if np.shape(directions) != (q, structures.n_atoms, 3):
+        raise ValueError(f"directions {np.shape(directions)}: ({q}, {structures.n_atoms}, 3) expected")
+    if strains is not None and np.shape(strains) != (q, structures.n_structures, 3, 3):
+        raise ValueError(f"strains {np.shape(strains)}: ({q}, {structures.n_structures}, 3, 3) expected")
+    return int(kind != "forces"), q
+
+
+def motions(
+    kind: str, directions: np.ndarray | None, strains: np.ndarray | None, structures: slice, atoms: slice
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Factors of the energy, motions of atoms and strains of the rows of a run of structures.
+
+    Returns:
+        Factors (n_rows,); directions (n_rows, n_atoms, 3); symmetric strains (n_rows, n_structures, 3, 3).
+    """
+    n_energies, q = int(kind != "forces"), 0 if directions is None else len(directions)
+    factors = np.r_[np.ones(n_energies), np.zeros(q)]
+    moving = np.zeros((n_energies + q, atoms.stop - atoms.start, 3))
+    strained = np.zeros((n_energies + q, structures.stop - structures.start, 3, 3))
+    if directions is not None:
+        moving[n_energies:] = directions[:, atoms]
+    if strains is not None:
+        own = strains[:, structures]
+        strained[n_energies:] = 0.5 * (own + np.swapaxes(own, 2, 3))
+    return factors, moving, strained

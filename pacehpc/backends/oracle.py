@@ -24,6 +24,7 @@ from pacehpc.backends.interface import (
     Prediction,
     Rows,
     Sums,
+    check_rows,
     motions,
 )
 from pacehpc.backends.oracle_functions import Centre
@@ -100,12 +101,13 @@ class ReferenceEvaluator:
     ) -> Iterator[Rows]:
         """Derivatives of energies and of combinations of forces, see `Evaluator.rows`; one structure at a time."""
         s = self.structures
-        energies, moving, strained = motions(s, kind, directions, strains)
+        check_rows(s, kind, directions, strains)
         for k in range(s.n_structures):
             one, atoms = s.select(slice(k, k + 1)), slice(*s.atom_offsets[k : k + 2].tolist())
             state = self._forward(one, parameters)
-            values = np.zeros((1, len(energies), len(parameters)))
-            for row, factor, u, strain in zip(values[0], energies, moving[:, atoms], strained[:, k], strict=True):
+            factors, moving, strained = motions(kind, directions, strains, slice(k, k + 1), atoms)
+            values = np.zeros((1, len(factors), len(parameters)))
+            for row, factor, u, strain in zip(values[0], factors, moving, strained[:, 0], strict=True):
                 tangent = u[state.bond_centre] - u[one.bond_atom] + one.bond_vector @ strain
                 self._add_gradient(one, state, parameters, np.full(one.n_atoms, factor), tangent, row)
             yield Rows(slice(k, k + 1), values)

@@ -10,7 +10,7 @@ import numpy as np
 from pacehpc.backends.compile import kernel_folder
 from pacehpc.errors import PacehpcError
 
-SOURCES = ("problem.h", "evaluate.cu")
+SOURCES = ("problem.h", "rows.h", "evaluate.cu")
 _KINDS = {"index_t": np.int64, "int64_t": np.int64, "int": np.int32, "double": np.float64}
 
 
@@ -30,7 +30,7 @@ def record(struct: str) -> np.dtype:
         raise PacehpcError(f"the kernel sources are damaged (no struct {struct}): install pacehpc again.")
     fields = []
     for declaration in filter(None, (part.strip() for part in match[1].split(";"))):
-        kind, names = re.fullmatch(r"((?:const\s+)?\w+\*?)\s+(.*)", declaration, re.S).groups()
+        kind, names = re.fullmatch(r"((?:const\s+)?\w+\*?(?:\s+const\*)*)\s+(.*)", declaration, re.S).groups()
         dtype = np.uint64 if kind.endswith("*") else _KINDS[kind]
         fields += [(field.strip(), dtype) for field in names.split(",")]
     return np.dtype(fields, align=True)

@@ -231,6 +231,20 @@ def _starts(sizes: list[int]) -> list[int]:
     return [0, *np.cumsum(sizes).tolist()][:-1]
 
 
+@dataclass
+class PairCoefficients:
+    """Parameters of an ordered pair of elements."""
+
+    basis: np.ndarray
+    """(n_basis, J): g_k in the elementary basis."""
+    parameter: int
+    """The first radial coefficient."""
+    n_radial: int
+    """Pairs (n, l)."""
+    rank1: np.ndarray
+    """int64 (n_basis, n_densities): coefficients of the functions of rank 1, −1 for none."""
+
+
 class Coefficients:
     """Parameters of a potential in kernel order, and gradients back in the order of the parameter vector.
 
@@ -250,10 +264,17 @@ class Coefficients:
         self.functions = [part.reshape(-1, nd) for part in parts[:n]]
         self.radial, self.first = parts[n : 2 * n], parts[2 * n :]
 
+        self.pairs: list[PairCoefficients] = []
+        """Of each central and neighbour element."""
         density = np.arange(nd)
         self._functions = np.concatenate(
             [np.where(density < t.ndensity, t.positions[:, None] + density, absent).ravel() for t in tables]
         )
+        splits = np.cumsum([len(t.positions) * nd for t in tables])[:-1]
+        self.function_parameters = [
+            np.where(own == absent, -1, own).reshape(-1, nd) for own in np.split(self._functions, splits)
+        ]
+        """Of each element, int64 (n_functions, n_densities): parameters of its functions of rank ≥ 2, −1 for none."""
         self._factors = np.concatenate([np.repeat(t.graph.factor, nd) for t in tables])
 
         # what is expanded in the elementary basis, by sizes; a pair and its mirror image, which share parameters, apart
@@ -275,6 +296,8 @@ class Coefficients:
                     if other == mu:
                         source[: table.ndensity, k] = np.arange(position, position + table.ndensity)
                 add(source, basis, starts[2 * n + e] + table.first_offsets[mu], mu < e)
+                rank1 = np.where(source == absent, -1, source).T.copy()
+                self.pairs.append(PairCoefficients(basis, where.start, size[0] * size[1], rank1))
         self._groups = [tuple(map(np.array, zip(*group, strict=True))) for group in groups.values()]
         self._slopes = [(source, basis.swapaxes(1, 2), place) for source, basis, place in self._groups]
 

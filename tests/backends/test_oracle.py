@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.io import read
 
 from pacehpc import Potential
-from pacehpc.backends import reference
+from pacehpc.backends import oracle
 from pacehpc.backends.interface import LossWeights
 from pacehpc.backends.oracle import ReferenceEvaluator
 from pacehpc.calculator import projections
@@ -59,7 +59,7 @@ def test_batches_do_not_matter(golden, brute_force, monkeypatch):
     structures.w_forces = rng.random(structures.n_atoms)
     sums = []
     for size in (1, 10**9):
-        monkeypatch.setattr(reference, "BONDS_PER_BATCH", size)
+        monkeypatch.setattr(oracle, "BONDS_PER_BATCH", size)
         sums.append(ReferenceEvaluator(potential, structures, LossWeights(kappa=0.4)).evaluate(potential.parameters))
     np.testing.assert_allclose(sums[0].terms, sums[1].terms, rtol=1e-12)
     np.testing.assert_array_equal(sums[0].maxima, sums[1].maxima)

@@ -1,0 +1,342 @@
+// Rows of the linearised model: gradients of each structure's energy and of combinations of its forces, and B values.
+//
+// The first pass goes tile by tile as in evaluate.cpp, without forces. In the second pass lanes are rows instead of atoms:
+// the state of one atom per lane is gathered from the tiles, moved along the lane's row, and every sum stays in its lane.
+#include "rows.h"
+#include "tile.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+// atoms that the lanes of a row tile come from
+struct Sources {
+  int n = 0;                   // different atoms
+  index_t place[LANES];        // tile * LANES + lane
+  lane_mask mask[LANES];       // lanes that take each
+  Sources(const index_t* place_of_lane) {
+    for (int l = 0; l < LANES; l++) {
+      if (place_of_lane[l] < 0) continue;
+      int s = 0;
+      while (s < n && place[s] != place_of_lane[l]) s++;
+      if (s == n) {
+        place[n] = place_of_lane[l];
+        mask[n++] = lane_mask{};
+      }
+      mask[s][l] = -1;
+    }
+  }
+};
+
+// to[item] = the lanes' own numbers of [item][lane] arrays, 0 in unused lanes; from[s] begins with source s's lane
+template <int N> FN void gather_from(const double* const* from, const lane_mask* mask, index_t n_items, Lanes to) {
+  lane_mask own[N];
+  for (int s = 0; s < N; s++) own[s] = mask[s];
+  for (index_t k = 0; k < n_items; k++) {
+    lanes v = broadcast(0);
+    UNROLL for (int s = 0; s < N; s++) v = select(own[s], broadcast(from[s][k * LANES]), v);
+    to[k] = v;
+  }
+}
+
+STAGE void gather_lanes(const Sources& sources, const double* const* from, index_t n_items, Lanes to) {
+  switch (sources.n) {
+#define CASE(N) case N: gather_from<N>(from, sources.mask, n_items, to); break;
+    CASE(1) CASE(2) CASE(3) CASE(4)
+#if LANES == 8
+    CASE(5) CASE(6) CASE(7) CASE(8)
+#endif
+#undef CASE
+  }
+}
+
+// memory of one thread: tiles of the first pass as in evaluate.cpp, then one row tile and the sums of a group
+struct RowMemory {
+  double *scratch, *rows, *tiles;
+  double *tile, *row_scratch, *row_rows, *bonds, *core_slope, *sums;
+  int* bond_atoms;
+  index_t sums_of_element;
+  RowMemory(const Problem& P, const RowPlan& R, double* memory, index_t most_tiles) {
+    scratch = memory;
+    rows = scratch + Scratch::size(P) * LANES;
+    tiles = rows + P.most_rows * P.row_size * LANES;
+    tile = tiles + most_tiles * P.tile_workspace;
+    row_scratch = tile + (2 * P.max_components + P.max_y + 2 * ND + P.max_moments) * LANES;
+    row_rows = row_scratch + (2 * P.max_moments + 2 * P.max_components + P.max_y + R.max_slots * P.angular_size) * LANES;
+    bonds = row_rows + R.max_slots * P.row_size * LANES;
+    core_slope = bonds + R.max_slots * BOND_RECORD * LANES;
+    bond_atoms = (int*)(core_slope + R.max_slots * LANES);
+    sums = core_slope + 2 * R.max_slots * LANES;
+    sums_of_element = (P.max_functions * ND + P.n_radial_gradient + P.n_first_gradient) * LANES;
+  }
+  double* functions(index_t e) const { return sums + e * sums_of_element; }
+  double* radial(const Problem& P, index_t e) const { return functions(e) + P.max_functions * ND * LANES; }
+  double* rank1(const Problem& P, index_t e) const { return radial(P, e) + P.n_radial_gradient * LANES; }
+};
+
+// bonds of the lanes' atoms, and of a tile that goes bond by bond their radial functions: reads the sources' tiles, writes
+// bonds, bond_atoms, core_slope and row_rows of M, and the slots of Q
+static void gather_bonds(const Problem& P, const RowPlan& R, const Sources& sources, const index_t* atom, const index_t* row,
+                         bool bondwise, const RowMemory& M, Problem& Q, int* slots, index_t* slot_offset) {
+  index_t done = 0;
+  for (index_t mu = 0; mu < P.n_elements; mu++) {
+    int count[LANES], n = 0;
+    index_t first[LANES];
+    for (int s = 0; s < sources.n; s++) {
+      const index_t tile = sources.place[s] / LANES;
+      int l = 0;
+      while (!sources.mask[s][l]) l++;
+      count[s] = R.atom_bonds[atom[l] * P.n_elements + mu];
+      first[s] = P.tile_slot_offset[tile * P.n_elements + mu];
+      n = count[s] > n ? count[s] : n;
+    }
+    slots[mu] = n;
+    slot_offset[mu] = done;
+    for (int r = 0; r < n; r++) {
+      const index_t slot = done + r;
+      const Lanes bond = lane_array(M.bonds + slot * BOND_RECORD * LANES);
+      const Lanes functions = lane_array(M.row_rows + slot * P.row_size * LANES);
+      int* ends = M.bond_atoms + slot * LANES;
+      lanes slope = broadcast(0);
+      UNROLL for (int q = 0; q < BOND_RECORD; q++) bond[q] = broadcast(0);
+      if (bondwise) for (index_t q = 0; q < P.row_size; q++) functions[q] = broadcast(0);
+      for (int l = 0; l < LANES; l++) ends[l] = 0;
+      for (int s = 0; s < sources.n; s++) {
+        if (r >= count[s]) continue;
+        const index_t tile = sources.place[s] / LANES, lane = sources.place[s] % LANES, from = first[s] + r;
+        const lane_mask mask = sources.mask[s];
+        const double* record = P.bonds + from * BOND_RECORD * LANES + lane;
+        UNROLL for (int q = 0; q < BOND_RECORD; q++) bond[q] = select(mask, broadcast(record[q * LANES]), bond[q]);
+#if CORE
+        slope = select(mask, broadcast(P.core_slope[from * LANES + lane]), slope);
+#endif
+        if (bondwise) {
+          const double* own = M.rows + (P.tile_rows[tile] + from - P.tile_slot_offset[tile * P.n_elements]) * P.row_size * LANES + lane;
+          for (index_t q = 0; q < P.row_size; q++) functions[q] = select(mask, broadcast(own[q * LANES]), functions[q]);
+        }
+        for (int l = 0; l < LANES; l++)
+          if (mask[l]) ends[l] = row[l] * R.n_atoms + P.bond_atoms[from * LANES + lane] - R.first_atom;
+      }
+      lane_array(M.core_slope + slot * LANES)[0] = slope;
+    }
+    done += n;
+  }
+  Q.bonds = M.bonds;
+  Q.bond_atoms = M.bond_atoms;
+  Q.core_slope = M.core_slope;
+}
+
+// the second pass of one atom per lane: adds to the sums of its element
+static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t* atom, const index_t* row, index_t first_tile,
+                        const RowMemory& M) {
+  index_t place[LANES];
+  for (int l = 0; l < LANES; l++) place[l] = atom[l] < 0 ? -1 : R.atom_place[atom[l]];
+  const Sources sources(place);
+  const ElementTable& element = P.elements[e];
+  bool bondwise = true, moments = true;
+  const double *state[LANES], *G[LANES];
+  for (int s = 0; s < sources.n; s++) {
+    const index_t tile = sources.place[s] / LANES, lane = sources.place[s] % LANES;
+    const TileState from(P, M.tiles + (tile - first_tile) * P.tile_workspace, tile);
+    state[s] = (const double*)from.Phi + lane;
+    G[s] = (const double*)from.G + lane;
+    (P.tile_rows[tile] < 0 ? bondwise : moments) = false;
+  }
+  // a problem of one tile: the lanes' atoms, as they move along their rows
+  Problem Q = P;
+  int slots[P.n_elements], tile_atoms[LANES];
+  index_t slot_offset[P.n_elements], tile_rows = bondwise ? 0 : -1;
+  int tile_element = e, tile_count = LANES;
+  for (int l = 0; l < LANES; l++) tile_atoms[l] = atom[l] < 0 ? 0 : row[l] * R.n_atoms + atom[l] - R.first_atom;
+  gather_bonds(P, R, sources, atom, row, bondwise, M, Q, slots, slot_offset);
+  Q.tile_element = &tile_element; Q.tile_count = &tile_count; Q.tile_atoms = tile_atoms; Q.tile_rows = &tile_rows;
+  Q.tile_slots = slots; Q.tile_slot_offset = slot_offset;
+  Q.residuals = (double*)R.motions; Q.strain_residuals = (double*)R.strains;
+  Q.moments = 0;
+
+  TileState t(Q, M.tile, 0);
+  gather_lanes(sources, state, 2 * P.max_components + P.max_y + 2 * ND, t.Phi);
+  if (!bondwise) {
+    if (moments) gather_lanes(sources, G, element.n_moments, t.G);
+    else make_moments(Q, 0, false, t.G);  // lanes from tiles of both kinds
+  }
+  Lanes w = lane_array(M.row_scratch), dG = w + P.max_moments, dPhi = dG + P.max_moments, dPhi_bar = dPhi + P.max_components;
+  Lanes dy = dPhi_bar + P.max_components, angular = dy + P.max_y;
+  const LanesIn rows = lane_array((const double*)M.row_rows);
+  lanes drho[ND], dF[ND], dF_dot[ND], alpha[ND], beta[ND], a, dcutoff = broadcast(0);
+  for (int l = 0; l < LANES; l++) a[l] = atom[l] < 0 ? 0 : R.motions[4 * (index_t)tile_atoms[l] + 3];
+  if (bondwise) dcutoff = make_base_tangent_of_bonds(Q, 0, R.moving, rows, angular, dPhi, drho);
+  else if (R.moving) dcutoff = make_moments(Q, 0, true, dG);
+  else for (index_t k = 0; k < element.n_moments; k++) dG[k] = broadcast(0);
+#if CORE
+  lanes cutoff = broadcast(0);
+  for (int l = 0; l < LANES; l++) if (atom[l] >= 0) cutoff[l] = P.core_cutoff[atom[l]];
+  const lanes zero = broadcast(0), one = broadcast(1);
+  a -= select(cutoff > zero, dcutoff / select(cutoff > zero, cutoff, one), zero);
+#endif
+  if (!bondwise) make_atomic_base(Q, e, dG, dPhi, drho);
+  couple_tangent(element, t.Phi, dPhi);
+  make_density_tangents(element, t.Phi, dPhi, t.y, drho, dy);
+  for (int p = 0; p < ND; p++) {
+    dF[p] = t.dF[p];
+    dF_dot[p] = t.ddF[p] * drho[p];
+    alpha[p] = a * dF[p] - dF_dot[p];
+    beta[p] = -dF[p];
+  }
+  gradient_by_right_nodes<true>(P.rights[e], element, t.Phi, dPhi, dPhi_bar, dF, dF_dot, alpha, beta, t.y, dy, M.functions(e));
+  if (!P.radial_fixed) {
+    couple_adjoint_tangent(element, t.Phi, dPhi, t.Phi_bar, dPhi_bar);
+    for (index_t k = 0; k < element.n_leaves; k++) dPhi_bar[k] = a * t.Phi_bar[k] - dPhi_bar[k];
+  }
+  const Lanes radial = lane_array(M.radial(P, e)), rank1 = lane_array(M.rank1(P, e));
+  if (bondwise) add_radial_gradient_of_tile(Q, 0, angular, dPhi_bar, t.Phi_bar, alpha, beta, radial, rank1);
+  else add_radial_gradient(Q, e, dPhi_bar, t.Phi_bar, t.G, dG, alpha, beta, radial, rank1);
+}
+
+// sums of the lanes of a group to the rows of their structures, in the order of the parameters
+static void write_rows(const Problem& P, const RowPlan& R, const index_t* structure, const index_t* row, const RowMemory& M) {
+  double* to[LANES];
+  for (int l = 0; l < LANES; l++)
+    to[l] = structure[l] < 0 ? 0 : R.values + ((structure[l] - R.first_structure) * R.n_rows + row[l]) * R.n_parameters;
+  const auto add = [&](index_t parameter, lanes v) {
+    for (int l = 0; l < LANES; l++) if (to[l]) to[l][parameter] += v[l];
+  };
+  for (index_t e = 0; e < P.n_elements; e++) {
+    const RowElement& own = R.elements[e];
+    const LanesIn functions = lane_array((const double*)M.functions(e));
+    for (index_t k = 0; k < own.n_sums; k++) add(own.parameters[k], functions[own.sums[k]] * own.factors[k]);
+    for (index_t mu = 0; mu < P.n_elements; mu++) {
+      const RowPair& pair = R.pairs[e * P.n_elements + mu];
+      const PairTable& table = P.pairs[e * P.n_elements + mu];
+      const LanesIn radial = lane_array((const double*)M.radial(P, e)) + table.radial_offset;
+      const LanesIn rank1 = lane_array((const double*)M.rank1(P, e)) + table.first_offset;
+      for (index_t k = 0; k < pair.n_basis; k++) {
+        const double* basis = pair.basis + k * pair.J;
+        if (!P.radial_fixed)
+          for (index_t nl = 0; nl < pair.n_radial; nl++) {
+            lanes sum = broadcast(0);
+            for (index_t j = 0; j < pair.J; j++) sum += basis[j] * radial[nl * pair.J + j];
+            add(pair.parameter + nl * pair.n_basis + k, sum);
+          }
+        for (int p = 0; p < ND; p++) {
+          if (pair.rank1[k * ND + p] < 0) continue;
+          lanes sum = broadcast(0);
+          for (index_t j = 0; j < pair.J; j++) sum += basis[j] * rank1[p * pair.J + j];
+          add(pair.rank1[k * ND + p], sum);
+        }
+      }
+    }
+  }
+}
+
+// all rows of a batch
+static void rows_of_batch(const Problem& P, const RowPlan& R, index_t batch, double* memory, index_t most_tiles) {
+  const RowMemory M(P, R, memory, most_tiles);
+  const index_t* b = P.batches + 4 * batch;
+  const Scratch scratch(P, M.scratch);
+  for (index_t tile = b[0]; tile < b[1]; tile++) {
+    Clock clock(0);
+    const TileState t(P, M.tiles + (tile - b[0]) * P.tile_workspace, tile);
+    lanes dF[ND];
+    make_energies(P, tile, t, scratch, rows_of(P, tile, M.rows), dF, clock);
+    make_adjoints(P, tile, t, dF, clock);
+  }
+  const index_t parts = R.batch_parts[batch];
+  for (index_t group = R.batch_groups[batch]; group < R.batch_groups[batch + 1]; group++) {
+    const index_t *structure = R.lane_structure + group * LANES, *part = R.lane_part + group * LANES, *row = R.lane_row + group * LANES;
+    memset(M.sums, 0, sizeof(double) * P.n_elements * M.sums_of_element);
+    for (index_t e = 0; e < P.n_elements; e++)
+      for (index_t step = 0;; step++) {
+        index_t atom[LANES];
+        bool any = false;
+        for (int l = 0; l < LANES; l++) {
+          atom[l] = -1;
+          if (structure[l] < 0) continue;
+          const index_t* start = R.element_start + structure[l] * (P.n_elements + 1) + e;
+          const index_t place = start[0] + part[l] + step * parts;
+          if (place < start[1]) { atom[l] = R.sorted_atoms[place]; any = true; }
+        }
+        if (!any) break;
+        second_pass(P, R, e, atom, row, b[0], M);
+      }
+    write_rows(P, R, structure, row, M);
+  }
+}
+
+// B values (and slopes) of the atoms of a batch
+static void atoms_of_batch(const Problem& P, const AtomPlan& A, index_t batch, double* memory) {
+  const index_t* b = P.batches + 4 * batch;
+  const Scratch scratch(P, memory);
+  double* rows = memory + Scratch::size(P) * LANES;
+  const Lanes m = lane_array(rows + P.most_rows * P.row_size * LANES);
+  for (index_t tile = b[0]; tile < b[1]; tile++) {
+    Clock clock(0);
+    const int e = P.tile_element[tile], count = P.tile_count[tile];
+    const ElementTable& element = P.elements[e];
+    const int* atoms = P.tile_atoms + tile * LANES;
+    const TileState t(P, rows + (P.most_rows * P.row_size + P.max_moments) * LANES, tile);
+    lanes dF[ND];
+    make_energies(P, tile, t, scratch, rows_of(P, tile, rows), dF, clock);
+    if (A.slopes)
+      for (int p = 0; p < ND; p++) store_to_atoms(A.slopes + p, ND, atoms, count, dF[p]);
+    double* to[LANES];
+    for (int l = 0; l < count; l++) to[l] = A.values[e] + A.atom_rows[atoms[l]] * A.n_columns[e];
+    const int* group = element.groups;
+    for (index_t g = 0; g < element.n_groups; g++, group += 4)
+      for (index_t f = group[2]; f < group[2] + group[3]; f++) {
+        lanes B = broadcast(0);
+        for (int i = 0; i < group[1]; i++) B += t.Phi[group[0] + i] * t.Phi[element.right[f] + i];
+        B *= A.factors[e][f];
+        for (int l = 0; l < count; l++) to[l][A.columns[e][f]] = B[l];
+      }
+    for (index_t mu = 0; mu < P.n_elements; mu++) {
+      const RowPair& pair = A.pairs[e * P.n_elements + mu];
+      const index_t* columns = A.rank1[e * P.n_elements + mu];
+      const index_t first = P.tile_slot_offset[tile * P.n_elements + mu];
+      for (index_t j = 0; j < pair.J; j++) m[j] = broadcast(0);
+      for (index_t s = first; s < first + P.tile_slots[tile * P.n_elements + mu]; s++) {
+        const LanesIn bond = lane_array((const double*)P.bonds + s * BOND_RECORD * LANES);
+        lanes T = bond[6], T_next = bond[6] * bond[4];
+        for (index_t j = 0; j < pair.J; j++) {
+          m[j] += T;
+          const lanes after = 2 * bond[4] * T_next - T;
+          T = T_next; T_next = after;
+        }
+      }
+      for (index_t k = 0; k < pair.n_basis; k++) {
+        if (columns[k] < 0) continue;
+        lanes B = broadcast(0);
+        for (index_t j = 0; j < pair.J; j++) B += pair.basis[k * pair.J + j] * m[j];
+        for (int l = 0; l < count; l++) to[l][columns[k]] = B[l];
+      }
+    }
+  }
+}
+
+template <class Work> static void for_batches(index_t first, index_t last, index_t n_threads, Work work) {
+#pragma omp parallel for num_threads(n_threads) schedule(dynamic)
+  for (index_t batch = first; batch < last; batch++) {
+    index_t thread = 0;
+#ifdef _OPENMP
+    thread = omp_get_thread_num();
+#endif
+    work(batch, thread);
+  }
+}
+
+extern "C" {
+
+// rows of the structures of a run of batches
+void rows(const Problem* problem, const RowPlan* plan, index_t n_threads, index_t most_tiles) {
+  for_batches(plan->first_batch, plan->last_batch, n_threads, [&](index_t batch, index_t thread) {
+    rows_of_batch(*problem, *plan, batch, plan->workspace + thread * plan->workspace_size, most_tiles);
+  });
+}
+
+// functions of the atoms of a run of batches
+void atom_rows(const Problem* problem, const AtomPlan* plan, index_t n_threads) {
+  for_batches(plan->first_batch, plan->last_batch, n_threads, [&](index_t batch, index_t thread) {
+    atoms_of_batch(*problem, *plan, batch, plan->workspace + thread * plan->workspace_size);
+  });
+}
+}

@@ -1,0 +1,61 @@
+// What rows.cpp is given beside a Problem: which rows are wanted, how structures are put into lanes, where results go.
+//
+// A row is the gradient of one structure's energy, or of a combination of its forces. In its pass a lane is one row of one
+// structure, or of a part of its atoms; a group is LANES of them, and goes atom by atom of each element.
+#pragma once
+#include "problem.h"
+
+struct RowElement {            // how sums of one central element become parameters
+  const index_t* parameters;   // [n_functions * ND]: of each sum, −1 for none; in ascending order
+  const index_t* sums;         // [n_functions * ND]: entry * ND + density of each
+  const double* factors;       // [n_functions * ND]: B = factor · Φ_a·Φ_b
+  index_t n_sums;
+};
+
+struct RowPair {               // the same of radial coefficients and rank 1, of a centre and a neighbour element
+  const double* basis;         // [n_basis][J]: g_k in the elementary basis
+  index_t J, n_basis, n_radial;    // n_radial: pairs (n, l)
+  index_t parameter;           // of the first radial coefficient
+  const index_t* rank1;        // [n_basis][ND]: parameters, −1 for none
+};
+
+struct RowPlan {
+  const RowElement* elements;  // [n_elements]
+  const RowPair* pairs;        // [n_elements][n_elements]
+  index_t n_parameters;
+  // structures of the piece, in lanes
+  index_t first_batch, last_batch;
+  index_t first_structure, first_atom, n_atoms;
+  const index_t* batch_groups; // [n_batches + 1]: first group of each batch
+  const index_t* batch_parts;  // [n_batches]: parts into which each structure's atoms are cut
+  const index_t* lane_structure;   // [group][LANES], −1 in an unused lane
+  const index_t* lane_part;
+  const index_t* lane_row;
+  const index_t* sorted_atoms; // [n_atoms of all]: structure by structure, element by element
+  const index_t* element_start;    // [n_structures][n_elements + 1]: where its atoms of each element stand among them
+  const index_t* atom_place;   // [n_atoms of all]: tile * LANES + lane
+  const int* atom_bonds;       // [n_atoms of all][n_elements]: bonds to each neighbour element
+  // rows
+  index_t n_rows;              // of each structure
+  index_t moving;              // 1: some rows move atoms
+  const double* motions;       // [n_rows][n_atoms of the piece][4]: u, and the factor of the energy
+  const double* strains;       // [n_rows][n_atoms of the piece][6] (STRESS)
+  double* values;              // [structure of the piece][n_rows][n_parameters], 0 on entry
+  // work, one stretch per thread
+  double* workspace;
+  index_t workspace_size, max_slots;
+};
+
+struct AtomPlan {              // functions of the atoms of the piece
+  index_t first_batch, last_batch;
+  const index_t* atom_rows;    // [n_atoms of all]: row of each atom in its element's values
+  double* const* values;       // [n_elements]: [row][column]
+  const index_t* const* columns;       // [n_elements]: of each function of rank ≥ 2
+  const double* const* factors;        // [n_elements]
+  const index_t* n_columns;    // [n_elements]
+  const index_t* const* rank1; // [n_elements * n_elements]: [n_basis], columns or −1
+  const RowPair* pairs;
+  double* slopes;              // [n_atoms of all][ND]: ∂E_i/∂ρ_p, or null
+  double* workspace;
+  index_t workspace_size;
+};
