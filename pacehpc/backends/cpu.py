@@ -11,7 +11,7 @@ import numpy as np
 from pacehpc import fixed_point, metrics
 from pacehpc.backends.bondwise import angular_size, row_size, tile_rows
 from pacehpc.backends.compile import compile_library, lanes, load_library
-from pacehpc.backends.cpu_rows import CpuRows, aligned
+from pacehpc.backends.cpu_rows import CpuRows, Given, aligned
 from pacehpc.backends.interface import (
     AtomRows,
     EvaluatorOptions,
@@ -144,18 +144,21 @@ class CpuEvaluator:
         """Derivatives of energies and of combinations of forces, see `Evaluator.rows`; strains need virials."""
         if strains is not None and not self.with_virials:
             raise ValueError("strains need an evaluator that makes virials (EvaluatorOptions.virials)")
-        yield from self._rows.rows(parameters, kind, directions, strains)
+        yield from self._rows.rows(self._set(parameters), kind, directions, strains)
 
     def atom_rows(self, parameters: np.ndarray, kind: str) -> Iterator[AtomRows]:
         """Values of the functions of each atom, see `Evaluator.atom_rows`."""
-        yield from self._rows.atom_rows(parameters, kind)
+        yield from self._rows.atom_rows(self._set(parameters), kind)
 
     @cached_property
     def _rows(self) -> CpuRows:
-        return CpuRows(self)
+        given = Given(
+            self.structures, self.layout, self.shape, self.coefficients, self._problem, self._orders,
+            self._bond_counts(), self._threads, self.with_virials,
+        )  # fmt: skip
+        return CpuRows(given)
 
-    @cached_property
-    def bond_counts(self) -> np.ndarray:
+    def _bond_counts(self) -> np.ndarray:
         """Bonds of each atom to each neighbour element that the kernels read, int64 (n_atoms, n_elements)."""
         s, n = self.structures, len(self.shape.elements)
         centre = np.repeat(np.arange(s.n_atoms), np.diff(s.bond_offsets))
@@ -163,17 +166,13 @@ class CpuEvaluator:
         used = self._needed[s.species[centre], other]
         return np.bincount(centre[used] * n + other[used], minlength=s.n_atoms * n).reshape(-1, n)
 
-    @property
-    def n_threads(self) -> int:
-        """Threads of the kernels."""
-        return self._threads
-
-    def set_parameters(self, parameters: np.ndarray) -> None:
-        """Make the kernels' coefficients those of `parameters`."""
+    def _set(self, parameters: np.ndarray) -> np.ndarray:
+        """Make the kernels' coefficients those of `parameters`, which are returned as float64."""
         parameters = np.asarray(parameters, float)
         if parameters.shape != (self.coefficients.n_parameters,):
             raise ValueError(f"{parameters.shape} parameters given, {self.coefficients.n_parameters} expected")
         self.coefficients.set(parameters)
+        return parameters
 
     def stage_seconds(self, parameters: np.ndarray) -> dict[str, float]:
         """Seconds of one evaluation by stage, the largest over threads."""
@@ -186,7 +185,7 @@ class CpuEvaluator:
         return dict(zip(STAGES, seconds.max(axis=0).tolist(), strict=True))
 
     def _run(self, parameters: np.ndarray, gradient: bool) -> None:
-        self.set_parameters(parameters)
+        self._set(parameters)
         if gradient:
             self._kept["gradient_sums"][:] = 0
             self._kept["too_large"][:] = 0
@@ -215,7 +214,7 @@ class CpuEvaluator:
         P, shape, n = self._problem, self.shape, len(potential.elements)
         self._tables: list[np.ndarray] = []
         address = self.coefficients.values.ctypes.data
-        self.orders = put_tables(P, potential, shape, self.coefficients, address, self._put)
+        self._orders = put_tables(P, potential, shape, self.coefficients, address, self._put)
         n_functions = max(len(t.positions) for t in shape.elements)
         n_radial, n_first = max(t.n_radial for t in shape.elements), max(t.n_first for t in shape.elements)
         P["max_functions"], P["n_radial_gradient"], P["n_first_gradient"] = n_functions, n_radial, n_first
@@ -225,7 +224,7 @@ class CpuEvaluator:
         parts = np.split(rows, np.cumsum([n_functions * shape.n_densities, n_radial]), axis=1)
         sizes = [(len(t.positions) * shape.n_densities, t.n_radial, t.n_first) for t in shape.elements]
         places = [row[: size[k]] for k, part in enumerate(parts) for row, size in zip(part, sizes, strict=True)]
-        for e, order in enumerate(self.orders):
+        for e, order in enumerate(self._orders):
             places[e] = places[e].reshape(-1, shape.n_densities)[np.argsort(order)].ravel()
         # without this evaluator, which would live on with its sums
         self._in_parameters = partial(self.coefficients.gradient_of, np.concatenate(places))

@@ -1,33 +1,51 @@
 """Rows of the linearised model on the cpu backend (kernels/rows.cpp); made when rows are first asked for.
 
 In the second pass a lane is one row of one structure, or of a part of its atoms where a batch has few structures, so
-that every sum stays in its lane. Which lanes go together depends on the batch and on the number of rows alone, and so do
-the bits of a row.
+that every sum stays in its lane. Which lanes go together depends on the batch and on the number of rows alone, and so
+do the bits of a row.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
 from pacehpc.backends.compile import lanes, load_library
 from pacehpc.backends.interface import ATOM_ROWS, AtomRows, Rows, check_rows, motions
+from pacehpc.backends.layout import Layout
 from pacehpc.backends.records import record
-
-if TYPE_CHECKING:
-    from pacehpc.backends.cpu import CpuEvaluator
+from pacehpc.backends.shape import Coefficients, Shape
+from pacehpc.structures import Structures
 
 PIECE_BYTES = 2**25  # of the values of a run of structures, where a batch does not take more
 WRITING = 0.5  # writing the sums of a group, in units of one atom per lane
 
 
+@dataclass
+class Given:
+    """What an evaluator gives its rows."""
+
+    structures: Structures
+    layout: Layout
+    shape: Shape
+    coefficients: Coefficients
+    problem: np.ndarray
+    """record("Problem"), (1,)."""
+    orders: list[np.ndarray]
+    """For each element, its functions in the order of their gradient."""
+    bond_counts: np.ndarray
+    """int64 (n_atoms, n_elements): bonds of each atom that the kernels read."""
+    n_threads: int
+    virials: bool
+
+
 class CpuRows:
     """Rows of the structures of an evaluator."""
 
-    def __init__(self, evaluator: CpuEvaluator) -> None:
+    def __init__(self, evaluator: Given) -> None:
         self._of = evaluator
         self._library = load_library(evaluator.shape.header, "rows")
         self._kept: list[np.ndarray] = []
@@ -47,7 +65,7 @@ class CpuRows:
             used = layout.tile_count > lane
             self._place[layout.tile_atoms[used, lane]] = np.flatnonzero(used) * width + lane
         self._most_tiles = int(np.diff(layout.batches[:, :2], axis=1).max(initial=1))
-        p = evaluator._problem[0]
+        p = evaluator.problem[0]
         self._first = int(2 * p["max_moments"] + 2 * p["max_components"] + p["max_y"])
         self._first += int(p["most_angular"] * p["angular_size"] + p["most_rows"] * p["row_size"])
         self._pairs, self._elements = self._pair_table(), self._element_table()
@@ -60,7 +78,7 @@ class CpuRows:
         n_energies, q = check_rows(s, kind, directions, strains)
         if not s.n_structures:
             return
-        of.set_parameters(parameters)
+        of.coefficients.set(parameters)
         n_rows, n_parameters = n_energies + q, len(parameters)
         plan, width = np.zeros(1, record("RowPlan")), lanes()
         arrays = self._lanes_for(n_rows) | {
@@ -71,7 +89,7 @@ class CpuRows:
             "atom_place": self._place,
             "atom_bonds": np.ascontiguousarray(of.bond_counts, np.int32),
         }
-        p = of._problem[0]
+        p = of.problem[0]
         most = np.array([of.bond_counts[s.species == e].max(axis=0, initial=0).sum() for e in range(self._n_elements)])
         slots = int(most.max(initial=0)) + 1
         tile = int(2 * p["max_components"] + p["max_y"] + 2 * of.shape.n_densities + p["max_moments"])
@@ -95,12 +113,12 @@ class CpuRows:
             plan["first_structure"], plan["first_atom"] = structures.start, atoms.start
             plan["n_atoms"] = atoms.stop - atoms.start
             plan["motions"], plan["values"] = motion.ctypes.data, values.ctypes.data
-            if of.with_virials:  # the kernels' strains are those of the residuals, of opposite sign
+            if of.virials:  # the kernels' strains are those of the residuals, of opposite sign
                 voigt = -strained[:, :, (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)]
                 strain = np.repeat(voigt, s.atoms_per_structure[structures], axis=1)
                 plan["strains"] = strain.ctypes.data
             self._library.rows(
-                _address(of._problem), _address(plan), ctypes.c_int64(of.n_threads), ctypes.c_int64(self._most_tiles)
+                _address(of.problem), _address(plan), ctypes.c_int64(of.n_threads), ctypes.c_int64(self._most_tiles)
             )
             yield Rows(structures, values)
 
@@ -111,11 +129,11 @@ class CpuRows:
         of, s, shape = self._of, self._of.structures, self._of.shape
         if not s.n_structures:
             return
-        of.set_parameters(parameters)
+        of.coefficients.set(parameters)
         n, nd, width = self._n_elements, shape.n_densities, lanes()
         columns, rank1, n_columns = self._columns()
         factors = [table.graph.factor for table in shape.elements]
-        plan, p = np.zeros(1, record("AtomPlan")), of._problem[0]
+        plan, p = np.zeros(1, record("AtomPlan")), of.problem[0]
         size = int(self._first + p["max_moments"] + p["tile_workspace"] // width + p["max_moments"])
         slopes = np.zeros((s.n_atoms, nd))
         arrays = {
@@ -142,7 +160,7 @@ class CpuRows:
                 arrays["atom_rows"][a] = np.arange(len(a))
             arrays["values"][:] = [v.ctypes.data for v in values]
             plan["first_batch"], plan["last_batch"] = first, last
-            self._library.atom_rows(_address(of._problem), _address(plan), *_integers(of.n_threads))
+            self._library.atom_rows(_address(of.problem), _address(plan), *_integers(of.n_threads))
             if kind == "full":
                 for e, a in enumerate(atoms):
                     own = slopes[a, : shape.elements[e].ndensity]

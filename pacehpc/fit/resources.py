@@ -9,12 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-<<<<<<< HEAD
-from pacehpc.backends import memory
-=======
-from pacehpc import backends, parallel
 from pacehpc.backends import device, memory
->>>>>>> cc3842b (One module writes the kernels' tables and targets for both compiled backends; GPUs, their memory and batches in modules of their own; the NumPy backend is oracle.py; graphs of functions built in named steps)
 from pacehpc.backends.interface import EvaluatorOptions
 from pacehpc.backends.shape import make_shape
 from pacehpc.config.models import Backend, Fit, Settings
@@ -95,33 +90,14 @@ def _check_gpu_config(config: Backend, ranks_here: int) -> None:
 
 def _device(config: Backend, ranks: Ranks) -> str:
     """This rank's host and GPU, for the log. Raises PacehpcError where there is none to use."""
-<<<<<<< HEAD
-    from pacehpc.backends.cuda import describe, load_cupy
-
     options = gpu_options(config, (ranks.node_rank, ranks.node_size))
-    count = load_cupy().cuda.runtime.getDeviceCount()
-    index = options.local_rank % count if options.device is None else options.device
-    if index >= count:
-        raise PacehpcError(f"GPU {index} was asked for, but only {count} are visible (numbered from 0).")
-    shared = len(range(index, options.ranks_per_node, count)) if options.device is None else 1
-    return f"{platform.node()}, {describe(index)}" + (f", shared by {shared} ranks" if shared > 1 else "")
-=======
-    options = gpu_options(settings, parallel.node_rank(comm))
     index, shared = device.chosen_device(options, device.load_cupy().cuda.runtime.getDeviceCount())
     return f"{platform.node()}, {device.describe(index)}" + (f", shared by {shared} ranks" if shared > 1 else "")
->>>>>>> cc3842b (One module writes the kernels' tables and targets for both compiled backends; GPUs, their memory and batches in modules of their own; the NumPy backend is oracle.py; graphs of functions built in named steps)
 
 
 def gpu_options(config: Backend, node: tuple[int, int]) -> EvaluatorOptions:
     """Options of the cuda backend for a rank; node: its rank on its node, and the ranks there."""
-<<<<<<< HEAD
-    from pacehpc.backends.cuda import device_options
-
-    return device_options(config.gpu_config.gpu_ind, config.gpu_config.mem_limit, *node)
-=======
-    config = settings.backend.gpu_config
-    return device.device_options(config.gpu_ind, config.mem_limit, *node)
->>>>>>> cc3842b (One module writes the kernels' tables and targets for both compiled backends; GPUs, their memory and batches in modules of their own; the NumPy backend is oracle.py; graphs of functions built in named steps)
+    return device.device_options(config.gpu_config.gpu_ind, config.gpu_config.mem_limit, *node)
 
 
 def make_objective(
