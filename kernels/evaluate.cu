@@ -250,11 +250,14 @@ KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets) {
 
     const double per_atom = 1.0 / (end - begin), de = (energy - P.energy[s]) * per_atom, low = W.low[s];
     const double a = 2 * (1 - P.kappa) * P.w_energy[s] * de * per_atom;
-    lanes f_loss = 0, f_squares = 0, f_absolute = 0, f_max = 0;
+    const double counted = P.w_energy[s] != 0 ? 1.0 : 0.0;  // what has no weight may be unknown: not in the metrics
+    lanes f_loss = 0, f_squares = 0, f_absolute = 0, f_max = 0, n_counted = 0;
     for (index_t i = begin + lane(); i < end; i += LANES) {
+      const double counted_atom = P.w_forces[i] != 0 ? 1.0 : 0.0;
       lanes squares = 0;
+      n_counted += counted_atom;
       UNROLL for (int k = 0; k < 3; k++) {
-        const lanes df = P.atom_forces[4 * i + k] - P.forces[4 * i + k];
+        const lanes df = counted_atom * (P.atom_forces[4 * i + k] - P.forces[4 * i + k]);
         P.residuals[4 * i + k] = 2 * P.kappa * P.w_forces[i] * df;
         squares += df * df;
         f_absolute += fabs(df);
@@ -287,14 +290,15 @@ KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets) {
     f_squares = sum_over_lanes(f_squares);
     f_absolute = sum_over_lanes(f_absolute);
     f_max = max_over_lanes(f_max);
+    n_counted = sum_over_lanes(n_counted);
     if (lane() == 0) {
       double* t = W.terms + s * (N_TERMS + N_MAXIMA);
-      const double n = end - begin;
+      const double n = n_counted, ce = counted * de;
       t[0] = P.w_energy[s] * de * de; t[1] = f_loss; t[2] = stress_loss;
-      t[3] = 1; t[4] = n; t[5] = n_stress; t[6] = low; t[7] = low * n;
-      t[8] = de * de; t[9] = fabs(de); t[10] = low * de * de; t[11] = low * fabs(de);
+      t[3] = counted; t[4] = n; t[5] = n_stress; t[6] = low * counted; t[7] = low * n;
+      t[8] = ce * ce; t[9] = fabs(ce); t[10] = low * ce * ce; t[11] = low * fabs(ce);
       t[12] = f_squares; t[13] = f_absolute; t[14] = low * f_squares; t[15] = low * f_absolute; t[16] = stress_squares;
-      t[17] = fabs(de); t[18] = low * fabs(de); t[19] = f_max; t[20] = low * f_max;
+      t[17] = fabs(ce); t[18] = low * fabs(ce); t[19] = f_max; t[20] = low * f_max;
     }
   }
 }

@@ -2,7 +2,7 @@
 
 `Errors` makes a rank's `TERMS` (added over ranks) and `MAXIMA` (the largest counts); `finish` makes RMSE, MAE and
 maxima of them. Energies per atom in eV, forces per component in eV/Å, stress in GPa. "low" are the structures of low
-energy (`Structures.low`).
+energy (`Structures.low`). Energies and forces of weight 0 are not counted: they may not be known at all.
 """
 
 from __future__ import annotations
@@ -59,9 +59,13 @@ class Errors:
         self._low = None if every else s.low.astype(np.float64)
         self._low_atoms = None if every else np.repeat(self._low, counts)
         constant = np.zeros(len(TERMS))
-        constant[_TERM["n_structures"]], constant[_TERM["n_atoms"]] = len(counts), counts.sum()
+        counted, counted_atoms = s.w_energy != 0, s.w_forces != 0
+        constant[_TERM["n_structures"]], constant[_TERM["n_atoms"]] = counted.sum(), counted_atoms.sum()
         low = np.ones(len(counts), bool) if every else s.low
-        constant[_TERM["n_low_structures"]], constant[_TERM["n_low_atoms"]] = low.sum(), counts[low].sum()
+        constant[_TERM["n_low_structures"]] = (counted & low).sum()
+        constant[_TERM["n_low_atoms"]] = (counted_atoms & np.repeat(low, counts)).sum()
+        self._counted = None if counted.all() else counted.astype(np.float64)
+        self._counted_atoms = None if counted_atoms.all() else counted_atoms.astype(np.float64)
         self._constant = fixed_point.encode(constant)
         # rows of terms: three (and two of low energy) of structures, as many of atoms; without "low" they serve twice
         n_rows = 3 if every else 5
@@ -88,6 +92,8 @@ class Errors:
         weighted, squares, absolute = self._by_structure[:3]
         np.subtract(energies, s.energy, out=weighted)
         weighted /= self._counts
+        if self._counted is not None:
+            weighted *= self._counted
         np.abs(weighted, out=absolute)
         np.multiply(weighted, weighted, out=squares)
         np.multiply(s.w_energy, squares, out=weighted)
@@ -95,6 +101,8 @@ class Errors:
         df, f_max = self._differences, self._largest
         f_weighted, f_squares, f_absolute = self._by_atom[:3]
         np.subtract(forces.T, s.forces.T, out=df)
+        if self._counted_atoms is not None:
+            df *= self._counted_atoms
         np.abs(df, out=df)
         np.add.reduce(df, axis=0, out=f_absolute)
         np.maximum.reduce(df, axis=0, out=f_max)

@@ -321,13 +321,17 @@ def _loss_settings(loss: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def kappa_auto(structures: Structures, ranks: Ranks) -> float:
     """σ_E²/(σ_E² + σ_F²) over all ranks: sample deviation (n - 1) of E^ref/N, population deviation of |F^ref|."""
-    energies = structures.energy / structures.atoms_per_structure
-    forces = np.linalg.norm(structures.forces, axis=1)
+    counted_e, counted_f = structures.w_energy != 0, structures.w_forces != 0  # others may be unknown
+    energies = np.where(counted_e, structures.energy / structures.atoms_per_structure, 0.0)
+    forces = np.where(counted_f, np.linalg.norm(structures.forces, axis=1), 0.0)
     n_e, n_f, sum_e, sum_f = _sums_over_ranks(
-        [np.ones(len(energies)), np.ones(len(forces)), energies, forces], structures, ranks
+        [counted_e.astype(float), counted_f.astype(float), energies, forces], structures, ranks
     )
+    n_e, n_f = max(n_e, 1.0), max(n_f, 1.0)
     squares_e, squares_f = _sums_over_ranks(
-        [(energies - sum_e / n_e) ** 2, (forces - sum_f / n_f) ** 2], structures, ranks
+        [counted_e * (energies - sum_e / max(n_e, 1.0)) ** 2, counted_f * (forces - sum_f / n_f) ** 2],
+        structures,
+        ranks,
     )
     variance_e, variance_f = squares_e / max(n_e - 1.0, 1.0), squares_f / n_f
     if variance_e + variance_f == 0.0:

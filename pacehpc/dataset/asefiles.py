@@ -1,7 +1,8 @@
-"""Extended xyz files and ASE databases as tables."""
+"""Extended xyz files, ASE trajectories and ASE databases as tables."""
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Mapping
@@ -9,27 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from pacehpc.dataset.files import text_stream
 from pacehpc.dataset.table import KEYS, Table
 from pacehpc.errors import PacehpcError
 
+log = logging.getLogger("pacehpc")
+
 _MAX_COLUMNS = 1000
 
 
 def fill_columns(table: Table, rows: list[Mapping[str, Any]], keys: Mapping[str, str]) -> None:
-    """Columns from one mapping of everything known a structure; a column is there if any structure has it."""
+    """Columns from one mapping of everything known per structure; a column is there if any structure has it."""
     for column, names in KEYS.items():
         names = (keys[column],) if column in keys else names
-        name = next((name for name in names if any(name in row for row in rows)), None)
-        if name is None:
+        found = [next((name for name in names if row.get(name) is not None), None) for row in rows]
+        if not any(found):
             continue
-        values = [row.get(name) for row in rows]
-        if column == "stress":
-            values = [np.reshape(v, (3, 3)) if np.size(v) == 9 else v for v in values]
-        elif column == "w_factor":
-            values = [1.0 if v is None else v for v in values]
-        table.columns[column] = values
+        table.columns[column] = [None if name is None else row[name] for name, row in zip(found, rows, strict=True)]
+        passed = [n for n, row in zip(found, rows, strict=True) if n == "free_energy" and row.get("energy") is not None]
+        if passed:
+            log.info("%s: the force-consistent free_energy is taken as energy, not `energy`", table.source)
+    geometry = {"numbers", "positions", "pbc", "cell"}
+    table.names = sorted({name for row in rows for name in row if name not in geometry})
 
 
 def read_extxyz(data: bytes, source: str, keys: Mapping[str, str] | None = None) -> Table:
@@ -51,6 +55,7 @@ def read_extxyz(data: bytes, source: str, keys: Mapping[str, str] | None = None)
     for match in re.finditer(rb"^[ \t]*(\d+)[ \t\r]*$", data, re.MULTILINE):
         if len(match[1]) > 12 or int(match[1]) > n_lines:  # ASE would count up to it
             raise PacehpcError(f"{source}: a frame of {match[1][:20].decode()} atoms in a file of {n_lines} lines.")
+    data = full_tensors(fortran_numbers(data))
     table, rows = Table(source, []), []
     frames = read_xyz(text_stream(data, source), index=slice(None))
     while True:
@@ -63,15 +68,68 @@ def read_extxyz(data: bytes, source: str, keys: Mapping[str, str] | None = None)
         except Exception as problem:
             cause = f"{type(problem).__name__}: {str(problem)[:200]}"
             raise PacehpcError(f"{source}, frame {len(rows)}: not an extended xyz file ({cause}).") from None
-        results = {} if atoms.calc is None else atoms.calc.results
-        rows.append({**atoms.info, **atoms.arrays, **results})
-        table.labels.append(len(rows) - 1)
-        table.numbers.append(atoms.numbers)
-        table.positions.append(atoms.positions)
-        table.cells.append(atoms.cell.array)
-        table.pbc.append(atoms.pbc)
-        plain = (str, int, float, bool, np.generic)
-        table.info.append({k: v for k, v in atoms.info.items() if isinstance(v, plain)})
+        add_atoms(table, rows, atoms)
+    fill_columns(table, rows, keys or {})
+    return table
+
+
+def fortran_numbers(data: bytes) -> bytes:
+    """Extended xyz with `5.0d0` as `5.0e0` in the lines of atoms; elsewhere letters may be a name's."""
+    if not re.search(rb"\d\.?\d*[dD][+-]?\d", data):
+        return data
+    lines, row = data.split(b"\n"), 0
+    while row < len(lines) and lines[row].strip().isdigit():
+        count = int(lines[row])
+        for k in range(row + 2, min(row + 2 + count, len(lines))):
+            lines[k] = re.sub(rb"(?<=\s)([+-]?\d+\.?\d*)[dD]([+-]?\d+)(?=\s|$)", rb"\1e\2", lines[k])
+        row += 2 + count
+    return b"\n".join(lines)
+
+
+_NUMBER = rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+)?"
+_SIX = re.compile(rb"""(?<=[\s"'])((?:stress|virial)=)(["'])\s*(""" + rb"[\s,]+".join([_NUMBER] * 6) + rb""")\s*\2""")
+
+
+def full_tensors(data: bytes) -> bytes:
+    """Extended xyz whose `stress` and `virial` of six numbers, which ASE refuses, have nine."""
+
+    def nine(match: re.Match[bytes]) -> bytes:
+        six = re.split(rb"[\s,]+", match[3])
+        return match[1] + match[2] + b" ".join(six[k] for k in (0, 5, 4, 5, 1, 3, 4, 3, 2)) + match[2]
+
+    return _SIX.sub(nine, data)
+
+
+def add_atoms(table: Table, rows: list[Mapping[str, Any]], atoms: Atoms) -> None:
+    """Geometry of ASE's atoms to `table`, everything else that is known of them to `rows`."""
+    results = {} if atoms.calc is None else atoms.calc.results
+    rows.append({**atoms.info, **atoms.arrays, **results})
+    table.labels.append(len(rows) - 1)
+    table.numbers.append(atoms.numbers)
+    table.positions.append(atoms.positions)
+    table.cells.append(atoms.cell.array)
+    table.pbc.append(atoms.pbc)
+    plain = (str, int, float, bool, np.generic)
+    table.info.append({k: v for k, v in atoms.info.items() if isinstance(v, plain)})
+
+
+def read_trajectory(path: Path, keys: Mapping[str, str] | None = None) -> Table:
+    """All images of an ASE trajectory (`.traj`).
+
+    Raises:
+        PacehpcError: the file is damaged.
+    """
+    from ase.io.trajectory import TrajectoryReader
+
+    table, rows = Table(str(path), []), []
+    try:
+        with TrajectoryReader(str(path)) as images:
+            for atoms in images:
+                add_atoms(table, rows, atoms)
+    except Exception as problem:
+        raise PacehpcError(
+            f"{path}, image {len(rows)}: not an ASE trajectory ({type(problem).__name__}: {str(problem)[:200]})."
+        ) from None
     fill_columns(table, rows, keys or {})
     return table
 
@@ -100,7 +158,7 @@ def read_asedb(path: Path, keys: Mapping[str, str] | None = None) -> Table:
 def add_row(table: Table, rows: list[Mapping[str, Any]], row: Any) -> None:
     """Geometry of an ASE database's row to `table`, everything else that is known of it to `rows`."""
     known = dict(row.key_value_pairs)
-    known.update({k: row.get(k) for k in ("energy", "forces", "stress") if row.get(k) is not None})
+    known.update({k: row.get(k) for k in ("energy", "free_energy", "forces", "stress") if row.get(k) is not None})
     if "w_energy" in known and "w_forces" not in known and "w_forces" in row.data:
         known["w_forces"] = row.data["w_forces"]
     rows.append(known)

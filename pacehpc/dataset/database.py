@@ -16,7 +16,7 @@ from pacehpc.dataset.asefiles import add_row, fill_columns
 from pacehpc.dataset.dataset import Dataset
 from pacehpc.dataset.frames import frame_of
 from pacehpc.dataset.loading import checked_table
-from pacehpc.dataset.reference_energies import composition, corrected
+from pacehpc.dataset.reference_energies import composition, corrected, free_atoms
 from pacehpc.dataset.table import Table
 from pacehpc.errors import PacehpcError, without_password
 
@@ -155,14 +155,10 @@ def _rows(name: str, elements: set[str], calculator: str | None) -> Table:
 
 
 def isolated_atoms(data: Dataset) -> dict[str, float]:
-    """Energy of each element's isolated atom: one atom, open or in the largest cell; eV."""
-    alone = np.nonzero(data.atoms_per_structure == 1)[0]
-    cells = data.volumes[alone]
-    far = (cells == 0) & ~data.pbc[alone].any(axis=1) | (cells >= 300.0)  # Å³; a crystal has 10 to 150
-    found: dict[str, float] = {}
-    for row in alone[far][np.argsort(np.where(cells[far] == 0, np.inf, cells[far]), kind="stable")]:
-        found[chemical_symbols[data.numbers[data.atom_offsets[row]]]] = float(data.energy[row])
-    return found
+    """Energy of each element's free atom in the data, eV; see `reference_energies.free_atoms`."""
+    return {} if data.energy is None else free_atoms(
+        data.atom_offsets, data.numbers, data.pbc, data.volumes, data.energy
+    )  # fmt: skip
 
 
 def ingest(name: str, data: Dataset, calculator: str, complete: bool = False) -> int:
@@ -185,7 +181,9 @@ def ingest(name: str, data: Dataset, calculator: str, complete: bool = False) ->
         with database:
             for k, (atoms, forces) in enumerate(zip(data.atoms, data.forces, strict=True)):
                 atoms.info.clear()
-                results: dict[str, Any] = {"energy": float(data.energy[k]), "forces": forces}
+                results: dict[str, Any] = {"energy": float(data.energy[k])} if np.isfinite(data.energy[k]) else {}
+                if np.isfinite(forces).all():
+                    results["forces"] = forces
                 if data.stress is not None and np.isfinite(data.stress[k]).all():
                     results["stress"] = data.stress[k]
                 atoms.calc = SinglePointCalculator(atoms, **results)

@@ -63,6 +63,7 @@ class Dataset:
     extra: dict[str, np.ndarray] = field(default_factory=dict)  # given weights before normalisation
     sha256: list[str] = field(default_factory=list)  # of each source, as it was read
     numbered: bool = False  # labels of the files repeat, so rows are numbered from 0
+    unusable: dict[str, str] = field(default_factory=dict)  # column -> what is wrong with its first entry that is NaN
 
     @property
     def n_structures(self) -> int:
@@ -155,6 +156,7 @@ class Dataset:
             extra={k: v[atoms if k == "w_forces" else chosen] for k, v in self.extra.items()},
             sha256=self.sha256,
             numbered=self.numbered,
+            unusable=self.unusable,
         )
 
     def structures(self, potential: Potential, rows: slice | Sequence[int] | None = None) -> Structures:
@@ -184,8 +186,8 @@ class Dataset:
             bond_atom=found.atom,
             bond_vector=vectors,
             volumes=self.volumes,
-            energy=self.energy_corrected,
-            forces=self.flat_forces,
+            energy=known(self.energy_corrected, self.w_energy),
+            forces=known(self.flat_forces, self.flat_w_forces),
             w_energy=self.w_energy,
             w_forces=self.flat_w_forces,
             stress=self.stress,
@@ -224,6 +226,20 @@ class Dataset:
                 f"but the potential is for {' '.join(elements)}."
             )
         return species
+
+
+def known(values: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Reference values with 0 in place of what is missing (NaN), whose weight is 0.
+
+    Raises:
+        ValueError: a missing value with another weight.
+    """
+    missing = np.isnan(values)
+    if not missing.any():
+        return values
+    if w[missing.any(axis=1) if values.ndim == 2 else missing].any():
+        raise ValueError("values that have a weight contain NaN")
+    return np.where(missing, 0.0, values)
 
 
 def structures_of(atoms: Iterable[Atoms], potential: Potential) -> Structures:

@@ -78,7 +78,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def file_format(head: bytes) -> str:
-    """'pickle', 'extxyz', 'asedb', 'hdf5' or '' from the first bytes of the unpacked content."""
+    """'pickle', 'extxyz', 'asedb', 'traj', 'hdf5' or '' from the first bytes of the unpacked content."""
+    if head.startswith(b"- of Ulm"):
+        return "traj"
     if head.startswith(b"SQLite format 3\0"):
         return "asedb"
     if head.startswith(b"\x89HDF\r\n\x1a\n"):

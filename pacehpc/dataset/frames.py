@@ -40,7 +40,7 @@ def frame_of(data: Dataset, columns: Mapping[str, Sequence[Any]] | None = None) 
     if data.energy is not None:
         made["energy"] = data.energy
     made["energy_corrected"] = data.energy_corrected
-    made["forces"] = _objects([f.copy() for f in data.forces], data.index)
+    made["forces"] = _objects([f.copy() if np.isfinite(f).any() else None for f in data.forces], data.index)
     if data.stress is not None:
         made["stress"] = _objects(list(data.stress.copy()), data.index)
     made["energy_corrected_per_atom"] = data.energy_corrected / n_atoms

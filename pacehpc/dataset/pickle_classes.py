@@ -1,4 +1,4 @@
-"""The classes that a pickled frame may name, each an inert stand-in that runs no code of the package it names."""
+"""Inert stand-ins for the classes that pickled frames name; `pickle_names` says which stands for which."""
 
 from __future__ import annotations
 
@@ -60,6 +60,25 @@ class Mapping(dict):
         pass
 
 
+class Foreign(Inert):
+    """A class that is not in the table: kept by name, in case that something else than its absence is needed."""
+
+    __slots__ = ()
+    full_name = ""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, value: Any) -> None:
+        pass
+
+    def extend(self, values: Any) -> None:
+        pass
+
+    def add(self, value: Any) -> None:
+        pass
+
+
 class AtomsState(Inert):
     __slots__ = ()
 
@@ -106,6 +125,52 @@ class Extension(Inert):
     __slots__ = ()
 
 
+class MaskedExtension(Inert):
+    """An array of numbers with a mask (`Int64`, `Float64`, `boolean` of pandas); its state holds both."""
+
+    __slots__ = ()
+
+
+class Categorical(Inert):
+    """Codes, and a type that holds what they stand for."""
+
+    __slots__ = ()
+
+
+class CategoricalType(Inert):
+    __slots__ = ()
+
+
+class ArrowExtension(Inert):
+    """An array of pandas around an Arrow array."""
+
+    __slots__ = ()
+
+
+class ArrowType(Inert):
+    """`pyarrow.lib.type_for_alias(name)`."""
+
+    __slots__ = ()
+
+
+class ArrowBuffer(Inert):
+    """`pyarrow.lib.py_buffer(bytes)`."""
+
+    __slots__ = ()
+
+
+class ArrowArray(Inert):
+    """`pyarrow.lib._restore_array(data)`."""
+
+    __slots__ = ()
+
+
+class ArrowChunks(Inert):
+    """`pyarrow.lib.chunked_array(arrays, type)`."""
+
+    __slots__ = ()
+
+
 class Reconstructor(Inert):
     """`copyreg._reconstructor` of protocols 0 and 1, and pandas' `__pyx_unpickle_NDArrayBacked`."""
 
@@ -134,6 +199,8 @@ class Getattr(Inert):
     __slots__ = ()
 
     def __new__(cls, *args: Any) -> Any:
+        if len(args) == 2 and isinstance(args[0], Foreign):
+            return Stub()
         if len(args) != 2 or not isinstance(args[0], CalculatorState) or args[1] != "_deprecated_get_spin_polarized":
             raise Refused(f"the class builtins.getattr with {args[1:2]!r}")
         return Stub()
@@ -168,6 +235,19 @@ class Bytes(Inert):
         if args:
             raise Refused("bytes with arguments")
         return b""
+
+
+class ByteArray(Inert):
+    """`bytearray(bytes)`, or `bytearray(text, 'latin-1')` of old protocols."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any) -> Any:
+        if args and isinstance(args[0], str):
+            return Encode(*args)
+        if len(args) > 1 or not isinstance(args[0] if args else b"", (bytes, bytearray)):
+            raise Refused("bytearray of something else than bytes")
+        return bytes(args[0]) if args else b""
 
 
 class ArrayClass(Inert):
@@ -245,6 +325,31 @@ class Array(np.ndarray):
         super().__setstate__((1, shape, dtype, bool(fortran), data))
 
 
+class MaskedArray(Array):
+    """`numpy.ma.MaskedArray`: NaN where it is masked."""
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 7 or not isinstance(state[5], (bytes, str)):
+            raise Refused("a masked array of unknown form")
+        super().__setstate__(state[:5])
+        mask = state[5].encode("latin1") if isinstance(state[5], str) else state[5]
+        if any(mask):
+            if self.dtype.kind != "f" or len(mask) != self.size:
+                raise Refused("a masked array of other numbers than floats")
+            where = np.frombuffer(mask, bool).reshape(self.shape, order="F" if state[3] else "C")
+            self.setflags(write=True)
+            np.copyto(self, np.nan, where=where)
+
+
+class MaskedReconstruct(Inert):
+    """`numpy.ma.core._mareconstruct`."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any) -> Any:
+        return np.ndarray.__new__(MaskedArray, (0,), np.int8)
+
+
 class Reconstruct(Inert):
     """`numpy.core.multiarray._reconstruct`."""
 
@@ -284,92 +389,3 @@ class Scalar(Inert):
         if dtype.kind == "O" or not isinstance(data, bytes) or len(data) != dtype.itemsize:
             raise Refused("a number whose data do not fit its type")
         return np.frombuffer(data, dtype)[0]
-
-
-_NUMPY = {"_reconstruct": Reconstruct, "scalar": Scalar}
-_CONSTRAINTS = {
-    "external_force": "ExternalForce",
-    "fix_atoms": "FixAtoms",
-    "fix_bond_lengths": "FixBondLengths FixBondLength",
-    "fix_cartesian": "FixCartesian",
-    "fix_com": "FixCom FixSubsetCom",
-    "fix_internals": "FixInternals",
-    "fix_linear_triatomic": "FixLinearTriatomic",
-    "fix_parametric_relations": "FixCartesianParametricRelations FixParametricRelations FixScaledParametricRelations",
-    "fix_scaled": "FixScaled",
-    "fix_symmetry": "FixSymmetry",
-    "fixed_line": "FixedLine",
-    "fixed_mode": "FixedMode",
-    "fixed_plane": "FixedPlane",
-    "hookean": "Hookean",
-    "mirror_force": "MirrorForce",
-    "mirror_torque": "MirrorTorque",
-}
-CLASSES: dict[tuple[str, str], type] = {
-    ("builtins", "slice"): Slice,
-    ("__builtin__", "slice"): Slice,
-    ("builtins", "getattr"): Getattr,
-    ("__builtin__", "getattr"): Getattr,
-    ("builtins", "object"): Inert,
-    ("__builtin__", "object"): Inert,
-    ("builtins", "dict"): Mapping,
-    ("__builtin__", "dict"): Mapping,
-    ("builtins", "bytes"): Bytes,
-    ("__builtin__", "bytes"): Bytes,
-    ("_codecs", "encode"): Encode,
-    ("copyreg", "_reconstructor"): Reconstructor,
-    ("copy_reg", "_reconstructor"): Reconstructor,
-    ("collections", "OrderedDict"): Mapping,
-    ("functools", "partial"): Partial,
-    ("numpy", "ndarray"): ArrayClass,
-    ("numpy", "dtype"): DType,
-    **{(f"numpy.{core}.multiarray", name): cls for core in ("core", "_core") for name, cls in _NUMPY.items()},
-    ("numpy.core.numeric", "_frombuffer"): FromBuffer,
-    ("numpy._core.numeric", "_frombuffer"): FromBuffer,
-    ("pandas", "DataFrame"): FrameState,
-    ("pandas.core.frame", "DataFrame"): FrameState,
-    ("pyace.preparedata", "DataFrameWithMetadata"): FrameState,
-    ("pandas.core.internals", "BlockManager"): Manager,
-    ("pandas.core.internals.managers", "BlockManager"): Manager,
-    ("pandas.core.internals.blocks", "new_block"): Block,
-    ("pandas._libs.internals", "_unpickle_block"): Block,
-    ("pandas._libs.internals", "BlockPlacement"): Placement,
-    ("pandas.core.indexes.base", "_new_Index"): IndexState,
-    ("pandas.indexes.base", "_new_Index"): IndexState,
-    ("pandas", "Index"): IndexClass,
-    ("pandas.core.indexes.base", "Index"): IndexClass,
-    ("pandas.indexes.base", "Index"): IndexClass,
-    ("pandas", "RangeIndex"): RangeIndexClass,
-    ("pandas.core.indexes.range", "RangeIndex"): RangeIndexClass,
-    ("pandas.indexes.range", "RangeIndex"): RangeIndexClass,
-    ("pandas.core.indexes.numeric", "Int64Index"): IndexClass,
-    ("pandas.core.indexes.numeric", "UInt64Index"): IndexClass,
-    ("pandas.core.indexes.numeric", "Float64Index"): IndexClass,
-    ("pandas.indexes.numeric", "Int64Index"): IndexClass,
-    ("pandas.indexes.numeric", "Float64Index"): IndexClass,
-    ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"): Reconstructor,
-    ("pandas", "StringDtype"): Inert,
-    ("pandas.core.arrays.string_", "StringDtype"): Inert,
-    ("pandas.arrays", "StringArray"): Extension,
-    ("pandas.core.arrays.string_", "StringArray"): Extension,
-    ("pandas.core.arrays.string_", "StringArrayNumpySemantics"): Extension,
-    ("pandas.core.arrays.numpy_", "PandasArray"): Extension,
-    ("pandas.core.arrays.numpy_", "NumpyExtensionArray"): Extension,
-    ("ase.atoms", "Atoms"): AtomsState,
-    ("ase", "Atoms"): AtomsState,
-    ("ase.cell", "Cell"): CellState,
-    ("ase.calculators.singlepoint", "SinglePointCalculator"): CalculatorState,
-    ("ase.calculators.singlepoint", "SinglePointDFTCalculator"): CalculatorState,
-    ("ase.calculators.singlepoint", "SinglePointKPoint"): Inert,
-    ("ase.calculators.calculator", "Parameters"): Mapping,
-    ("ase.spacegroup.spacegroup", "Spacegroup"): Inert,
-    **{
-        (module, name): Inert
-        for submodule, names in _CONSTRAINTS.items()
-        for name in names.split()
-        for module in ("ase.constraints", f"ase.constraints.{submodule}")
-    },
-    ("pyace.catomicenvironment", "ACEAtomicEnvironment"): Stub,
-    ("pyace.atomicenvironment", "ACEAtomicEnvironment"): Stub,
-    ("tensorpotential.utils.utilities", "TPAtomsDataContainer"): Stub,
-}  # fmt: skip

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from pacehpc.dataset import neighbours, shards
-from pacehpc.dataset.dataset import Dataset
+from pacehpc.dataset.dataset import Dataset, known
 from pacehpc.dataset.store_format import FORMAT, check_finite, check_layout
 from pacehpc.errors import PacehpcError
 from pacehpc.structures import Structures
@@ -126,6 +126,13 @@ class Store:
         """Predicted imbalance on `size` ranks: the dearest rank's cost over the mean, minus 1."""
         return shards.imbalance(self.shard_costs, size)
 
+    def without_bonds(self) -> np.ndarray:
+        """Positions in the original data of the structures without any bond, ascending; none if there are no lists."""
+        if not self.n_bonds:
+            return np.zeros(0, np.int64)
+        empty = np.diff(self._file["structures/bond_offsets"][:]) == 0
+        return np.sort(self._file["structures/rows"][:][empty])
+
     def _range(self, rank: int, size: int) -> tuple[int, int]:
         bounds = shards.rank_bounds(self.shard_costs, size)
         return int(self._bounds[bounds[rank]]), int(self._bounds[bounds[rank + 1]])
@@ -234,18 +241,16 @@ class Store:
             filled, run = filled + kept, stop
         neighbour.resize(filled, refcheck=False)
         vectors.resize((filled, 3), refcheck=False)
-        values = {
-            "energy_corrected": s["energy_corrected"][first:last],
-            "w_energy": s["w_energy"][first:last],
-            "forces": a["forces"][atoms],
-            "w_forces": a["w_forces"][atoms],
-        }
-        if last > first and np.isnan(values["energy_corrected"]).all():
+        w_energy, w_forces = s["w_energy"][first:last], a["w_forces"][atoms]
+        energies, forces = s["energy_corrected"][first:last], a["forces"][atoms]
+        if last > first and np.isnan(energies).all() and w_energy.any():
             raise PacehpcError(
                 f"{self.path}: converted from data with total energies only, so there is no energy to fit. Name the "
                 "file in data.filename (load_dataset in Python) and set data.reference_energy."
             )
-        check_finite({**values, "positions": positions, "cells": cells})
+        check_finite({"w_energy": w_energy, "w_forces": w_forces, "positions": positions, "cells": cells})
+        energies, forces = known(energies, w_energy), known(forces, w_forces)
+        check_finite({"energy_corrected": energies, "forces": forces})
         return Structures(
             atom_offsets=atom_offsets,
             species=species,
@@ -253,10 +258,10 @@ class Store:
             bond_atom=neighbour,
             bond_vector=vectors,
             volumes=neighbours.volumes(cells, pbc),
-            energy=values["energy_corrected"],
-            forces=values["forces"],
-            w_energy=values["w_energy"],
-            w_forces=values["w_forces"],
+            energy=energies,
+            forces=forces,
+            w_energy=w_energy,
+            w_forces=w_forces,
             stress=s["stress"][first:last] if "stress" in s else None,
             low=s["low"][first:last],
         )
@@ -322,19 +327,18 @@ class Store:
             extra={"w_factor": s["w_factor"][:]} if "w_factor" in s else {},
             sha256=text("sha256"),
         )
-        has_reference = not np.isnan(shuffled.energy_corrected).all()  # a converted file may have total energies only
         check_finite(
             {
                 "positions": shuffled.positions,
                 "cells": shuffled.cells,
-                "energy": shuffled.energy,
-                "energy_corrected": shuffled.energy_corrected if has_reference else None,
                 "w_factor": shuffled.extra.get("w_factor"),
-                "forces": shuffled.flat_forces,
                 "w_energy": shuffled.w_energy,
                 "w_forces": shuffled.flat_w_forces,
             }
         )
+        for name in ("energy", "energy_corrected", "flat_forces", "stress"):  # NaN where unknown
+            if getattr(shuffled, name) is not None and np.isinf(getattr(shuffled, name)).any():
+                raise ValueError(f"{name} contains infinite values")
         if not ((shuffled.source >= 0) & (shuffled.source < len(shuffled.sources))).all():
             raise ValueError("structures of unknown files")
         return shuffled.subset(np.argsort(order))

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-# Where each column may stand, first come first served; names in info, arrays or a calculator's results.
+# Where each column may stand, first come first served in each structure; names in info, arrays or a calculator's
+# results. Forces are derivatives of the free energy, so that it comes before `energy`.
 KEYS: dict[str, tuple[str, ...]] = {
-    "energy": ("REF_energy", "energy"),
+    "energy": ("REF_energy", "free_energy", "energy"),
     "forces": ("REF_forces", "forces"),
     "stress": ("REF_stress", "stress"),
+    "virial": ("REF_virial", "virial", "virials"),
     "energy_corrected": ("energy_corrected",),
     "w_energy": ("w_energy",),
     "w_forces": ("w_forces",),
@@ -22,9 +24,12 @@ KEYS: dict[str, tuple[str, ...]] = {
 
 @dataclass
 class Table:
-    """What a file holds, one entry a structure; not yet checked.
+    """What a file holds, one entry per structure; not yet checked.
 
-    `columns` keeps everything that is not geometry under the name in the file (`energy`, `forces`, ...).
+    Attributes:
+        columns: what is not geometry, by the names of `KEYS`; None where a structure lacks it.
+        unread: why a column that the file has is not among `columns`.
+        names: what the file calls what it has beside the geometry, for messages.
     """
 
     source: str
@@ -35,6 +40,8 @@ class Table:
     pbc: list[Any] = field(default_factory=list)
     info: list[dict[str, Any]] = field(default_factory=list)
     columns: dict[str, list[Any] | np.ndarray] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
     stress_units: str | None = None  # None: those that the user gives
 
 

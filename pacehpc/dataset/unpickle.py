@@ -1,8 +1,8 @@
 """Pickled pandas frames, read without running code of theirs.
 
-A pickle is a program. Here it can name only what `pickle_classes.CLASSES` lists, pair by pair, and each name stands
-for an inert class: no code of pandas, ASE or any other package runs while a file is read. The frame is assembled from
-the pieces afterwards, so the versions of pandas and numpy that wrote the file do not matter.
+A pickle is a program. Here every name in it stands for an inert class (`pickle_names`): no code of pandas, ASE or
+any other package runs while a file is read. The frame is assembled from the pieces afterwards, so the versions of
+pandas and numpy that wrote the file do not matter, nor what columns hold that no fit uses.
 
 Threat model: files come from other people, by mail or from the web. Such a file must not run code, nor take more
 memory than a frame of its size needs (`_limited_memory`). A file that was built to crash the interpreter, by nesting
@@ -16,23 +16,29 @@ import logging
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pacehpc.dataset.arrow import arrow_values
 from pacehpc.dataset.pickle_classes import (
-    CLASSES,
+    ArrowExtension,
     Block,
+    Categorical,
+    CategoricalType,
     Extension,
     FrameState,
     IndexClass,
     IndexState,
     Manager,
+    MaskedExtension,
     Placement,
     RangeIndexClass,
     Refused,
     Stub,
-)  # fmt: skip
+)
+from pacehpc.dataset.pickle_names import class_for
 from pacehpc.errors import PacehpcError
 
 try:
@@ -45,12 +51,31 @@ log = logging.getLogger("pacehpc")
 _SPARE, _RATIO = 2**30, 64  # bytes that reading may take: so many, and so many times the size of the pickle
 
 
+@dataclass
+class Frame:
+    """The pieces of a data frame.
+
+    Attributes:
+        columns: by name; arrays for plain numbers, lists of inert objects otherwise.
+        labels: of the rows.
+        unread: why a column is not among `columns`, by name.
+    """
+
+    columns: dict[str, list[Any] | np.ndarray]
+    labels: list[Any]
+    unread: dict[str, str]
+
+
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="latin1")
+        self._classes: dict[tuple[str, str], Any] = {}
+
     def find_class(self, module: str, name: str) -> Any:
-        try:
-            return CLASSES[module, name]
-        except (KeyError, TypeError):
-            raise Refused(f"the class {module}.{name}") from None
+        key = (str(module), str(name))
+        if key not in self._classes:
+            self._classes[key] = class_for(*key)
+        return self._classes[key]
 
 
 @contextmanager
@@ -77,21 +102,55 @@ def _limited_memory(size: int) -> Iterator[None]:
 
 
 def _array(value: Any) -> np.ndarray:
-    """The numpy array in a block or index, whatever wraps it."""
+    """The numpy array in a block or index, whatever wraps it.
+
+    Raises:
+        Refused: arrays of a kind that is not known.
+    """
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
+    state = getattr(value, "state", None)
+    if isinstance(value, ArrowExtension) and isinstance(state, dict):
+        return arrow_values(state.get("_pa_array", state.get("_data")))
+    if isinstance(value, MaskedExtension) and isinstance(state, dict):
+        values, mask = (np.asarray(state.get(key)) for key in ("_data", "_mask"))
+        if values.dtype.kind in "biuf" and mask.dtype == bool and mask.shape == values.shape:
+            return np.where(mask, np.nan, values.astype(float)) if mask.any() else values
+    if isinstance(value, Categorical):
+        codes, names = _codes(value)
+        return np.array([*names, None], object)[np.where((codes >= 0) & (codes < len(names)), codes, len(names))]
     if isinstance(value, Extension):
-        state = value.state
-        parts = list(state.values()) if isinstance(state, dict) else list(state or ()) + list(value.args)
-        for part in parts:
-            if isinstance(part, dict):
-                parts.extend(part.values())
-            elif isinstance(part, np.ndarray):
-                return part.view(np.ndarray)
+        arrays = [part for part in _parts(value) if isinstance(part, np.ndarray)]
+        if arrays:
+            return arrays[0].view(np.ndarray)
+    raise Refused("a column of unknown form")
+
+
+def _parts(value: Any) -> list[Any]:
+    """What the state and the arguments of a record hold, one level deep."""
+    state = value.state
+    parts = list(state.values()) if isinstance(state, dict) else [*(state or ()), *value.args]
+    return parts + [inner for part in parts if isinstance(part, dict) for inner in part.values()]
+
+
+def _codes(value: Categorical) -> tuple[np.ndarray, list[Any]]:
+    """Codes of the rows, and what they stand for."""
+    for kind in _parts(value):
+        if isinstance(kind, CategoricalType):
+            known = kind.state.get("categories") if isinstance(kind.state, dict) else None
+            names = known if known is not None else next(iter(kind.args), None)
+            for codes in _parts(value):
+                if isinstance(codes, np.ndarray) and codes.dtype.kind in "iu" and codes.ndim == 1:
+                    return codes.view(np.ndarray).astype(int), _labels(names, "categories")
     raise Refused("a column of unknown form")
 
 
 def _labels(index: Any, what: str) -> list[Any]:
+    """The labels in an index; of one with several levels, the texts of the levels with a blank between them.
+
+    Raises:
+        Refused: an index of another kind.
+    """
     if isinstance(index, np.ndarray):
         return index.view(np.ndarray).ravel().tolist()
     if not isinstance(index, IndexState) or len(index.args) != 2 or not isinstance(index.args[1], dict):
@@ -102,6 +161,12 @@ def _labels(index: Any, what: str) -> list[Any]:
         if any(type(v) is not int for v in (start, stop, step)) or step == 0 or len(range(start, stop, step)) > 2**31:
             raise Refused(f"{what} of unknown form")
         return list(range(start, stop, step))
+    if isinstance(fields.get("levels"), list) and isinstance(fields.get("codes", fields.get("labels")), list):
+        rows = []
+        for level, codes in zip(fields["levels"], fields.get("codes", fields.get("labels")), strict=True):
+            names, codes = _labels(level, what), _array(codes).astype(int).tolist()
+            rows.append([str(names[k]) if 0 <= k < len(names) else "" for k in codes])
+        return [" ".join(part for part in parts if part) for parts in zip(*rows, strict=True)]
     if not (isinstance(cls, type) and issubclass(cls, IndexClass)):
         raise Refused(f"{what} of unknown form")
     return list(_array(fields.get("data")).ravel().tolist())
@@ -140,48 +205,61 @@ def _manager_parts(manager: Any) -> tuple[list[Any], list[tuple[Any, Any]]]:
     raise Refused("a frame of unknown form")
 
 
-def _columns(frame: Any) -> tuple[dict[str, list[Any] | np.ndarray], list[Any]]:
+def _frame(frame: Any) -> Frame:
     if not isinstance(frame, FrameState):
-        raise Refused(f"a {type(frame).__name__} where a data frame is expected")
+        raise Refused(_kind(frame) + " where a data frame is expected")
     state = frame.state if isinstance(frame.state, dict) else {}
     axes, blocks = _manager_parts(state.get("_mgr", state.get("_data", frame.args[0] if frame.args else None)))
     if len(axes) != 2:
         raise Refused("a frame of unknown form")
-    names, labels = _labels(axes[0], "column names"), _labels(axes[1], "an index")
-    columns: dict[str, list[Any] | np.ndarray] = {}
+    names = [str(name) for name in _labels(axes[0], "column names")]
+    found = Frame({}, [], {})
+    try:
+        labels: list[Any] | None = _labels(axes[1], "an index")
+    except Refused:
+        labels = None  # of dates, intervals, ...: rows are numbered
     for values, placement in blocks:
-        values = _array(values)
         places = _positions(placement, len(names))
+        try:
+            values = _array(values)
+        except Refused as problem:
+            found.unread |= {names[place]: str(problem) for place in places}
+            continue
         rows = values.reshape(1, -1) if values.ndim == 1 else values
+        labels = list(range(rows.shape[-1])) if labels is None else labels
         if rows.shape != (len(places), len(labels)):
             raise Refused("columns whose length is not that of the index")
         for place, row in zip(places, rows, strict=True):
-            columns[str(names[place])] = row.tolist() if row.dtype.kind == "O" else row.copy()
-    if len(columns) != len(names):
+            found.columns[names[place]] = row.tolist() if row.dtype.kind == "O" else row.copy()
+    if len(found.columns) + len(found.unread) != len(names):
         raise Refused("columns with equal or missing names")
-    return columns, labels
+    found.labels = labels or []
+    return found
 
 
-def unpickle_frame(data: bytes, where: str) -> tuple[dict[str, list[Any] | np.ndarray], list[Any]]:
+def _kind(value: Any) -> str:
+    """What an object in a pickle is, for messages."""
+    name = getattr(value, "full_name", "")
+    return f"the class {name}" if name else f"a {type(value).__name__}"
+
+
+def unpickle_frame(data: bytes, where: str) -> Frame:
     """Columns and row labels of a pickled data frame.
 
     Args:
         data: the uncompressed pickle.
         where: the file's name, for messages.
 
-    Returns:
-        Columns by name (arrays for plain numbers, lists of inert objects otherwise) and the labels of the rows.
-
     Raises:
-        PacehpcError: the file is damaged, is no frame, or names a class that no frame of structures needs.
+        PacehpcError: the file is damaged, is no frame, or asks for what no frame of structures needs.
     """
-    columns, labels = _taken(data, where, _columns)
-    stubs = [name for name, values in columns.items() if _holds_stub(values)]
-    for name in stubs:
-        del columns[name]
-    if stubs:
-        log.info("%s: columns left by another program are dropped: %s", where, ", ".join(stubs))
-    return columns, labels
+    frame = _taken(data, where, _frame)
+    left = [name for name, values in frame.columns.items() if _holds_stub(values)]
+    for name in left:
+        del frame.columns[name]
+    if left:
+        log.info("%s: columns left by another program are dropped: %s", where, ", ".join(left))
+    return frame
 
 
 def frame_attrs(data: bytes, where: str) -> dict[str, Any]:
@@ -198,7 +276,7 @@ def _taken(data: bytes, where: str, part: Callable[[Any], Any]) -> Any:
     """A part of the frame in a pickle."""
     try:
         with _limited_memory(len(data)):
-            return part(_Unpickler(io.BytesIO(data), encoding="latin1").load())
+            return part(_Unpickler(data).load())
     except Refused as problem:
         raise PacehpcError(
             f"{where}: refused, the pickle asks for {problem}. Only data frames of ASE atoms and numbers are read; "

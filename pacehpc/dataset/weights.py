@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,18 +36,26 @@ def uniform(n_atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.full(len(n_atoms), 1.0 / max(len(n_atoms), 1)), np.full(int(n_atoms.sum()), 1.0 / max(n_atoms.sum(), 1))
 
 
-def normalise(w_energy: np.ndarray, w_forces: np.ndarray, where: str = "the data") -> tuple[np.ndarray, np.ndarray]:
-    """Both sets scaled to the sum 1.
+def normalise(
+    w_energy: np.ndarray,
+    w_forces: np.ndarray,
+    where: str = "the data",
+    needed: Sequence[str] = ("energy", "forces"),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both sets scaled to the sum 1; one whose values are not `needed` may be nothing but zeros.
 
     Raises:
         PacehpcError: negative weights, or nothing but zeros.
     """
-    for name, weights in (("w_energy", w_energy), ("w_forces", w_forces)):
+    scaled = []
+    for name, weights in (("energy", w_energy), ("forces", w_forces)):
         if (weights < 0).any():
-            raise PacehpcError(f"{where}: negative weights in {name}.")
-        if not weights.sum() > 0:
-            raise PacehpcError(f"{where}: all weights in {name} are zero.")
-    return w_energy / w_energy.sum(), w_forces / w_forces.sum()
+            raise PacehpcError(f"{where}: negative weights in w_{name}.")
+        total = weights.sum()
+        if not total > 0 and name in needed:
+            raise PacehpcError(f"{where}: all weights in w_{name} are zero.")
+        scaled.append(weights / total if total > 0 else weights)
+    return scaled[0], scaled[1]
 
 
 _OPTIONS: dict[str, Any] = {
@@ -225,5 +233,6 @@ def low_energies(
 ) -> np.ndarray:
     """Structures within `limit` eV/atom of the hull if it was computed, else of the lowest energy per atom; bool."""
     if above_hull is None:
-        above_hull = energy / n_atoms - (energy / n_atoms).min(initial=np.inf)
+        per_atom = np.where(np.isfinite(energy), energy / n_atoms, np.inf)
+        above_hull = per_atom - per_atom.min(initial=np.inf) if np.isfinite(per_atom).any() else per_atom
     return above_hull <= limit

@@ -70,7 +70,7 @@ def write_data(data: Dataset, path: str | os.PathLike[str], cutoff: float = 0.0,
 def raw_frame(data: Dataset) -> pd.DataFrame:
     """The columns that the data came with, no others."""
     frame = frame_of(_with_given_weights(data))
-    if not np.isfinite(data.energy_corrected).all():
+    if not np.isfinite(data.energy_corrected).any():
         frame = frame.drop(columns=["energy_corrected", "energy_corrected_per_atom"])
     if "w_energy" not in data.extra:
         frame = frame.drop(columns=["w_energy", "w_forces"])
@@ -89,9 +89,10 @@ def _with_given_weights(data: Dataset) -> Dataset:
 def _of_all(data: Dataset) -> Dataset:
     """Without `energy_corrected` where only some structures have it: it cannot be read back from a part."""
     known = np.isfinite(data.energy_corrected)
-    if known.all():
+    total = np.zeros(len(data), bool) if data.energy is None else np.isfinite(data.energy)
+    if known.all() or not total.any():
         return data
-    if data.energy is None:
+    if (known | total).all() and not total.all():
         raise PacehpcError("Some files have only 'energy', some only 'energy_corrected': convert them one by one.")
     if known.any():
         log.warning("energy_corrected is left out: not all files have it")
@@ -119,7 +120,7 @@ def _write_frames(data: Dataset, out: io.TextIOWrapper) -> None:
         keys = [f'pbc="{" ".join("T" if p else "F" for p in data.pbc[s])}"']
         if data.pbc[s].any() or data.cells[s].any():
             keys.insert(0, f'Lattice="{_numbers(data.cells[s])}"')
-        if data.energy is not None:
+        if data.energy is not None and np.isfinite(data.energy[s]):
             keys.append(f"REF_energy={float(data.energy[s])!r}")
         if np.isfinite(data.energy_corrected[s]):
             keys.append(f"energy_corrected={float(data.energy_corrected[s])!r}")
@@ -130,11 +131,14 @@ def _write_frames(data: Dataset, out: io.TextIOWrapper) -> None:
                 keys.append(f"{key}={float(data.extra[key][s])!r}")
         if data.names[s]:
             keys.append('config_type="' + re.sub(r'["\\\s]', "_", data.names[s]) + '"')
-        columns = "species:S:1:pos:R:3:REF_forces:R:3" + (":w_forces:R:1" if weights is not None else "")
+        known = np.isfinite(forces[s]).any()
+        columns = "species:S:1:pos:R:3" + (":REF_forces:R:3" if known else "")
+        columns += ":w_forces:R:1" if weights is not None else ""
         a, b = bounds[s], bounds[s + 1]
         out.write(f"{b - a}\nProperties={columns} {' '.join(keys)}\n")
         for k, (z, r, f) in enumerate(zip(data.numbers[a:b], data.positions[a:b], forces[s], strict=True)):
             extra = "" if weights is None else f" {float(weights[s][k])!r}"
-            out.write(f"{chemical_symbols[z]} {_numbers(r)} {_numbers(f)}{extra}\n")
+            force = f" {_numbers(f)}" if known else ""
+            out.write(f"{chemical_symbols[z]} {_numbers(r)}{force}{extra}\n")
     out.flush()
     out.detach()

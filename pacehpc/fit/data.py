@@ -18,6 +18,7 @@ from pacehpc.dataset import Dataset, Store, input_hash, weights, write_store
 from pacehpc.dataset.files import find_file
 from pacehpc.dataset.loading import read_raw, referenced, weighted
 from pacehpc.errors import PacehpcError
+from pacehpc.fit.labels import check_labels, needed_by
 from pacehpc.fit.query import queried
 from pacehpc.machine import available_memory, resident_memory
 from pacehpc.parallel import Ranks
@@ -71,7 +72,14 @@ def prepare(
             raise PacehpcError(f"{file}: is where this fit writes its prepared data. Rename it, here and in the input.")
     inputs = input_hash(
         files,
-        {**given.model_dump(), "reference": reference, "stored": stored, "weighting": policy, "seed": settings.seed},
+        {
+            **given.model_dump(),
+            "reference": reference,
+            "stored": stored,
+            "weighting": policy,
+            "seed": settings.seed,
+            "needed": needed_by(settings),
+        },
     )
     wider = potential is not None and settings.cutoff is not None and settings.cutoff > potential.cutoff
     if potential is not None and settings.cutoff is not None and settings.cutoff < potential.cutoff:
@@ -82,6 +90,7 @@ def prepare(
         )
     reach = settings.cutoff if potential is None or (ahead and wider) else potential
     if not rebuild and (found := _reuse(stores, reach, inputs)) is not None:
+        check_labels(settings, found["train"], stores["train"])
         return found.get("train"), found.get("test"), stores
     train, test = load_data(settings, None if potential is None else potential.elements, reference, policy, stored)
     if stored is not None and train.reference_energy is not None and _differ(stored, train.reference_energy):
@@ -100,6 +109,7 @@ def prepare(
         if data is not None:
             costs = None if potential is None else atom_costs(potential)
             write_store(stores[name], data, reach, inputs=inputs, atom_costs=costs)
+    check_labels(settings, train, stores["train"])
     return train, test, stores
 
 
@@ -156,7 +166,8 @@ def load_data(
             )
         is_test[np.random.default_rng(given.seed).permutation(len(data))[:n_test]] = True
     test_rows = data.rows[is_test]
-    data = weighted(data, policy, given.datapath, given.ignore_weights, given.aug_factor, settings.seed)
+    needed = needed_by(settings)
+    data = weighted(data, policy, given.datapath, given.ignore_weights, given.aug_factor, settings.seed, needed)
     if not len(test_rows):
         return data, None
     is_test = np.isin(data.rows, test_rows)
@@ -164,7 +175,9 @@ def load_data(
     for part, name in zip(parts, ("train", "test"), strict=True):
         if len(part) == 0:
             raise PacehpcError(f"fit.weighting leaves no structure of the {name} set.")
-        part.w_energy, part.flat_w_forces = weights.normalise(part.w_energy, part.flat_w_forces, f"the {name} set")
+        part.w_energy, part.flat_w_forces = weights.normalise(
+            part.w_energy, part.flat_w_forces, f"the {name} set", needed
+        )
     log.info("data: %d structures to fit, %d to test", len(parts[0]), len(parts[1]))
     return parts[0], parts[1]
 

@@ -193,8 +193,12 @@ def save_predictions(data: Dataset, which: str, prediction: Prediction, nn_min: 
     folder, kind = Path("report"), image_type
     folder.mkdir(exist_ok=True)
     reference = data.energy_corrected / counts
-    figures.save_distributions(folder, reference, data.flat_forces, which, kind)
-    shown = figures.Predictions(reference, energies / counts, data.flat_forces, prediction.forces, nn_min)
+    known_e, known_f = np.isfinite(reference), np.isfinite(data.flat_forces).all(axis=1)
+    figures.save_distributions(folder, reference[known_e], data.flat_forces[known_f], which, kind)
+    shown = figures.Predictions(
+        reference[known_e], (energies / counts)[known_e], data.flat_forces[known_f], prediction.forces[known_f],
+        nn_min[known_e],
+    )  # fmt: skip
     figures.save_predictions(folder, shown, which, kind)
     if stress is not None:
         known = np.isfinite(data.stress).all(axis=1) & np.isfinite(stress).all(axis=1)

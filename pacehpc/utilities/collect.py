@@ -378,7 +378,7 @@ def free_atom_energies(words: Sequence[str], data: Dataset) -> dict[str, float]:
         PacehpcError: not of this form, or no isolated atom in the data.
     """
     from pacehpc.dataset.database import isolated_atoms
-    from pacehpc.dataset.reference_energies import automatic, composition
+    from pacehpc.dataset.reference_energies import composition
 
     elements, counts = composition(data.atom_offsets, data.numbers)
     energies = dict.fromkeys(elements, 0.0)
@@ -386,8 +386,8 @@ def free_atom_energies(words: Sequence[str], data: Dataset) -> dict[str, float]:
     for word in " ".join(words).replace(",", " ").split():
         element, colon, value = word.partition(":")
         if word == "lsq":
-            fitted = automatic(elements, counts, data.energy, np.zeros(len(data)))
-            energies = {e: fitted[e] for e in elements}
+            fitted = np.linalg.lstsq(counts, data.energy, rcond=None)[0]
+            energies = {e: float(v) for e, v in zip(elements, fitted, strict=True)}
             continue
         if word != "auto" and (not colon or element not in chemical_symbols[1:]):
             raise PacehpcError(f"--free-atom-energy: {word!r} is none of Al:-0.123, Al:auto, auto, lsq.")

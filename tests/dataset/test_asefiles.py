@@ -94,7 +94,7 @@ def test_formats_mix(tmp_path):
     [
         ("2\nx\nAl 0 0 0\n", "frame 0: not an extended xyz"),
         ("1\nProperties=species:S:1:pos:R:3:f:R:900000000\nAl 0 0 0 1\n", "more than 1000 columns"),
-        ("1\nenergy=1\nAl 0 0 0\n", "no column 'forces'"),
+        ("2\nenergy=1\nAl 0 0 0\nAl 0 0 2\n", "no column 'forces'"),
         ("1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=1\nAl 0 0 x 0 0 0\n", "frame 0"),
         ("99999999999\nenergy=1\nAl 0 0 0\n", "99999999999 atoms in a file of 4 lines"),
     ],
@@ -102,15 +102,17 @@ def test_formats_mix(tmp_path):
 def test_bad_extxyz(tmp_path, text, message):
     (tmp_path / "a.xyz").write_text(text)
     with pytest.raises(PacehpcError, match=message):
-        load_dataset(tmp_path / "a.xyz")
+        load_dataset(tmp_path / "a.xyz", reference_energy=0)
 
 
-def test_a_row_without_forces_is_named(tmp_path):
+def test_a_row_without_forces_has_no_weight(tmp_path, caplog):
     frames = calculated(3)
     del frames[1].calc.results["forces"]
     write(tmp_path / "a.xyz", frames, format="extxyz")
-    with pytest.raises(PacehpcError, match=r"a\.xyz, row 1: forces is missing"):
-        load_dataset(tmp_path / "a.xyz", reference_energy=0)
+    with caplog.at_level("INFO"):
+        data = load_dataset(tmp_path / "a.xyz", reference_energy=0)
+    assert not data.w_forces[1].any() and data.w_forces[0].all() and data.w_forces[2].all() and data.w_energy.all()
+    assert data.flat_w_forces.sum() == pytest.approx(1.0) and "(1 structures without any)" in caplog.text
 
 
 def test_broken_database(tmp_path):

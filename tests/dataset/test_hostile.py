@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import random
 import struct
 import tracemalloc
 
@@ -207,10 +208,8 @@ def test_mutated_frames_end_in_an_error_or_a_frame(tmp_path):
 
 
 def test_the_message_names_the_class(tmp_path):
-    import decimal
-
-    with pytest.raises(PacehpcError, match=r"x\.pkl: refused, the pickle asks for the class decimal\.Decimal"):
-        load(tmp_path, pickle.dumps(make_frame(price=[decimal.Decimal(1)] * 4)))
+    with pytest.raises(PacehpcError, match=r"x\.pkl: refused, the pickle asks for the class random\.Random"):
+        load(tmp_path, pickle.dumps(make_frame(price=[random.Random(1)] * 4)))
     buffer = io.BytesIO()
     pickle.dump(pd.Series([1, 2]), buffer)
     with pytest.raises(PacehpcError, match=r"pandas\.(core\.series\.)?Series"):

@@ -140,7 +140,7 @@ def test_configured_names(tmp_path):
     text = '1\nProperties=species:S:1:pos:R:3:f_dft:R:3 e_dft=-1.5 pbc="F F F" w=2.5\nAl 0 0 0 0.1 0.2 0.3\n'
     (tmp_path / "a.xyz").write_text(text)
     with pytest.raises(PacehpcError, match="neither a column 'energy'"):
-        read_raw(tmp_path / "a.xyz")
+        load_dataset(tmp_path / "a.xyz")
     keys = {"energy": "e_dft", "forces": "f_dft", "w_factor": "w"}
     data = read_raw(tmp_path / "a.xyz", keys=keys)
     assert data.energy == [-1.5] and data.extra["w_factor"] == [2.5]
