@@ -26,6 +26,7 @@ from pacehpc.parallel import Ranks
 from pacehpc.regularisation import regularisation
 from pacehpc.shard import shard
 from pacehpc.sketch import RowPlan, Sizes, Sketcher
+from pacehpc.spread_columns import SpreadColumns
 from pacehpc.structures import Structures
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("pacehpc")
 
 LOSS_KEYS = ("kappa", "L1_coeffs", "L2_coeffs", "w0_rad", "w1_rad", "w2_rad", "w_orth", "stress")
-STOP, GRADIENT, VALUE, TEST, PREDICT, PREDICT_TEST, SKETCH, PRODUCTS = range(8)  # commands to the ranks
+# commands to the ranks: end, evaluations, predictions, a sketched Jacobian, products with it
+STOP, GRADIENT, VALUE, TEST, PREDICT, PREDICT_TEST = range(6)
+SKETCH, PRODUCTS, TIMES, TRANSPOSED_TIMES, WEIGHTED_GRAM = range(6, 11)
 _ARGUMENTS = 5  # of a command
 _MAX = len(metrics.MAXIMA)
 
@@ -125,6 +128,7 @@ class Objective:
         sizes = ranks.gather(Sizes.of(s, len(potential.elements), n_bonds, weights.stress > 0))
         self.sizes = None if sizes is None else Sizes.added(sizes)
         """Of the training set over all ranks, on the root."""
+        self._jacobian: SpreadColumns | None = None
         self._first_structure = sum(ranks.gather_everywhere(s.n_structures)[: ranks.rank])
         self._all_trainable = bool(self.trainable.all())
         self._head = ranks.size * (_MAX + 1) + 1
@@ -153,10 +157,11 @@ class Objective:
         command, x = self._announce(PREDICT if which == "train" else PREDICT_TEST, x)
         return self._predict(command, x)
 
-    def sketch(self, x: np.ndarray, plan: RowPlan, seed: int, renewal: int) -> np.ndarray | None:
-        """Rows of a sketched Jacobian of the training set's weighted residuals at x on the root, (n_rows, n)."""
+    def sketch(self, x: np.ndarray, plan: RowPlan, seed: int, renewal: int) -> SketchedJacobian:
+        """A sketched Jacobian of the training set's weighted residuals at x; the ranks keep it until the next one."""
         arguments = (seed, renewal, plan.combinations, plan.together, plan.energies)
-        return self._sketch(*self._announce(SKETCH, x, arguments), arguments)
+        squares = self._sketch(*self._announce(SKETCH, x, arguments), arguments)
+        return SketchedJacobian(squares, lambda command, v: self._multiply(*self._announce(command, v)))
 
     def products(
         self, x: np.ndarray, plan: RowPlan, seed: int, renewal: int
@@ -183,6 +188,8 @@ class Objective:
                 self._predict(command, x)
             elif command in (SKETCH, PRODUCTS):
                 self._sketch(command, x, tuple(self._message[1 : 1 + _ARGUMENTS].astype(int).tolist()))
+            elif command in (TIMES, TRANSPOSED_TIMES, WEIGHTED_GRAM):
+                self._multiply(command, x)
             else:
                 self._reduce(command, x)
 
@@ -266,14 +273,26 @@ class Objective:
         return loss, slope if self._all_trainable else slope[self.trainable], found
 
     def _sketch(self, command: int, x: np.ndarray, arguments: Sequence[int]) -> Any:
-        """The ranks' part of `sketch` and `products`, and their result on the root."""
+        """The ranks' part of `sketch` and `products`; on the root the squares of the first, and the second."""
         seed, renewal, combinations, together, energies = arguments
         sketcher = Sketcher(
             self._evaluators["train"], self.shards["train"].structures, self._weights, self._first_structure,
             self.trainable,
         )  # fmt: skip
+        self._jacobian = None  # its memory is needed
         rows = sketcher.rows(self.full(x), RowPlan(combinations, together, bool(energies)), seed, renewal)
-        return self.ranks.rows_on_root(rows) if command == SKETCH else gram(rows, self.ranks)
+        if command == PRODUCTS:
+            return gram(rows, self.ranks)
+        self._jacobian = SpreadColumns(rows, self.ranks)
+        return self._jacobian.squares()
+
+    def _multiply(self, command: int, v: np.ndarray) -> Any:
+        """The ranks' part of products with the sketched Jacobian, and the result on the root."""
+        if command == TIMES:
+            return self._jacobian.times(v)
+        if command == TRANSPOSED_TIMES:
+            return self._jacobian.transposed_times(v[: self._jacobian.n_rows])
+        return self._jacobian.weighted_gram(v)
 
     def _predict(self, command: int, x: np.ndarray) -> Prediction | None:
         which = "train" if command == PREDICT else "test"
@@ -281,6 +300,32 @@ class Objective:
         prediction = self._evaluators[which].predict(self.full(x))
         parts = self.ranks.gather((part.rows, part.structures.atoms_per_structure, prediction))
         return None if parts is None else _in_order(parts)
+
+
+class SketchedJacobian:
+    """The root's hold on a sketched Jacobian J, (n_rows, n), whose columns are spread over the ranks.
+
+    Attributes:
+        squares: sum of squares of each column, (n,).
+    """
+
+    def __init__(self, squares: np.ndarray, multiply: Callable[[int, np.ndarray], Any]) -> None:
+        """multiply: a command and a vector (n,) -> its result."""
+        self.squares, self._multiply = squares, multiply
+
+    def times(self, v: np.ndarray) -> np.ndarray:
+        """J v of v (n,), (n_rows,)."""
+        return self._multiply(TIMES, v)
+
+    def transposed_times(self, w: np.ndarray) -> np.ndarray:
+        """Jᵀ w of w (n_rows,), (n,)."""
+        sent = np.zeros(len(self.squares))
+        sent[: len(w)] = w
+        return self._multiply(TRANSPOSED_TIMES, sent)
+
+    def weighted_gram(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """J diag(weights) Jᵀ of weights (n,) as `gram` returns it."""
+        return self._multiply(WEIGHTED_GRAM, weights)
 
 
 def agreed_backend(name: str, ranks: Ranks) -> str:

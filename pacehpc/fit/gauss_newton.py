@@ -18,7 +18,6 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from pacehpc.errors import PacehpcError
@@ -31,7 +30,6 @@ FLOOR = 1e-10  # of the largest entry of D: the least that damps a parameter
 DECREASE = 1e-4  # of the linear prediction that a probe has to reach
 FACTOR = 10.0  # between values of μ
 FAILURES = 4  # renewals after failed line searches without a step between them; then the fit ends
-PANEL = 256  # columns of the Jacobian that are multiplied at once
 
 
 @dataclass(frozen=True)
@@ -102,28 +100,44 @@ class NormalMatrix:
         return lambda g: 0.5 * scales * dpotrs(factor, scales * g, lower=1)[0]
 
 
+class Rows(Protocol):
+    """The rows of J, wherever they are."""
+
+    squares: np.ndarray
+    """(n,): sum of squares of each column."""
+
+    def times(self, v: np.ndarray) -> np.ndarray:
+        """J v, (n_rows,)."""
+        ...
+
+    def transposed_times(self, w: np.ndarray) -> np.ndarray:
+        """Jᵀ w, (n,)."""
+        ...
+
+    def weighted_gram(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """J diag(weights) Jᵀ as `gram.gram` returns it."""
+        ...
+
+
 class RowMatrix:
     """JᵀJ as the rows of J: for fewer rows than parameters, by Woodbury's formula."""
 
-    def __init__(self, rows: np.ndarray) -> None:
-        """Keep the rows, (n_rows, n)."""
-        self._rows = rows
-        self.squares = np.einsum("ij,ij->j", rows, rows)
+    def __init__(self, rows: Rows) -> None:
+        self._rows, self.squares = rows, rows.squares
 
     def damped(self, e: np.ndarray) -> Damped | None:
         """See `Curvature`."""
         rows, inverse = self._rows, 1.0 / e
-        inner = np.eye(len(rows), order="F")
-        for left in range(0, len(e), PANEL):
-            part = rows[:, left : left + PANEL] * np.sqrt(inverse[left : left + PANEL])
-            inner = dsyrk(1.0, part, beta=1.0, c=inner, lower=1, overwrite_c=1)
+        inner, scales, _ = rows.weighted_gram(inverse)
+        inner[np.diag_indices_from(inner)] += scales**2
         factor, info = dpotrf(inner, lower=1, clean=0, overwrite_a=1)
         if info != 0:
             return None
 
         def product(g: np.ndarray) -> np.ndarray:
             v = inverse * g
-            return 0.5 * (v - inverse * (rows.T @ dpotrs(factor, rows @ v, lower=1)[0]))
+            w = scales * dpotrs(factor, scales * rows.times(v), lower=1)[0]
+            return 0.5 * (v - inverse * rows.transposed_times(w))
 
         return product
 

@@ -11,6 +11,17 @@ from pacehpc.fit.gauss_newton import FAILURES, Method, NormalMatrix, Renewals, R
 from pacehpc.fit.optimizers import minimize
 from pacehpc.gram import gram
 from pacehpc.parallel import Ranks
+from pacehpc.spread_columns import SpreadColumns
+
+
+class Rows:
+    """A Jacobian on this rank alone."""
+
+    def __init__(self, jacobian):
+        self.columns = SpreadColumns(jacobian, Ranks())
+        self.squares = self.columns.squares()
+        self.times, self.transposed_times = self.columns.times, self.columns.transposed_times
+        self.weighted_gram = self.columns.weighted_gram
 
 
 class Squares:
@@ -66,7 +77,7 @@ def test_both_forms_give_the_damped_inverse(m):
     x, g = rng.normal(size=problem.n), rng.normal(size=problem.n)
     jacobian, e = problem.jacobian(x), 10.0 ** rng.uniform(-6, -3, problem.n)
     expected = 0.5 * np.linalg.solve(jacobian.T @ jacobian + np.diag(e), g)
-    for form in (NormalMatrix(*gram(jacobian.copy(), Ranks())), RowMatrix(jacobian)):
+    for form in (NormalMatrix(*gram(jacobian.copy(), Ranks())), RowMatrix(Rows(jacobian))):
         np.testing.assert_allclose(form.squares, (jacobian**2).sum(axis=0), rtol=1e-12)
         np.testing.assert_allclose(form.damped(e)(g), expected, rtol=1e-6, atol=1e-9 * np.abs(expected).max())
 
@@ -85,7 +96,7 @@ def test_the_parts_of_the_damping():
     loss, g, _ = problem(x)
     squares = (problem.jacobian(x) ** 2).sum(axis=0)
     radial = np.arange(problem.n) < 10
-    found = Renewals(Method(start=0), 30, lambda x, number: Seen(problem.jacobian(x)), radial, 1e-7)
+    found = Renewals(Method(start=0), 30, lambda x, number: Seen(Rows(problem.jacobian(x))), radial, 1e-7)
     found.renew(lambda x: problem(x)[:2], Iterate(x, loss, g, 0), False)
     l2 = np.where(radial, 0.0, 1e-7)
     diagonal = np.maximum(squares + l2, 1e-10 * (squares + l2).max())
@@ -168,7 +179,7 @@ def test_a_fit_ends_after_failures_with_its_best_point():
 def test_derivatives_that_are_not_finite_are_an_error():
     problem = Squares()
     method = Method(start=0)
-    bad = renewals(problem, method, lambda x, number: RowMatrix(np.full((5, problem.n), np.nan)))
+    bad = renewals(problem, method, lambda x, number: RowMatrix(Rows(np.full((5, problem.n), np.nan))))
     with pytest.raises(PacehpcError, match="not finite"):
         minimize(problem, np.zeros(problem.n), "GN-BFGS", 5, {}, renewals=bad)
 
