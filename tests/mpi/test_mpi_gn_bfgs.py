@@ -25,6 +25,7 @@ FITS = {
         "  min_relative_train_loss_per_iter: 1e-3\n  early_stopping_patience: 15\n",
     ),
 }
+AT_ONCE = "def wait(**keywords):\n    pass\n"
 NAMES = ("metrics", "test_metrics", "cycle_metrics", "ladder_metrics")
 
 
@@ -42,7 +43,8 @@ def results(folder):
 
 @pytest.mark.parametrize("name", FITS)
 def test_the_same_bits_on_any_ranks_and_after_kills(tmp_path, name):
-    whole = prepared(tmp_path / "whole", FITS[name].replace("  callbacks: slow_down.wait\n", ""))
+    whole = prepared(tmp_path / "whole", FITS[name])
+    (whole / "slow_down.py").write_text(AT_ONCE)
     done = pacehpc(1, "--no-predict", cwd=whole)
     assert done.returncode == 0, done.stderr
     log = (whole / "log.txt").read_text()
@@ -54,7 +56,7 @@ def test_the_same_bits_on_any_ranks_and_after_kills(tmp_path, name):
         restart.wait_for(lambda: restart.iterations(killed) >= before + 14 or job.poll() is not None)  # noqa: B023
         os.kill(restart.ranks_of(job)[-1], rule)
         job.wait(timeout=restart.WAIT)
-    (killed / "slow_down.py").write_text("def wait(**keywords):\n    pass\n")
+    (killed / "slow_down.py").write_text(AT_ONCE)
     done = pacehpc(2, "--no-predict", "--restart", cwd=killed)
     assert done.returncode == 0, done.stderr
     log = (killed / "log.txt").read_text()
