@@ -34,6 +34,9 @@ def packages(tmp_path_factory) -> dict[str, Path]:
         [sys.executable, "-m", "hatchling", "build", "-d", folder], cwd=ROOT, check=True, capture_output=True
     )
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    check = [sys.executable, "-m", "twine", "check", "--strict", wheel, sdist]
+    done = subprocess.run(check, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     return {"wheel": wheel, "sdist": sdist}
 
 
