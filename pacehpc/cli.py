@@ -27,7 +27,8 @@ _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, err
 
 DESCRIPTION = """Fit an atomic cluster expansion (PACE) potential to energies, forces and stresses.
 On several ranks: mpirun -n 16 pacehpc input.yaml
-Other programs: pacehpc info | timing | yaml2yace | corerep | collect | data | template | compile, each with -h"""
+Other programs: pacehpc info | timing | yaml2yace | corerep | collect | data | template | compile |
+lammps, each with -h"""
 
 SUBCOMMANDS = {
     "info": "pacehpc.utilities.info",
@@ -38,6 +39,7 @@ SUBCOMMANDS = {
     "data": "pacehpc.utilities.data",
     "template": "pacehpc.utilities.template",
     "compile": "pacehpc.utilities.compile",
+    "lammps": "pacehpc.utilities.lammps",
 }
 """Modules whose main(argv) does what the name says; a file of such a name is given as ./info."""
 SHORT = {"-t", "--template", "-c", "--clean"}

@@ -18,7 +18,14 @@ GOLDEN = Path(__file__).parent / "golden"
 POTENTIALS = sorted(path.stem for path in (GOLDEN / "potentials").glob("*.extxyz"))
 SHARED = Path(__file__).parents[2] / "shared"
 # Tests that start several ranks run one after the other, so that two jobs never share the cores.
-RANKS = ("mpi/", "slurm/", "backends/test_cuda_program.py", "checkpoint/test_other_kernels.py", "test_examples.py")
+RANKS = (
+    "lammps/",
+    "mpi/",
+    "slurm/",
+    "backends/test_cuda_program.py",
+    "checkpoint/test_other_kernels.py",
+    "test_examples.py",
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -38,6 +38,8 @@ OF_OTHERS = {  # options and names of other programs that the pages mention
     "--bind-to", "--mpi", "--force-reinstall", "--no-deps", "MPI4PY_MPIABI", "MPI4PY_LIBMPI", "CUPY_CACHE_DIR",
     "CUDA_VISIBLE_DEVICES", "pair_style", "pair_coeff", "MPI_Allreduce", "PACELIB_URL", "VASP_PBE_500",
     "pace/kk", "-march", "-h", "-K", "-D", "save_yaml", "to_ACECTildeBasisSet",
+    "LAMMPS_PLUGIN_PATH", "pair_write", "read_restart", "output_potentialplugin",
+    "stress/atom", "centroid/stress/atom", "pe/atom",
 }  # fmt: skip
 TOOLS = Path(sys.executable).parent
 
@@ -247,7 +249,12 @@ def check_command(words: list[str], page: Path) -> None:
         assert all((ROOT / word).exists() for word in words[1:] if "/" in word)
     elif words[0] == "pip":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        named = [name for word in words for match in re.findall(r"\[(.*?)\]", word) for name in match.split(",")]
+        named = [
+            name
+            for word in words
+            for match in re.findall(r"(?:pacehpc|\.)\[(.*?)\]", word)
+            for name in match.split(",")
+        ]
         assert set(named) <= set(extras)
 
 

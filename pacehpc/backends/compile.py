@@ -94,7 +94,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 @cache
-def _macros(compiler_path: str, march: str) -> str:
+def macros(compiler_path: str, march: str) -> str:
     """Macros that the compiler defines for an instruction set."""
     command = [compiler_path, f"-march={march}", "-dM", "-E", "-x", "c++", "-include", "stdint.h", os.devnull]
     result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
@@ -102,7 +102,7 @@ def _macros(compiler_path: str, march: str) -> str:
         raise PacehpcError(
             f"{compiler_path} does not work, or does not know the instruction set '{march}': see `{compiler_path} "
             "--version`, choose another compiler with CXX, or set PACEHPC_MARCH to a value of its -march option, such "
-            f"as native or x86-64-v3.\n{_first_errors(result.stderr)}"
+            f"as native or x86-64-v3.\n{first_errors(result.stderr)}"
         )
     return result.stdout
 
@@ -125,8 +125,8 @@ def _settings() -> tuple[str | None, ...]:
 def _lanes(settings: tuple[str | None, ...]) -> int:
     path = _find_compiler()
     if path is not None:
-        return 8 if "__AVX512F__" in _macros(path, architecture()) else 4
-    for library in cache_folder().glob(f"evaluate-*-*x{_target()}-*.so"):
+        return 8 if "__AVX512F__" in macros(path, architecture()) else 4
+    for library in cache_folder().glob(f"*-*-*x{_target()}-*.so"):
         return int(library.name.split("-")[2].split("x")[0])
     compiler()
     raise AssertionError
@@ -185,57 +185,84 @@ def _sources() -> list[tuple[str, bytes]]:
 def library_path(header: str, program: str = "evaluate") -> Path:
     """Where the library of a shape is kept, whether it exists or not.
 
-    Without a compiler: a library that another compiler made of the same source; PacehpcError if there is none.
+    Without a compiler: one that another compiler made of the same source; PacehpcError if there is none.
     """
-    stem = f"{program}-{_hash(header, repr(_sources()), repr(FLAGS))[:40]}-{lanes()}x{_target()}"
+    flags = _flags(program)
+    stem = f"{program}-{_hash(header, repr(_sources()), repr(flags))[:40]}-{lanes()}x{_target()}"
+    suffix = ".o" if program == "object" else ".so"
     made_by = _find_compiler()
     if made_by is not None:
-        return cache_folder() / f"{stem}-{_hash(made_by, _identity(made_by))[:8]}.so"
-    for path in sorted(cache_folder().glob(f"{stem}-*.so")):
-        if _is_sound(path):
+        return cache_folder() / f"{stem}-{_hash(made_by, _identity(made_by))[:8]}{suffix}"
+    for path in sorted(cache_folder().glob(f"{stem}-*{suffix}")):
+        if is_sound(path):
             return path
-    return cache_folder() / f"{stem}-{_hash(compiler())[:8]}.so"
+    return cache_folder() / f"{stem}-{_hash(compiler())[:8]}{suffix}"
+
+
+def _flags(program: str) -> tuple[str, ...]:
+    if program not in ("program", "object"):
+        return FLAGS
+    kept = tuple(flag for flag in FLAGS if flag not in ("-fopenmp", "-shared"))  # LAMMPS may bring another OpenMP
+    return (*kept, "-c" if program == "object" else "-shared")
 
 
 def compile_library(header: str, program: str = "evaluate") -> tuple[Path, float]:
     """Compile the kernels for a shape unless the cache has them; returns the library and the seconds it took.
 
-    program: the source kernels/{program}.cpp.
-
+    program: the source kernels/{program}.cpp; "object": the object file of program.cpp, of which LAMMPS plugins are
+    made as well.
     Several processes may do this at once: each writes beside and renames.
     Raises PacehpcError if the compiler fails.
     """
     path = library_path(header, program)
-    if _is_sound(path):
+    if is_sound(path):
         return path, 0.0
     start = time.perf_counter()
-    with _build_folder(path.parent) as build:
+    with build_folder(path.parent) as build:
         shape, library = Path(build) / "shape.h", Path(build) / "kernels.so"
         shape.write_text(f"#define LANES {lanes()}\n{header}")
-        source = kernel_folder() / f"{program}.cpp"
-        command = [compiler(), *FLAGS, f"-march={architecture()}", "-include", str(shape), "-o", str(library)]
-        command.append(str(source))
-        if _has_vector_math():
+        command = [compiler(), *_flags(program), "-o", str(library)]
+        if program == "program":
+            command += [str(compile_library(header, "object")[0]), "-pthread"]
+        else:
+            source = kernel_folder() / ("program.cpp" if program == "object" else f"{program}.cpp")
+            command += [f"-march={architecture()}", "-include", str(shape), str(source)]
+        if has_vector_math() and program != "object":
             command.append("-lmvec")
-        result = subprocess.run(
-            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, preexec_fn=_deaf
-        )
+        result = run_compiler(command)
         if result.returncode:
             log.debug("%s\n%s", shlex.join(command), result.stderr)
             openmp = re.search(r"omp\.h|-l[gi]?omp", result.stderr)
             hint = " clang++ needs its OpenMP library (Debian: libomp-dev)." if openmp else ""
             raise PacehpcError(
                 f"{compiler()} could not compile the kernels for '{architecture()}':\n"
-                f"{_first_errors(result.stderr) or f'exit code {result.returncode}'}\n"
+                f"{first_errors(result.stderr) or f'exit code {result.returncode}'}\n"
                 f"Choose another compiler with CXX, or instruction set with PACEHPC_MARCH.{hint}"
             )
-        with library.open("r+b") as file:
-            file.write(hashlib.sha256(file.read()).digest())
-        library.chmod(0o700)
-        os.replace(library, path)
+        seal(library, path)
     seconds = time.perf_counter() - start
     log.debug("compiled %s in %.1f s", path, seconds)
     return path, seconds
+
+
+def seal(made: Path, path: Path) -> None:
+    """Move a compiled file to its place in the cache, with the hash of its contents at its end."""
+    with made.open("r+b") as file:
+        file.write(hashlib.sha256(file.read()).digest())
+    made.chmod(0o700)
+    os.replace(made, path)
+
+
+def unsealed(path: Path) -> bytes:
+    """Contents of a file in the cache as the compiler wrote it."""
+    return path.read_bytes()[:-DIGEST_SIZE]
+
+
+def run_compiler(command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a compiler, or what it calls, in a folder; its output is caught and nobody is asked."""
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, preexec_fn=_deaf
+    )
 
 
 def _deaf() -> None:
@@ -272,7 +299,7 @@ def _load_library(header: str, program: str, settings: tuple[str | None, ...]) -
         ) from None
 
 
-def _build_folder(parent: Path) -> tempfile.TemporaryDirectory[str]:
+def build_folder(parent: Path) -> tempfile.TemporaryDirectory[str]:
     try:
         return tempfile.TemporaryDirectory(dir=parent, prefix="build-")
     except OSError as error:
@@ -281,20 +308,20 @@ def _build_folder(parent: Path) -> tempfile.TemporaryDirectory[str]:
         ) from None
 
 
-def _has_vector_math() -> bool:
+def has_vector_math() -> bool:
     """glibc's libmvec, whose vector exp and cos the kernels use."""
-    macros = _macros(compiler(), architecture())
-    return "__GLIBC__" in macros and "__x86_64__" in macros and lanes() == 8
+    known = macros(compiler(), architecture())
+    return "__GLIBC__" in known and "__x86_64__" in known and lanes() == 8
 
 
-def _first_errors(output: str, count: int = 3) -> str:
+def first_errors(output: str, count: int = 3) -> str:
     """The first lines of a compiler's output that tell what is wrong."""
     lines = output.strip().splitlines()
     errors = [line for line in lines if "error" in line.lower()] or lines
     return "\n".join("  " + line.strip()[:200] for line in errors[:count])
 
 
-def _is_sound(path: Path) -> bool:
+def is_sound(path: Path) -> bool:
     """Whether a cached library is the user's own and what was written."""
     try:
         info = path.stat()

@@ -96,9 +96,9 @@ def test_folder_of_somebody_else(folder, monkeypatch):
 
 def test_library_of_somebody_else_is_not_loaded(folder, monkeypatch):
     path, _ = building.compile_library(header(1))
-    assert building._is_sound(path)
+    assert building.is_sound(path)
     monkeypatch.setattr(building.os, "getuid", lambda: path.stat().st_uid + 1)
-    assert not building._is_sound(path)
+    assert not building.is_sound(path)
 
 
 def test_library_that_others_may_write_is_made_anew(folder):
@@ -316,7 +316,7 @@ def test_products_are_vector_instructions(golden, monkeypatch, march, lanes, reg
 
 
 def _macro(name: str) -> bool:
-    return name in building._macros(building.compiler(), "native")
+    return name in building.macros(building.compiler(), "native")
 
 
 def skip_unless_runnable(march: str) -> None:

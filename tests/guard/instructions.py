@@ -44,7 +44,7 @@ POTENTIAL = {
 
 def compiler_version() -> str:
     """Name and version of the compiler, as baseline.json knows it."""
-    macros = dict(re.findall(r"#define (\w+) (.*)", building._macros(building.compiler(), MARCH)))
+    macros = dict(re.findall(r"#define (\w+) (.*)", building.macros(building.compiler(), MARCH)))
     name = "clang++" if "__clang__" in macros else "g++"
     kind = "__clang_{}__" if name == "clang++" else "__GNUC{}__"
     parts = ("major", "minor", "patchlevel") if name == "clang++" else ("", "_MINOR", "_PATCHLEVEL")

@@ -14,7 +14,7 @@ from pacehpc.backends import compile as building
 
 def test_instructions_of_each_stage(monkeypatch):
     ci = os.environ.get("CI") == "true"
-    macros = building._macros(building.compiler(), "native")
+    macros = building.macros(building.compiler(), "native")
     if "__AVX2__" not in macros or "__FMA__" not in macros:
         pytest.skip("this processor lacks AVX2")
     if shutil.which("valgrind") is None:

@@ -1,14 +1,9 @@
 """Small input sections that the tests of potentials vary."""
 
 import copy
-import fcntl
-import os
-import subprocess
-import sys
-import venv
-from pathlib import Path
 
 import pytest
+from environments import environment
 
 EMBEDDING = {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": [1, 1, 1, 0.5], "ndensity": 2}
 BOND = {"radbase": "ChebExpCos", "radparameters": [5.25], "rcut": 5.0, "dcut": 0.01, "NameOfCutoffFunction": "cos"}
@@ -41,19 +36,4 @@ def python_ace():
 
     Where it cannot be installed the tests are skipped, on machines that have to run every test (CI=true) they fail.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pacehpc-test-comparators"
-    folder = cache / f"{PYTHON_ACE[0]}-python{sys.version_info.major}.{sys.version_info.minor}"
-    cache.mkdir(parents=True, exist_ok=True)
-    python, complete = folder / "bin" / "python", folder / "complete"
-    with open(cache / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not complete.exists():
-            venv.create(folder, clear=True, with_pip=True)
-            environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-            command = [python, "-m", "pip", "install", "--quiet", "--pre", *PYTHON_ACE]
-            done = subprocess.run(command, env=environment, text=True, capture_output=True)
-            if done.returncode:
-                message = f"python-ace cannot be installed: {done.stderr[-500:]}"
-                pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-            complete.touch()
-    return python
+    return environment(*PYTHON_ACE) / "python"
