@@ -10,11 +10,14 @@ from __future__ import annotations
 import numpy as np
 
 from pacehpc import fixed_point
-from pacehpc.machine import blas_threads_at_most
+from pacehpc.machine import one_thread_of_numpy
 from pacehpc.parallel import Ranks
 
-BLOCK = 256  # rows of a block, and columns of the result that are summed at once
-_UNIT = 2.0**61  # integers of products in [-1, 1], summed
+BLOCK = 256  # rows of a block
+PANEL = 128  # columns of the result that are summed at once
+_UNIT = 2.0**50  # integers of products in [-1, 1], summed
+_ROUND = 1.5 * 2.0**52  # added to a number below 2^51, leaves the nearest integer in the low bits
+_ROUND_BITS = int(np.float64(_ROUND).view(np.int64))
 
 
 def gram(rows: np.ndarray, ranks: Ranks) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -42,14 +45,16 @@ def gram(rows: np.ndarray, ranks: Ranks) -> tuple[np.ndarray, np.ndarray, np.nda
     squares = np.where(np.isfinite(largest), squares / scales / scales, np.inf)
     scales *= further
     products = np.zeros((n, n), order="F") if ranks.root else None
-    with blas_threads_at_most(1):
-        for left in range(0, n, BLOCK):
-            right = min(left + BLOCK, n)
+    with one_thread_of_numpy():
+        for left in range(0, n, PANEL):
+            right = min(left + PANEL, n)
             total = np.zeros((right - left, n - left), np.int64)
             for block in blocks:
                 part = block[:, left:right].T @ block[:, left:]
                 part *= _UNIT
-                total += np.rint(part, out=part).astype(np.int64)
+                part += _ROUND
+                total += part.view(np.int64)
+            total -= np.uint64(len(blocks) * _ROUND_BITS % 2**64).astype(np.int64)
             total = ranks.sum_on_root(total)
             if ranks.root:
                 products[left:, left:right] = total.T

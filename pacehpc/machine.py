@@ -10,7 +10,12 @@ import os
 import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 PROCESS_GROUPS, GROUPS = "/proc/self/cgroup", "/sys/fs/cgroup"
 
@@ -75,6 +80,21 @@ def blas_threads_at_most(threads: int | None) -> Iterator[None]:
 
     with threadpool_limits(threads, user_api="blas"):
         yield
+
+
+@contextmanager
+def one_thread_of_numpy() -> Iterator[None]:
+    """Limit numpy's BLAS to one thread in the block, in microseconds: for products in loops."""
+    with _blas_of_numpy().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _blas_of_numpy() -> ThreadpoolController:
+    """Of the libraries that are loaded at its first use, of which numpy's is one."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def blas_libraries() -> list[dict]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pacehpc import fixed_point
 from pacehpc.gram import BLOCK, gram
-from pacehpc.machine import blas_threads_at_most
+from pacehpc.machine import one_thread_of_numpy
 from pacehpc.parallel import Ranks
 
 
@@ -57,7 +57,7 @@ class SpreadColumns:
         scale = 2.0 ** -np.ceil(np.log2(largest)) if 0.0 < largest < np.inf else 1.0
         v = v * scale
         encoded = np.zeros((fixed_point.LIMBS, self.n_rows), np.int64)
-        with blas_threads_at_most(1):
+        with one_thread_of_numpy():
             for at in range(0, len(self._transposed), BLOCK):
                 block = self._transposed[at : at + BLOCK]
                 encoded += fixed_point.encode(v[self._first + at : self._first + at + len(block)] @ block)
@@ -66,7 +66,7 @@ class SpreadColumns:
 
     def transposed_times(self, w: np.ndarray) -> np.ndarray | None:
         """Aᵀ w on the root, (n,); w, (n_rows,), on every rank."""
-        with blas_threads_at_most(1):
+        with one_thread_of_numpy():
             parts = [self._transposed[at : at + BLOCK] @ w for at in range(0, len(self._transposed), BLOCK)]
         return self._gathered(np.concatenate(parts) if parts else np.zeros(0))
 

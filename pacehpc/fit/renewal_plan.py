@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pacehpc")
 
-# Operations a second on one core with AVX-512: of matrix products, and of the kernels by their own count (see
-# backends.costs). Their ratio alone matters.
-PRODUCTS, KERNELS = 50e9, 22e9
+# Operations a second on one core with AVX-512: of matrix products whose sums are integers, and of the kernels by their
+# own count (see backends.costs). Their ratio alone matters.
+PRODUCTS, KERNELS = 30e9, 22e9
 NORMAL_FROM = 0.7  # rows over parameters from which the normal matrix costs less operations than Woodbury's formula
 FACTORISATIONS = 2.5  # of a renewal: values of μ that are tried
 FIRST_PASS, PER_ROW = 0.5, 0.5  # evaluations that the rows of a renewal take: together, and for each row of a structure
