@@ -190,7 +190,7 @@ class ReferenceEvaluator:
                     (batch.species[state.bond_centre] == index) & (batch.species[batch.bond_atom] == other)
                 )
                 owner = place[state.bond_centre[which]]
-                values, slopes = _moments(bond, batch.bond_vector[which])
+                values, slopes = self._moments(bond, batch.bond_vector[which])
                 g = _sum_rows(owner, values, len(atoms))
                 work.neighbours.append(_Neighbours(which, owner, slopes, g))
                 columns += [g[:, :, 0], _contract(c, g).reshape(len(atoms), -1)]
@@ -213,6 +213,19 @@ class ReferenceEvaluator:
                 )
             state.centres.append(work)
         return state
+
+    def radial_basis(self, bond: Bond, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """g_k and dg_k/dr of bonds of length r (n,), (n, nradbase) each."""
+        return radial_basis(bond, r)
+
+    def _moments(self, bond: Bond, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """g_k Y_lm of each bond, (n, nradbase, (lmax+1)^2), and its gradient, (n, 3, nradbase, (lmax+1)^2)."""
+        r = np.linalg.norm(vectors, axis=1)
+        g, dg = self.radial_basis(bond, r)
+        y, dy = spherical_harmonics(bond.lmax, vectors)
+        slopes = (vectors / r[:, None])[:, :, None, None] * dg[:, None, :, None] * y[:, None, None, :]
+        slopes += g[:, None, :, None] * dy[:, :, None, :]
+        return g[:, :, None] * y[:, None, :], slopes
 
     def _moment_slopes(self, parameters: np.ndarray, centre: Centre, other: int, slope: np.ndarray) -> np.ndarray:
         """From derivatives by the atomic base to derivatives by the moments G_klm, (n_atoms, nradbase, (lmax+1)^2)."""
@@ -357,16 +370,6 @@ class _CentreState:
     def __init__(self, atoms: np.ndarray) -> None:
         self.atoms = atoms
         self.neighbours: list[_Neighbours] = []
-
-
-def _moments(bond: Bond, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """g_k Y_lm of each bond, (n, nradbase, (lmax+1)^2), and its gradient, (n, 3, nradbase, (lmax+1)^2)."""
-    r = np.linalg.norm(vectors, axis=1)
-    g, dg = radial_basis(bond, r)
-    y, dy = spherical_harmonics(bond.lmax, vectors)
-    slopes = (vectors / r[:, None])[:, :, None, None] * dg[:, None, :, None] * y[:, None, None, :]
-    slopes += g[:, None, :, None] * dy[:, :, None, :]
-    return g[:, :, None] * y[:, None, :], slopes
 
 
 def _by_column(c: np.ndarray) -> np.ndarray:

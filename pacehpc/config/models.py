@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, field_serializer, model_validator
 
 from pacehpc.basis import KEYWORDS
 from pacehpc.config import optimizers
+from pacehpc.dataset.table import KEYS
 from pacehpc.errors import without_password
 from pacehpc.potential.section import Elements, PotentialSection
 from pacehpc.schema import kinds
@@ -55,8 +56,6 @@ def _reference_energy(value: Any) -> float | str | dict[str, float]:
 
 
 def _keys(value: Any) -> dict[str, str]:
-    from pacehpc.dataset.table import KEYS
-
     if not isinstance(value, dict):
         raise ValueError(f"must hold names such as {{energy: dft_energy}}, not {shown(value)}")
     for key, name in value.items():

@@ -25,7 +25,7 @@ from pacehpc.errors import PacehpcError
 from pacehpc.physics.parameters import Bond, Embedding
 from pacehpc.potential.assemble import assemble, coefficients_by_function, identity_coefficients
 from pacehpc.potential.blocks import Pair, sorted_pairs
-from pacehpc.potential.check import check_bond, check_embedding
+from pacehpc.potential.check import check_bond, check_embedding, warn_of_jumps
 from pacehpc.potential.initial import InitialParts, Source, merge_initial
 from pacehpc.potential.io import load_potential
 from pacehpc.potential.model import Potential
@@ -88,6 +88,7 @@ def _finish(target: Potential, radial: Mapping[Pair, np.ndarray], functions: Map
     bonds = {pair: target.bonds[pair] for pair in target.pairs}
     potential = assemble(target.embeddings, bonds, radial, functions, target.metadata, target.delta_spline_bins)
     potential.check("potential")
+    warn_of_jumps(potential.bonds)
     return potential
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,6 +12,8 @@ from ase.data import atomic_numbers
 from pacehpc.errors import PacehpcError
 from pacehpc.physics.parameters import EMBEDDINGS, FAMILIES, INNER_CUTOFF_TYPES, Bond, Embedding
 from pacehpc.potential.blocks import Block, Pair, required_sizes
+
+log = logging.getLogger("pacehpc")
 
 SIZES = ("nradbase", "nradmax", "lmax")
 
@@ -102,6 +105,21 @@ def check_bonds(bonds: Mapping[Pair, Bond], blocks: Iterable[Block], where: str)
                 raise PacehpcError(
                     f"{where}: bond {' '.join(pair)}: {key} is {value}, but a function of this bond needs {size}"
                 )
+
+
+def warn_of_jumps(bonds: Mapping[Pair, Bond]) -> None:
+    """Log a warning for bonds whose radial functions, or their slopes, do not vanish at rcut."""
+    for quantity, cure, jumps in (
+        ("energies", "ChebPow with λ = 2, SBessel or ChebExpCos", lambda bond: bond.radbase == "ChebLinear"),
+        ("forces", "λ = 2", lambda bond: bond.radbase == "ChebPow" and bond.radparameters[0] <= 1.0),
+    ):
+        found = [pair for pair, bond in bonds.items() if pair[0] <= pair[1] and jumps(bond)]
+        if found:
+            bond = bonds[found[0]]
+            log.warning(
+                "bond %s: %s does not go smoothly to 0 at rcut, %g Å: %s jump where atoms pass it; use %s",
+                ", ".join(map(" ".join, found)), bond.radbase, bond.rcut, quantity, cure,
+            )  # fmt: skip
 
 
 def check_coefficients(radcoefficients: Mapping[Pair, np.ndarray], blocks: Iterable[Block], where: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 from pacehpc.potential.bbasis_yaml import read_bbasis, write_bbasis
+from pacehpc.potential.check import warn_of_jumps
 from pacehpc.potential.model import Potential
+from pacehpc.potential.padding import padded
 from pacehpc.potential.yace import write_yace
 from pacehpc.potential.yace_reading import read_yace
 
@@ -25,5 +27,12 @@ def save_potential(potential: Potential, path: str | os.PathLike[str]) -> None:
 
 
 def export_yace(potential: Potential, path: str | os.PathLike[str]) -> None:
-    """Write the C-tilde file that LAMMPS' pair_style pace reads."""
+    """Write the C-tilde file that LAMMPS' pair_style pace reads, all elements with the same number of densities."""
+    warn_of_jumps(potential.bonds)
     write_yace(potential, path)
+
+
+def export_bbasis(potential: Potential, path: str | os.PathLike[str]) -> None:
+    """Write a B-basis YAML file that LAMMPS can read as well: all elements have the same number of densities."""
+    warn_of_jumps(potential.bonds)
+    write_bbasis(padded(potential), path)

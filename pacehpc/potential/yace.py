@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pacehpc.basis import merged_terms
+from pacehpc.physics.parameters import Bond, Embedding
 from pacehpc.potential.files import format_list, format_number, write_atomically
-
-if TYPE_CHECKING:
-    from pacehpc.physics.parameters import Bond, Embedding
-    from pacehpc.potential.model import Potential
+from pacehpc.potential.model import Potential
+from pacehpc.potential.padding import padded
 
 Factors = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -29,7 +27,8 @@ def write_yace(potential: Potential, path: str | os.PathLike[str]) -> None:
 
 
 def format_yace(potential: Potential) -> str:
-    """The text of a .yace file."""
+    """The text of a .yace file, in which all elements have the same number of densities."""
+    potential = padded(potential)
     elements = potential.elements
     lines = [
         f"elements: [{', '.join(elements)}]",

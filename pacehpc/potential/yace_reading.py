@@ -22,6 +22,7 @@ from pacehpc.potential.assemble import assemble
 from pacehpc.potential.check import check_bond, check_elements, check_embedding
 from pacehpc.potential.fields import Fields
 from pacehpc.potential.model import Potential
+from pacehpc.potential.padding import unpadded
 from pacehpc.yamlio import load_yaml
 
 TOP_KEYS = ("elements", "E0", "deltaSplineBins", "embeddings", "bonds", "functions")
@@ -78,7 +79,7 @@ class _Reader(Fields):
             if potential.bonds[pair] != bond:
                 self.fail(f"the bond {' '.join(pair)} has too few radial functions for the functions that use it")
         potential.check(self.name)
-        return potential
+        return unpadded(potential)
 
     def entry(self, data: dict, key: str, index: Any) -> Any:
         self.mapping(data[key], key, tuple(data[key]) if isinstance(data[key], dict) else ())

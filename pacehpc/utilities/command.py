@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ def command(main: Main) -> Main:
 
     @functools.wraps(main)
     def program(argv: Sequence[str] | None = None) -> int:
+        logging.basicConfig(format="%(levelname)s: %(message)s")  # of warnings, where nobody else writes them
         try:
             code = main(argv)
             sys.stdout.flush()

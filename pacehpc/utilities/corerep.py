@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential, export_yace
 from pacehpc.utilities.command import command
+from pacehpc.utilities.splines import warn_of_coarse_bins
 
 CHANGES = ("r_in", "delta_in", "core_repulsion", "rho_core_cut", "drho_core_cut", "inner_cutoff_type")
 
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     potential.set_core_repulsion(arguments.bond, **changes)
     if arguments.output.endswith(".yace"):
         export_yace(potential, arguments.output)
+        warn_of_coarse_bins(potential)
     else:
         potential.save(arguments.output)
     print(f"{arguments.potential} -> {arguments.output}: {arguments.bond}: {changes}")

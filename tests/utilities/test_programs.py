@@ -40,13 +40,20 @@ def folder(golden, tmp_path, monkeypatch):
 
 def test_yaml2yace(folder, capsys):
     assert yaml2yace.main(["al_chebexpcos.yaml", "alni_mixed.yaml"]) == 0
-    first, second = capsys.readouterr().out.split("alni_mixed.yaml")
-    assert "pace product" in second and "pace product" not in first
+    assert capsys.readouterr().out == "al_chebexpcos.yaml -> al_chebexpcos.yace\nalni_mixed.yaml -> alni_mixed.yace\n"
     for name in ("al_chebexpcos", "alni_mixed"):
         export_yace(Potential.load(f"{name}.yaml"), "expected")
         assert (folder / f"{name}.yace").read_bytes() == (folder / "expected").read_bytes()
     assert yaml2yace.main(["-o", "other.yace", "al_chebexpcos.yaml"]) == 0
     assert (folder / "other.yace").read_bytes() == (folder / "al_chebexpcos.yace").read_bytes()
+
+
+def test_yaml2yace_writes_a_bbasis_file_for_lammps(folder):
+    assert yaml2yace.main(["--yaml", "alni_mixed.yaml"]) == 0
+    written = Potential.load("alni_mixed_lammps.yaml")
+    assert {embedding.ndensity for embedding in written.embeddings.values()} == {2}
+    assert yaml2yace.main(["--yaml", "alni_mixed.yaml", "-o", "other.yaml", "--spline-bin", "0.002"]) == 0
+    assert Potential.load("other.yaml").delta_spline_bins == 0.002
 
 
 @pytest.mark.parametrize(
@@ -55,7 +62,13 @@ def test_yaml2yace(folder, capsys):
         (["absent.yaml"], "absent.yaml"),
         (["-o", "x.yace", "al_chebexpcos.yaml", "alni_mixed.yaml"], "one file for 2"),
         (["x.yace"], "is a .yace file already"),
-        (["-o", "x.yaml", "al_chebexpcos.yaml"], "means a B-basis file; end it with .yace"),
+        (["-o", "x.yaml", "al_chebexpcos.yaml"], "means a B-basis file; end it with .yace, or add --yaml"),
+        (["--yaml", "-o", "x.yace", "al_chebexpcos.yaml"], "--yaml writes a B-basis file; end its name with .yaml"),
+        (
+            ["--yaml", "-o", "al_chebexpcos.yaml", "al_chebexpcos.yaml"],
+            "is the input itself; give another name after -o",
+        ),
+        (["--spline-bin", "-1", "al_chebexpcos.yaml"], "deltaSplineBins is -1.0; it must be a positive number"),
     ],
 )
 def test_yaml2yace_mistakes(folder, capsys, argv, message):
