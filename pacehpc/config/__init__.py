@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from pacehpc.config.data_keys import Data
 from pacehpc.config.load import load_settings
 from pacehpc.config.models import (
     Backend,
-    Data,
     EnergyBasedWeighting,
     ExternalWeighting,
     Fit,

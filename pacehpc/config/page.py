@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pacehpc.config import models, optimizers
+from pacehpc.config import data_keys, models, optimizers
 from pacehpc.potential import section
 from pacehpc.schema.kinds import Kind
 
@@ -45,8 +45,8 @@ The old form for one element (`element`, and all keys directly under `potential`
 """
 _SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Top level", models.Settings, ""),
-    ("data", models.Data, ""),
-    ("data.config", models.DatabaseQuery, ""),
+    ("data", data_keys.Data, ""),
+    ("data.config", data_keys.DatabaseQuery, ""),
     ("potential", section.PotentialKeys, _POTENTIAL),
     ("potential.embeddings", section.EmbeddingKeys, ""),
     ("potential.bonds", section.BondKeys, ""),

@@ -66,7 +66,7 @@ def test_yaml2yace_writes_a_bbasis_file_for_lammps(folder):
         (["--yaml", "-o", "x.yace", "al_chebexpcos.yaml"], "--yaml writes a B-basis file; end its name with .yaml"),
         (
             ["--yaml", "-o", "al_chebexpcos.yaml", "al_chebexpcos.yaml"],
-            "is the input itself; give another name after -o",
+            "is the input itself; give another",
         ),
         (["--spline-bin", "-1", "al_chebexpcos.yaml"], "deltaSplineBins is -1.0; it must be a positive number"),
     ],
