@@ -37,6 +37,7 @@ SECTIONS = {
             ),
             cure="write what the message asks for; [the reference](input.md) lists kind and default of each key.",
             sources=[
+                "config/data_keys.py",
                 "config/load.py",
                 "config/models.py",
                 "config/optimizers.py",
@@ -55,9 +56,9 @@ SECTIONS = {
             cause="two keys exclude each other, or set the same thing to different values.",
             cure="keep one of the two.",
             sources=[
+                "config/data_keys.py:_names_of_columns",
+                "config/data_keys.py:_one_test_set",
                 "config/models.py:_gpu",
-                "config/models.py:_names_of_columns",
-                "config/models.py:_one_test_set",
                 "config/models.py:_options",
                 "fit/repulsion.py",
                 "potential/section.py:_one_spelling",
