@@ -6,36 +6,32 @@ The tables of a potential are one block of bytes whose pointers count from its s
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 
 import numpy as np
 
 from pacehpc.backends.bondwise import angular_size, row_size
 from pacehpc.backends.compile import lanes
-from pacehpc.backends.cpu import CpuEvaluator, _Records
 from pacehpc.backends.graph import element_functions
+from pacehpc.backends.records import record
 from pacehpc.backends.shape import Coefficients, Shape, make_shape
+from pacehpc.backends.tables import Put, put_tables
 from pacehpc.potential import Potential
 
 INTERFACE = 1
+"""PACE_INTERFACE of kernels/program.h."""
 ALIGNMENT = 64  # bytes: a cache line
 
 
 class Block:
-    """Bytes that grow by arrays, each on a cache line of its own."""
+    """Bytes that grow by arrays, each on a cache line of its own; begins with `reserved` zeros."""
 
     def __init__(self, reserved: int) -> None:
         self.data = bytearray(-(-reserved // ALIGNMENT) * ALIGNMENT)
 
-    def put(self, array) -> int:
-        """Append the array and return its offset."""
-        offset = len(self.data)
-        raw = (
-            bytes(array)
-            if isinstance(array, ctypes.Array | ctypes.Structure)
-            else np.ascontiguousarray(array).tobytes()
-        )
+    def put(self, array: np.ndarray) -> int:
+        """Append an array and return its offset."""
+        offset, raw = len(self.data), np.ascontiguousarray(array).tobytes()
         self.data += raw + bytes(-len(raw) % ALIGNMENT or ALIGNMENT)
         return offset
 
@@ -55,36 +51,25 @@ class Grades:
 def potential_tables(potential: Potential, grades: dict[str, Grades] | None = None) -> tuple[Shape, bytes]:
     """Shape of a potential and its tables for `pace_open`; grades: of each element."""
     shape = make_shape(potential, stress=False)
-    block = Block(48)
-
-    class Tables:
-        pass
-
-    t = Tables()
-    t._problem, t.shape, t.coefficients = _Records.problem(), shape, Coefficients(potential, shape)
-    t.coefficients.set(potential.parameters)
-    t._keep = lambda name, array: block.put(array)
-    CpuEvaluator._build_tables(t, potential)
-    for e, record in enumerate(t._elements):
-        record.c = block.put(t.coefficients.functions[e])
-        record.c_radial = block.put(t.coefficients.radial[e])
-        record.c_first = block.put(t.coefficients.first[e])
-    P = t._problem
-    P.elements, P.rights = block.put(t._elements), block.put(t._rights)
-    P.pairs, P.bond_types = block.put(t._pairs), block.put(t._bond_types)
-    P.row_size, P.angular_size = row_size(shape), angular_size(shape)
-    symbols = block.put(np.frombuffer(b"".join(e.encode() + b"\0" for e in potential.elements), np.uint8))
-    grade_tables = 0
+    tables, problem = np.zeros(1, record("PotentialTables")), np.zeros(1, record("Problem"))
+    block, coefficients = Block(tables.nbytes), Coefficients(potential, shape)
+    coefficients.set(potential.parameters)
+    put_tables(problem, potential, shape, coefficients, block.put(coefficients.values), block.put)
+    problem["row_size"], problem["angular_size"] = row_size(shape), angular_size(shape)
+    tables["interface"], tables["lanes"], tables["densities"] = INTERFACE, lanes(), shape.n_densities
+    tables["elements"] = block.put(np.frombuffer(b"".join(e.encode() + b"\0" for e in potential.elements), np.uint8))
+    tables["problem"] = block.put(problem)
     if grades is not None:
-        records = [_grade_table(potential, shape, e, grades[name], block) for e, name in enumerate(potential.elements)]
-        grade_tables = block.put(np.array(records, np.int64))
-    header = np.array([INTERFACE, lanes(), shape.n_densities, symbols, block.put(P), grade_tables], np.int64)
-    block.data[: header.nbytes] = header.tobytes()
+        records = [
+            _grade_table(potential, shape, e, grades[name], block.put) for e, name in enumerate(potential.elements)
+        ]
+        tables["grades"] = block.put(np.concatenate(records))
+    block.data[: tables.nbytes] = tables.tobytes()
     return shape, bytes(block.data)
 
 
-def _grade_table(potential: Potential, shape: Shape, e: int, grades: Grades, block: Block) -> list[int]:
-    """Numbers of the kernels' GradeTable of an element, whose arrays go into the block."""
+def _grade_table(potential: Potential, shape: Shape, e: int, grades: Grades, put: Put) -> np.ndarray:
+    """The record GradeTable of an element, (1,), whose arrays `put` keeps."""
     element, table = potential.elements[e], shape.elements[e]
     species = {name: mu for mu, name in enumerate(potential.elements)}
     rank1, higher = element_functions(potential, element)
@@ -105,5 +90,8 @@ def _grade_table(potential: Potential, shape: Shape, e: int, grades: Grades, blo
     for k, (mu, n, _) in enumerate(table.first_positions):
         moments[mu][:, k] = shape.bases[e, mu][n]
     used = [m for mu, m in enumerate(moments) if shape.bond_class[e, mu] >= 0]
-    arrays = inverse, np.concatenate([*used, np.zeros((1, len(rank1)))]), table.graph.factor
-    return [*map(block.put, arrays), inverse.shape[1], len(rank1), int(grades.full)]
+    row = np.zeros(1, record("GradeTable"))
+    row["inverse"], row["factors"] = put(inverse), put(table.graph.factor)
+    row["rank1"] = put(np.concatenate([*used, np.zeros((1, len(rank1)))]))  # never empty
+    row["n_columns"], row["n_rank1"], row["full"] = inverse.shape[1], len(rank1), grades.full
+    return row

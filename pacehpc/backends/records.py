@@ -10,7 +10,7 @@ import numpy as np
 from pacehpc.backends.compile import kernel_folder
 from pacehpc.errors import PacehpcError
 
-SOURCES = ("problem.h", "rows.h", "evaluate.cu")
+SOURCES = ("problem.h", "rows.h", "program_tables.h", "evaluate.cu")
 _KINDS = {"index_t": np.int64, "int64_t": np.int64, "int": np.int32, "double": np.float64}
 
 
