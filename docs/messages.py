@@ -88,6 +88,12 @@ SECTIONS = {
             sources=["cli.py", "fit/plan.py", "walltime.py"],
         ),
         Entry(
+            "Figures that cannot be drawn",
+            cause="matplotlib fails, memory or disk space is missing; a process of its own draws the figures.",
+            cure="remove the cause and run the same command again; the fit itself is not repeated.",
+            sources=["report/drawing.py"],
+        ),
+        Entry(
             "Profile of the reference backend",
             cause="the reference backend is plain NumPy and has no stages to time.",
             cure="use `--profile` with `-b cpu` or `-b cuda`.",

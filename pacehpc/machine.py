@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
+UNSTOPPED = ("/bin/sh", "-c", 'trap "" TERM USR1 INT; exec "$@"', "sh")
+"""Before the command of a child: it ignores the signals that ask a fit to stop, which batch systems send it, too."""
 PROCESS_GROUPS, GROUPS = "/proc/self/cgroup", "/sys/fs/cgroup"
 
 

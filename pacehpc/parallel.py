@@ -105,15 +105,24 @@ class Ranks:
 
     def broadcast(self, value: T) -> T:
         """The root's value on every rank (pickled)."""
-        return value if self._comm is None else self._comm.bcast(value, root=0)
+        if self._comm is None:
+            return value
+        self.barrier()
+        return self._comm.bcast(value, root=0)
 
     def gather(self, value: T) -> list[T] | None:
         """Every rank's value in a list on the root, None elsewhere (pickled)."""
-        return [value] if self._comm is None else self._comm.gather(value, root=0)
+        if self._comm is None:
+            return [value]
+        self.barrier()
+        return self._comm.gather(value, root=0)
 
     def gather_everywhere(self, value: T) -> list[T]:
         """Every rank's value in a list on all ranks (pickled)."""
-        return [value] if self._comm is None else self._comm.allgather(value)
+        if self._comm is None:
+            return [value]
+        self.barrier()
+        return self._comm.allgather(value)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Sum of float64 or int64 arrays of equal shape over all ranks, on every rank."""
@@ -179,15 +188,14 @@ class Ranks:
         return bool(self.sum(np.array([float(flag)]))[0] > 0)
 
     def barrier(self) -> None:
-        """Wait for all ranks."""
+        """Wait for all ranks; who waits leaves the core to whoever needs it, such as the root's compiler."""
         if self._comm is not None:
-            self._comm.Barrier()
+            _sleep_until(self._comm.Ibarrier())
 
     def receive(self, message: np.ndarray, patiently: bool = False) -> None:
         """Overwrite `message` with the root's.
 
-        patiently: the other ranks leave the core to whoever needs it while they wait. They ask without pause for
-        PATIENCE, then sleep a twentieth of what they have waited, so that an answer comes at most 5 % late.
+        patiently: the other ranks leave the core to whoever needs it while they wait.
         """
         if self._comm is None:
             return
@@ -197,21 +205,35 @@ class Ranks:
         request = self._comm.Ibcast(message, root=0)
         if self.root:
             request.Wait()
-            return
-        start = time.perf_counter()
-        while not request.Test():
-            waited = time.perf_counter() - start
-            time.sleep(0.0 if waited < PATIENCE else min(waited / 20, LONGEST_SLEEP))
+        else:
+            _sleep_until(request)
 
     def hosts(self) -> list[str] | None:
         """Host name of every rank on the root, None elsewhere."""
         return self.gather(socket.gethostname())
+
+    def part(self) -> None:
+        """End MPI: from here on a rank may end without the others, and no other method may be called."""
+        if self._comm is not None:
+            from mpi4py import MPI
+
+            self.barrier()
+            MPI.Finalize()
+            self._comm = None
 
     def abort(self, code: int) -> None:
         """End all ranks that run; this rank alone calls it. Alone it returns."""
         if self._comm is not None:
             time.sleep(0.3)  # mpirun drops what it has not yet read
             self._comm.Abort(code)
+
+
+def _sleep_until(request: MPI.Request) -> None:
+    """Ask without pause for PATIENCE, then sleep a twentieth of the time waited: the answer is at most 5 % late."""
+    start = time.perf_counter()
+    while not request.Test():
+        waited = time.perf_counter() - start
+        time.sleep(0.0 if waited < PATIENCE else min(waited / 20, LONGEST_SLEEP))
 
 
 def check_launcher(n_ranks: int, environ: Mapping[str, str]) -> None:

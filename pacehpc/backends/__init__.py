@@ -96,6 +96,14 @@ def create_evaluator(
     raise _unknown(name)
 
 
+def prepare_kernels_ahead(name: str, potential: Potential, stress: bool) -> None:
+    """Start compiling the kernels of a backend in the background, where it can; `prepare_kernels` waits for them."""
+    if name == "cpu":
+        from pacehpc.backends.cpu import prepare_ahead
+
+        prepare_ahead(potential, stress)
+
+
 def prepare_kernels(name: str, potential: Potential, loss: LossWeights) -> None:
     """Compile the kernels of a backend into the cache (on one rank of each node, before evaluators are made)."""
     if name == "cpu":

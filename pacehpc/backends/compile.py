@@ -8,6 +8,7 @@ nobody else may write it, and it ends with the hash of its contents that was app
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import logging
@@ -16,15 +17,16 @@ import platform
 import re
 import shlex
 import shutil
-import signal
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from functools import cache
 from pathlib import Path
 
 from pacehpc.errors import PacehpcError
+from pacehpc.machine import UNSTOPPED
 
 log = logging.getLogger("pacehpc")
 
@@ -36,6 +38,7 @@ NEEDED_FLAGS = {
     "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
 }
 """Flags of /proc/cpuinfo without which a library for an instruction set would crash."""
+_ahead: dict[tuple[str, str], threading.Thread] = {}  # shapes whose kernels are compiled in the background
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -214,6 +217,25 @@ def compile_library(header: str, program: str = "evaluate") -> tuple[Path, float
     Several processes may do this at once: each writes beside and renames.
     Raises PacehpcError if the compiler fails.
     """
+    ahead = _ahead.pop((header, program), None)
+    if ahead is not None:
+        ahead.join()
+    return _compile(header, program)
+
+
+def compile_ahead(header: str, program: str = "evaluate") -> None:
+    """Start compiling the kernels for a shape in the background; `compile_library` waits for it, and shows errors."""
+    if (header, program) not in _ahead:
+        thread = _ahead[header, program] = threading.Thread(target=_compile_quietly, args=(header, program))
+        thread.start()
+
+
+def _compile_quietly(header: str, program: str) -> None:
+    with contextlib.suppress(PacehpcError):
+        _compile(header, program)
+
+
+def _compile(header: str, program: str) -> tuple[Path, float]:
     path = library_path(header, program)
     if is_sound(path):
         return path, 0.0
@@ -260,15 +282,8 @@ def unsealed(path: Path) -> bytes:
 
 def run_compiler(command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a compiler, or what it calls, in a folder; its output is caught and nobody is asked."""
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, preexec_fn=_deaf
-    )
-
-
-def _deaf() -> None:
-    """Batch systems send the signals that ask a fit to stop in order to its compiler as well."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    command = [*UNSTOPPED, *command]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
 
 def load_library(header: str, program: str = "evaluate") -> ctypes.CDLL:

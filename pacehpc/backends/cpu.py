@@ -10,7 +10,7 @@ import numpy as np
 
 from pacehpc import fixed_point, metrics
 from pacehpc.backends.bondwise import angular_size, row_size, tile_rows
-from pacehpc.backends.compile import compile_library, lanes, load_library
+from pacehpc.backends.compile import compile_ahead, compile_library, lanes, load_library
 from pacehpc.backends.cpu_rows import CpuRows, Given, aligned
 from pacehpc.backends.interface import (
     AtomRows,
@@ -41,6 +41,11 @@ STAGES = (
 def prepare(potential: Potential, loss: LossWeights) -> float:
     """Compile the kernels of a potential into the cache; returns the seconds it took, 0 if they were there."""
     return compile_library(make_shape(potential, stress=loss.stress > 0).header)[1]
+
+
+def prepare_ahead(potential: Potential, stress: bool) -> None:
+    """Start compiling the kernels of a potential in the background."""
+    compile_ahead(make_shape(potential, stress=stress).header)
 
 
 class CpuEvaluator:

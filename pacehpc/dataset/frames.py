@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from pacehpc.replacing import replacing
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pacehpc.dataset.dataset import Dataset
 
 
 def _objects(values: Sequence[Any], index: list[Any]) -> pd.Series:
     """A column of plain objects: pandas would make its own type of strings, which its older versions cannot read."""
+    import pandas as pd
+
     series = pd.Series([None] * len(index), index=index, dtype=object)
     for row, value in enumerate(values):
         series.iat[row] = value
@@ -32,6 +35,8 @@ def frame_of(data: Dataset, columns: Mapping[str, Sequence[Any]] | None = None) 
 
     Energies in eV, forces in eV/Å, stress in eV/Å³ (Voigt); the index is that of the data.
     """
+    import pandas as pd  # takes its time, and only the root writes frames
+
     n_atoms = data.atoms_per_structure
     made: dict[str, Any] = {}
     if any(data.names):

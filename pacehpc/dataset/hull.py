@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linprog
-from scipy.spatial import ConvexHull
 
 _QHULL_DIMENSIONS = 6  # beyond, the number of facets explodes
 
@@ -45,6 +43,8 @@ def _lower_hull(points: np.ndarray, values: np.ndarray) -> np.ndarray:
     scale = max(float(np.ptp(values)), 1e-12)
     if rank > _QHULL_DIMENSIONS:
         return _lower_hull_by_programs(x, values)
+    from scipy.spatial import ConvexHull  # takes its time, and most fits weight uniformly
+
     top = np.append(x.mean(axis=0), values.max() / scale + 1.0)  # makes points in one plane a body, too
     hull = ConvexHull(np.vstack([np.column_stack([x, values / scale]), top]))
     equations = np.unique(hull.equations[hull.equations[:, -2] < -1e-10], axis=0)
@@ -56,6 +56,8 @@ def _lower_hull(points: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _lower_hull_by_programs(x: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The same by one linear program a point: the cheapest mixture of points that gives its composition."""
+    from scipy.optimize import linprog
+
     constraints = np.vstack([x.T, np.ones(len(x))])
     envelope = values.copy()
     for k in range(len(x)):

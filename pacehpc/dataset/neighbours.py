@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.spatial import cKDTree
-from vesin import NeighborList
 
 if TYPE_CHECKING:
     from pacehpc.potential import Potential
@@ -51,6 +49,8 @@ def raw_lists(
     atom_offsets: np.ndarray, positions: np.ndarray, cells: np.ndarray, pbc: np.ndarray, cutoff: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(i, j, S) of each structure in turn, i ascending, indices within the structure."""
+    from vesin import NeighborList
+
     search = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
     n_structures = len(atom_offsets) - 1
     if n_structures == 0:
@@ -79,6 +79,8 @@ def _by_tree(
     points: np.ndarray, cell: np.ndarray, periodic: np.ndarray, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(i, j, S) by a k-d tree over the atoms and their images: for huge extents."""
+    from scipy.spatial import cKDTree  # takes its time, and is rarely needed
+
     inverse = np.linalg.inv(cell)
     fractions = points @ inverse
     home = np.where(periodic, np.floor(fractions), 0).astype(int)

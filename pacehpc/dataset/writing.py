@@ -9,9 +9,9 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from ase.data import chemical_symbols
 
 from pacehpc.dataset.database import ingest
@@ -21,6 +21,9 @@ from pacehpc.dataset.store_writing import write_store
 from pacehpc.errors import PacehpcError
 from pacehpc.replacing import replacing
 from pacehpc.structures import virial_matrix
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("pacehpc")
 

@@ -15,6 +15,7 @@ from pacehpc.fit.resources import make_objective
 from pacehpc.objective import Objective
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
+from pacehpc.report.drawing import Drawing, Job
 from pacehpc.shard import Shard
 
 log = logging.getLogger("pacehpc")
@@ -29,7 +30,7 @@ def finish(
     potential: Potential,
     iteration: int,
     seconds: Seconds,
-) -> None:
+) -> Drawing | None:
     """Write the potential, read it again, and compute the final errors and predictions with what the file holds.
 
     Args:
@@ -40,6 +41,9 @@ def finish(
         potential: the fitted one; without a fit, the input's.
         iteration: of the last minimisation, for the log.
         seconds: time by what it was spent on.
+
+    Returns:
+        The drawing of the figures, to be waited for; on the root, where there are any.
     """
     name = tasks.output if tasks.fit else "target_potential.yaml"
     with seconds.spent_on("report"):
@@ -65,18 +69,21 @@ def finish(
         objective.serve()
     distances = {which: nearest_distances(shard, potential, ranks) for which, shard in shards.items() if tasks.predict}
 
-    def report() -> None:
+    def report() -> Drawing | None:
         with seconds.spent_on("report"):
             if tasks.fit:
                 _add_errors(potential, metrics, name)
+            jobs: list[Job] = []
             for which, prediction in predictions.items():
                 data = plan.train if which == "train" else plan.test
-                outputs.save_predictions(data, which, prediction, distances[which], settings.backend.imagetype)
+                jobs += outputs.save_predictions(data, which, prediction, distances[which], settings.backend.imagetype)
             if tasks.fit and tasks.predict:
-                outputs.save_learning_curve(settings.backend.imagetype)
+                jobs += outputs.learning_curve(settings.backend.imagetype)
+            drawing = Drawing(jobs) if jobs else None
         _log_final(objective, iteration, metrics, name, tasks.fit)
+        return drawing
 
-    ranks.on_root(report)
+    return ranks.on_root(report)
 
 
 def _written(potential: Potential, plan: Plan, tasks: Tasks, name: str) -> Potential:

@@ -23,6 +23,8 @@ from pacehpc.fit.record import TABLES
 from pacehpc.machine import blas_libraries, processor
 from pacehpc.metrics import GPA
 from pacehpc.report import lines, tables
+from pacehpc.report.drawing import Job
+from pacehpc.report.predictions import Predictions
 from pacehpc.structures import VOIGT
 
 if TYPE_CHECKING:
@@ -177,8 +179,10 @@ def metadata(settings: Settings, input_file: Path | None, data: Dataset, started
     return found
 
 
-def save_predictions(data: Dataset, which: str, prediction: Prediction, nn_min: np.ndarray, image_type: str) -> None:
-    """{which}_pred.pckl.gzip and the figures of a data set (`which`: train, test)."""
+def save_predictions(
+    data: Dataset, which: str, prediction: Prediction, nn_min: np.ndarray, image_type: str
+) -> list[Job]:
+    """Write {which}_pred.pckl.gzip; returns the figures to draw of a data set (`which`: train, test)."""
     firsts = data.atom_offsets[:-1]
     energies = np.add.reduceat(prediction.energies, firsts)
     columns = {"energy_pred": energies, "forces_pred": data.per_structure(prediction.forces), "nn_min": nn_min}
@@ -187,26 +191,26 @@ def save_predictions(data: Dataset, which: str, prediction: Prediction, nn_min: 
         stress = stresses(prediction.virials, data.volumes)
         columns["stress_pred"] = list(stress)
     save_data(data, f"{which}_pred", **columns)
-    from pacehpc.report import figures  # matplotlib takes its time, and other ranks do not need it
-
     counts = data.atoms_per_structure
-    folder, kind = Path("report"), image_type
-    folder.mkdir(exist_ok=True)
+    Path("report").mkdir(exist_ok=True)
     reference = data.energy_corrected / counts
     known_e, known_f = np.isfinite(reference), np.isfinite(data.flat_forces).all(axis=1)
-    figures.save_distributions(folder, reference[known_e], data.flat_forces[known_f], which, kind)
-    shown = figures.Predictions(
+    shown = Predictions(
         reference[known_e], (energies / counts)[known_e], data.flat_forces[known_f], prediction.forces[known_f],
         nn_min[known_e],
     )  # fmt: skip
-    figures.save_predictions(folder, shown, which, kind)
+    jobs = [
+        ("save_predictions", ("report", shown, which, image_type)),
+        ("save_distributions", ("report", reference[known_e], data.flat_forces[known_f], which, image_type)),
+    ]
     if stress is not None:
         known = np.isfinite(data.stress).all(axis=1) & np.isfinite(stress).all(axis=1)
         if known.any():
             reference, stress = GPA * data.stress[known], GPA * stress[known]
-            figures.save_stress(folder, reference, stress, which, kind)
+            jobs.append(("save_stress", ("report", reference, stress, which, image_type)))
             rmse = np.sqrt(np.mean((stress - reference) ** 2))
             log.info("Stress (%s): RMSE %.4f GPa over %d structures", which, rmse, known.sum())
+    return jobs
 
 
 def stresses(virials: np.ndarray, volumes: np.ndarray) -> np.ndarray:
@@ -218,12 +222,10 @@ def stresses(virials: np.ndarray, volumes: np.ndarray) -> np.ndarray:
     return np.where(volumes[:, None] > 0, rows / np.where(volumes > 0, volumes, 1.0)[:, None], np.nan)
 
 
-def save_learning_curve(image_type: str) -> None:
-    """Losses and errors over all iterations."""
-    from pacehpc.report import figures
-
+def learning_curve(image_type: str) -> list[Job]:
+    """The figure of losses and errors over all iterations, to draw."""
     train, test = tables.read_table("metrics.txt"), tables.read_table("test_metrics.txt")
-    figures.save_learning_curve("report", train, test or None, image_type)
+    return [("save_learning_curve", ("report", train, test or None, image_type))]
 
 
 def log_final(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pacehpc.backends import prepare_kernels_ahead
 from pacehpc.config.models import Fit, Settings
 from pacehpc.dataset import Dataset
 from pacehpc.errors import PacehpcError
@@ -92,12 +93,24 @@ def make_plan(settings: Settings, tasks: Tasks, input_file: Path | None, started
     if tasks.predict and Path("report").is_file():
         raise PacehpcError("report: figures go into a folder of this name, and here it is a file: rename it.")
     callbacks = load_callbacks(settings.fit.callbacks) if tasks.fit else []
+    _compile_ahead(settings, target, start)
     train, test, stores = prepare(settings, target, tasks.rebuild)
+    has_stress = any(data is not None and data.stress is not None for data in (train, test))
+    if has_stress and tasks.predict and not tasks.dry_run and settings.fit.repulsion != "auto":
+        prepare_kernels_ahead(settings.backend.evaluator, target, stress=True)  # for predictions
     if tasks.fit:
         warn_of_elements(target, train)
         target.metadata = outputs.metadata_that_lasts(target.metadata)
     metadata = outputs.metadata(settings, input_file, train, started or datetime.now())
     return Plan(train, test, stores, target, start, callbacks, metadata)
+
+
+def _compile_ahead(settings: Settings, target: Potential, start: Potential | None) -> None:
+    """Compile the kernels of the first potential while the data are prepared."""
+    fit = settings.fit
+    if fit.ladder_step is not None:
+        target = next_ladder_potential(start, target, fit.ladder_step, fit.ladder_type) or target
+    prepare_kernels_ahead(settings.backend.evaluator, target, fit.loss.stress > 0)
 
 
 def next_potential(plan: Plan, fit: Fit, state: FitState) -> Potential | None:

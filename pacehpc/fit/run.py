@@ -92,10 +92,15 @@ def run(
         potential, code, iteration = ranks.share(lambda: (state.potential, int(state.failed), state.best.n_iterations))
         if zbl:
             potential = with_zbl(potential, shortest)
-    finish(settings, ranks, tasks, plan, shards, potential, iteration, seconds)
-    if checkpoints is not None:
-        ranks.on_root(checkpoints.done)
-    ranks.on_root(lambda: outputs.log_times(seconds, rank_seconds, predicted))
+    drawing = finish(settings, ranks, tasks, plan, shards, potential, iteration, seconds)
+    ranks.part()
+    if ranks.root:  # the others end here
+        if drawing is not None:
+            with seconds.spent_on("figures"):
+                drawing.wait()
+        if checkpoints is not None:
+            checkpoints.done()
+        outputs.log_times(seconds, rank_seconds, predicted)
     return code
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from pacehpc.replacing import replacing
+from pacehpc.report.predictions import Predictions
 
 MANY = 5000  # points from which a panel shows counts per cell instead of points
 _BLUE, _ORANGE, _GREY = "#1f5a94", "#d1600a", "#7f7f7f"
@@ -40,22 +40,6 @@ _STYLE = {
 }
 _E_LABEL, _DE_LABEL = "eV/atom", "meV/atom"
 _F_LABEL, _DF_LABEL = "eV/Å", "meV/Å"
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """A data set and what the potential says of it."""
-
-    energy: np.ndarray
-    """(n_structures,): reference energy per atom, eV."""
-    energy_pred: np.ndarray
-    """(n_structures,): predicted energy per atom, eV."""
-    forces: np.ndarray
-    """(n_atoms, 3): reference forces, eV/Å."""
-    forces_pred: np.ndarray
-    """(n_atoms, 3): predicted forces, eV/Å."""
-    nn_min: np.ndarray
-    """(n_structures,): shortest distance in each structure, Å; inf where an atom is alone."""
 
 
 def save_predictions(
