@@ -125,8 +125,7 @@ def log_stress(*parts: Dataset | None) -> None:
         periodic = data.volumes > 0
         known = np.zeros(len(data), bool) if data.stress is None else np.isfinite(data.stress).all(axis=1)
         part = np.count_nonzero(known & periodic)
-        log.log(
-            logging.WARNING if part == 0 and name == "train" else logging.INFO,
+        log.info(
             "Stress (%s): %d of %d structures take part; left out: %d without stress, %d not fully periodic",
             name,
             part,
