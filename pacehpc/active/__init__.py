@@ -1,1 +1,1 @@
-"""Active sets and extrapolation grades: how far an atom's neighbourhood lies from those that a potential was fitted to."""
+"""Active sets and extrapolation grades: how far an atom's neighbourhood is from those of the training data."""

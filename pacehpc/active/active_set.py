@@ -1,6 +1,7 @@
 """An active set: for each element the inverse matrix that turns an atom's row into its extrapolation grade.
 
-Podryabinkin and Shapeev, Comput. Mater. Sci. 140, 171 (2017); Lysogorskiy et al., Phys. Rev. Materials 7, 043801 (2023).
+Podryabinkin and Shapeev, Comput. Mater. Sci. 140, 171 (2017);
+Lysogorskiy et al., Phys. Rev. Materials 7, 043801 (2023).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Choose the active set of each element among the atoms of all ranks.
 
-The rows are read in blocks that depend on the data alone. Every block keeps its most independent rows; a fixed binary tree
-over the blocks merges what they keep (tournament pivoting: Grigori, Demmel, Xiang, SIAM J. Matrix Anal. Appl. 32, 1317
-(2011)). MaxVol exchanges on the merged rows, then sweeps over all rows bring in those with the largest grades until none
-is above the tolerance. No step depends on how the blocks are spread over ranks, so neither does the set.
+The rows are read in blocks that depend on the data alone. Every block keeps its most independent rows; a fixed binary
+tree over the blocks merges what they keep (tournament pivoting: Grigori, Demmel, Xiang, SIAM J. Matrix Anal. Appl. 32,
+1317 (2011)). MaxVol exchanges rows among those that are left; sweeps over all rows then add those with the largest
+grades until none is above the tolerance. No step depends on how the blocks are spread over ranks, so neither does the set.
 """
 
 from __future__ import annotations
@@ -203,7 +203,8 @@ def _finished(search: _Search, n_exchanges: int, n_atoms: int) -> Chosen:
     if rank == n:
         inverse = search.inverse / search.scale[:, None]
     else:
-        inverse[:, :rank] = np.linalg.pinv(scaled) / search.scale[:, None]
+        used = np.flatnonzero(np.abs(search.rows).max(axis=0, initial=0.0))
+        inverse[used, :rank] = np.linalg.pinv(scaled[:, used]) / search.scale[used, None]
     undetermined = np.setdiff1d(np.arange(n), search.columns)
     square = search.scaled(search.rows)
     log_determinant = float(np.linalg.slogdet(square)[1] + np.log(search.scale[search.columns]).sum())

@@ -84,7 +84,8 @@ def exchange(matrix: np.ndarray, rows: np.ndarray, tolerance: float, max_exchang
     rows, done = rows.copy(), 0
     while True:
         coordinates = matrix @ np.linalg.inv(matrix[rows])  # free of what the updates below have gathered in round-off
-        for step in range(_REFRESH):
+        first = done
+        while done < first + _REFRESH:
             i, j = divmod(int(np.abs(coordinates).argmax()), matrix.shape[1])
             largest = float(abs(coordinates[i, j]))
             if not largest > tolerance or done >= max_exchanges:
@@ -94,5 +95,5 @@ def exchange(matrix: np.ndarray, rows: np.ndarray, tolerance: float, max_exchang
             coordinates -= np.outer(coordinates[:, j], change / coordinates[i, j])
             rows[j] = i
             done += 1
-        if step == 0 or done >= max_exchanges:
+        if done in (first, max_exchanges):
             return Exchanges(rows, done, largest)

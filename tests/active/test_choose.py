@@ -1,4 +1,4 @@
-"""The choice of active sets: the same however the atoms are spread over blocks' owners, and right where rows are few."""
+"""The choice of active sets: the same on any ranks, and right where functions are undetermined."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from pacehpc.active.choose import Chosen, Limits, choose
+
+DEFAULTS = Limits()
 
 
 class Threads:
@@ -42,7 +44,7 @@ class Threads:
             return found
 
 
-def chosen(rows: dict[str, np.ndarray], bounds: list[int], size: int, limits: Limits = Limits()) -> dict[str, Chosen]:
+def chosen(rows: dict[str, np.ndarray], bounds: list[int], size: int, limits: Limits = DEFAULTS) -> dict[str, Chosen]:
     """Choose among rows cut into blocks at `bounds`, the blocks spread over `size` ranks."""
     n_blocks, ranks = len(bounds) - 1, Threads(size)
 
@@ -66,10 +68,8 @@ def chosen(rows: dict[str, np.ndarray], bounds: list[int], size: int, limits: Li
 def rows() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     scale = np.logspace(0, -6, 12)
-    return {
-        "Al": rng.normal(size=(900, 12)) @ rng.normal(size=(12, 12)) * scale,
-        "Ni": rng.normal(size=(700, 7)) @ rng.normal(size=(7, 7)),
-    }
+    aluminium = rng.normal(size=(900, 12)) @ rng.normal(size=(12, 12)) * scale
+    return {"Al": aluminium, "Ni": rng.normal(size=(700, 7)) @ rng.normal(size=(7, 7))}
 
 
 BOUNDS = [0, 40, 41, 200, 201, 330, 500, 777, 900]
