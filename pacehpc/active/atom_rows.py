@@ -120,5 +120,3 @@ def outliers(errors: np.ndarray, elements: np.ndarray, limit: float | None) -> n
         first, third = np.quantile(errors[mine], [0.25, 0.75])
         found[mine] = errors[mine] > third + 1.5 * (third - first)
     return found
-
-

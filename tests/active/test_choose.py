@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pacehpc.active.choose import Chosen, Limits, choose
+from pacehpc.active.select import rows_of
 
 DEFAULTS = Limits()
 
@@ -124,3 +125,11 @@ def test_sweeps_are_limited(rows: dict[str, np.ndarray]) -> None:
     choice = chosen(rows, BOUNDS, 1, Limits(max_sweeps=1))["Al"]
     assert not choice.converged
     assert np.abs(rows["Al"] @ choice.inverse).max() == pytest.approx(choice.largest, rel=1e-8)
+
+
+def test_rows_of_an_active_set_come_back_from_its_inverse(rows: dict[str, np.ndarray]) -> None:
+    for choice in chosen(rows, BOUNDS, 1).values():
+        np.testing.assert_allclose(rows_of(choice.inverse), choice.rows, rtol=1e-6)
+    deficient = np.random.default_rng(6).normal(size=(50, 5)) * [1.0, 1e-5, 1e5, 0.0, 1.0]
+    choice = chosen({"O": deficient}, [0, 50], 1)["O"]
+    np.testing.assert_allclose(rows_of(choice.inverse), choice.rows, atol=1e-8)
