@@ -3,7 +3,8 @@
 The rows are read in blocks that depend on the data alone. Every block keeps its most independent rows; a fixed binary
 tree over the blocks merges what they keep (tournament pivoting: Grigori, Demmel, Xiang, SIAM J. Matrix Anal. Appl. 32,
 1317 (2011)). MaxVol exchanges rows among those that are left; sweeps over all rows then add those with the largest
-grades until none is above the tolerance. No step depends on how the blocks are spread over ranks, so neither does the set.
+grades until none is above the tolerance. No step depends on how the blocks are spread over ranks, and so neither does
+the set.
 """
 
 from __future__ import annotations
