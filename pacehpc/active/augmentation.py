@@ -14,8 +14,8 @@ from itertools import combinations_with_replacement
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
-from ase.neighborlist import neighbor_list
 from scipy.optimize import curve_fit
+from vesin import ase_neighbor_list
 
 from pacehpc.active.compression import Grades, nearest_distance, scaled
 from pacehpc.physics.core import core_repulsion
@@ -75,7 +75,7 @@ def vinet(x: np.ndarray, energy: float, scale: float, steepness: float) -> np.nd
 def zbl(atoms: Atoms, reach: float) -> tuple[float, np.ndarray]:
     """Energy (eV) and forces (eV/Å) of a structure by ZBL's repulsion alone, brought smoothly to 0 at `reach` (Å)."""
     elements = sorted(set(atoms.get_chemical_symbols()))
-    first, second, r, vector = neighbor_list("ijdD", atoms, reach)
+    first, second, r, vector = ase_neighbor_list("ijdD", atoms, reach)
     symbols = np.array(atoms.get_chemical_symbols())
     energy, forces = 0.0, np.zeros((len(atoms), 3))
     bond = Bond("ChebPow", (1.0,), reach, 0.5 * reach, inner_cutoff_type="zbl", core_repulsion=(1.0, 1.0))

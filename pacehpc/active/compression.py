@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
+from vesin import ase_neighbor_list
 
 Grades = Callable[[Sequence[Atoms]], list[np.ndarray]]
 """Extrapolation grades of the atoms of each structure."""
@@ -16,7 +16,7 @@ Pair = tuple[str, str]
 def nearest_distance(atoms: Atoms, reach: float = 4.0) -> float:
     """Return the smallest distance of two atoms, periodic images included, Å; inf if none is within `reach`."""
     while True:
-        distances = neighbor_list("d", atoms, reach)
+        (distances,) = ase_neighbor_list("d", atoms, reach)
         if len(distances):
             return float(distances.min())
         if reach > 12.0:
@@ -84,7 +84,7 @@ def _nearest_by_pair(
     atoms: Atoms, grade: np.ndarray, limit: float, reach: float = 5.0
 ) -> dict[Pair, tuple[float, bool]]:
     """Smallest distance of each pair of elements, and whether the grades of its two atoms are within the limit."""
-    first, second, distances = neighbor_list("ijd", atoms, reach)
+    first, second, distances = ase_neighbor_list("ijd", atoms, reach)
     symbols = np.array(atoms.get_chemical_symbols())
     found: dict[Pair, tuple[float, bool]] = {}
     order = np.argsort(distances, kind="stable")
