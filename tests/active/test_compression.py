@@ -62,7 +62,7 @@ def test_augmented_structures() -> None:
     seed = bulk("Cu", "fcc", a=3.6)
 
     def energies(structures: list[Atoms]) -> np.ndarray:
-        pairs = [ase_neighbor_list("d", atoms, 4.0)[0] for atoms in structures]
+        pairs = [ase_neighbor_list("d", atoms, 7.0)[0] for atoms in structures]
         return np.array([0.175 * ((1 - np.exp(-1.5 * (r - 2.6))) ** 2 - 1).sum() for r in pairs])
 
     labels = augmented(seed, energies, grades, Ranges(shortest=1.2, highest=1000.0))
