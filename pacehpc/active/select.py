@@ -10,7 +10,7 @@ import numpy as np
 from pacehpc.active.choose import Block, Chosen, Limits, choose
 
 if TYPE_CHECKING:
-    from pacehpc.active.atom_rows import AtomRows
+    from pacehpc.active.data_rows import DataRows
     from pacehpc.parallel import Ranks
 
 
@@ -29,7 +29,7 @@ def rows_of(inverse: np.ndarray) -> np.ndarray:
 
 
 def select_structures(
-    candidates: AtomRows,
+    candidates: DataRows,
     known: Mapping[str, np.ndarray],
     ranks: Ranks,
     limits: Limits,
@@ -58,7 +58,7 @@ def select_structures(
     sizes = candidates.sizes()
     found = choose(blocks, sizes, ranks, limits)
     atoms = np.concatenate([choice.atoms[choice.atoms >= 0] for choice in found.values()] or [np.zeros(0, int)])
-    structures = np.searchsorted(candidates.data.atom_offsets, atoms.astype(np.int64), side="right") - 1
-    counts = np.bincount(structures, minlength=candidates.data.n_structures)
+    structures = np.searchsorted(candidates.offsets, atoms.astype(np.int64), side="right") - 1
+    counts = np.bincount(structures, minlength=len(candidates.structures))
     order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())][:most]
     return order, counts[order], found

@@ -1,0 +1,141 @@
+"""Rows of B functions for the atoms of many structures, in blocks that depend on the structures alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from ase import Atoms
+
+from pacehpc.active.active_set import sorted_columns
+from pacehpc.active.choose import Block
+from pacehpc.active.order import column_functions
+from pacehpc.backends import create_evaluator
+from pacehpc.backends.interface import Evaluator, LossWeights
+from pacehpc.dataset import structures_of
+from pacehpc.potential import Potential
+
+BLOCK_ATOMS = 2048
+"""A block ends with the structure that reaches this number of atoms."""
+
+
+def block_bounds(offsets: np.ndarray) -> np.ndarray:
+    """Cut structures into blocks.
+
+    Args:
+        offsets: of the structures' atoms, (n_structures + 1,).
+
+    Returns:
+        Where blocks begin and end among the structures, (n_blocks + 1,).
+    """
+    bounds, reached, last = [0], 0, len(offsets) - 1
+    for k, end in enumerate(offsets[1:].tolist(), 1):
+        if end - reached >= BLOCK_ATOMS or k == last:
+            bounds.append(k)
+            reached = end
+    return np.array(bounds)
+
+
+class DataRows:
+    """This rank's blocks of structures that every rank holds.
+
+    Args:
+        structures: of all ranks.
+        potential: whose functions are evaluated.
+        backend: 'cpu', 'cuda' or 'reference'.
+        rank, size: of this process among those that share the blocks.
+        full: rows of ∂E_i/∂c instead of B functions.
+        memory: bytes of rows that may be kept between sweeps; the others are computed again in each.
+    """
+
+    def __init__(
+        self,
+        structures: Sequence[Atoms],
+        potential: Potential,
+        backend: str,
+        rank: int = 0,
+        size: int = 1,
+        full: bool = False,
+        memory: float = 0.0,
+    ) -> None:
+        self.structures, self.potential, self.backend, self.full = structures, potential, backend, full
+        self.offsets = np.concatenate(([0], np.cumsum([len(atoms) for atoms in structures]))).astype(np.int64)
+        bounds = block_bounds(self.offsets)
+        ends = self.offsets[bounds]
+        share = np.searchsorted(ends, np.arange(size + 1) * (ends[-1] / size), side="left")
+        share[0], share[-1] = 0, len(bounds) - 1
+        self._blocks = [(k, bounds[k], bounds[k + 1]) for k in range(share[rank], share[rank + 1])]
+        self._memory, self._kept = memory, {}
+        self.left_out = np.zeros(self.offsets[-1], bool)
+        """Atoms that take no part, (n_atoms,)."""
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of columns of each element that has atoms and functions."""
+        present = {number for atoms in self.structures for number in np.unique(atoms.symbols).tolist()}
+        sizes = {}
+        for element in self.potential.elements:
+            n = len(column_functions(self.potential, element))
+            if n and element in present:
+                sizes[element] = n * (self.potential.embeddings[element].ndensity if self.full else 1)
+        return sizes
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the number of each block, and per element the numbers of its atoms and their rows."""
+        for number, first, last in self._blocks:
+            block = self._kept.get(number)
+            if block is None:
+                block = self._rows(first, last)
+                size = sum(rows.nbytes for _, rows in block.values())
+                if size <= self._memory:
+                    self._memory -= size
+                    self._kept[number] = block
+            used = {element: ~self.left_out[atoms] for element, (atoms, _) in block.items()}
+            yield number, {e: (atoms[used[e]], rows[used[e]]) for e, (atoms, rows) in block.items()}
+
+    def force_errors(self, forces: Sequence[np.ndarray]) -> np.ndarray:
+        """Predict the forces on this rank's atoms and compare them.
+
+        Args:
+            forces: of all structures, (n_atoms, 3) each, eV/Å.
+
+        Returns:
+            |F - F_ref| in eV/Å, 0 for the atoms of other ranks, (n_atoms,).
+        """
+        errors = np.zeros(self.offsets[-1])
+        for _, first, last in self._blocks:
+            predicted = self._evaluator(first, last).predict(self.potential.parameters).forces
+            difference = predicted - np.concatenate([np.asarray(f, float) for f in forces[first:last]])
+            errors[self.offsets[first] : self.offsets[last]] = np.linalg.norm(difference, axis=1)
+        return errors
+
+    def _evaluator(self, first: int, last: int) -> Evaluator:
+        structures = structures_of(self.structures[first:last], self.potential)
+        return create_evaluator(self.backend, self.potential, structures, LossWeights())
+
+    def _rows(self, first: int, last: int) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        kind = "full" if self.full else "basis"
+        for run in self._evaluator(first, last).atom_rows(self.potential.parameters, kind):
+            for element, atoms, rows in zip(self.potential.elements, run.atoms, run.values, strict=True):
+                if len(atoms):
+                    columns = sorted_columns(self.potential, element, rows)
+                    found.setdefault(element, []).append((atoms + self.offsets[first], columns))
+        return {e: tuple(np.concatenate(parts) for parts in zip(*runs, strict=True)) for e, runs in found.items()}
+
+
+def outliers(errors: np.ndarray, symbols: np.ndarray, limit: float | None = None) -> np.ndarray:
+    """Tell the atoms whose force error is an outlier of their element.
+
+    Args:
+        errors: |F - F_ref| in eV/Å, (n_atoms,).
+        symbols: elements, (n_atoms,).
+        limit: eV/Å; None: the third quartile plus 1.5 times the interquartile range of the element's errors.
+    """
+    if limit is not None:
+        return errors > limit
+    found = np.zeros(len(errors), bool)
+    for element in np.unique(symbols):
+        mine = symbols == element
+        first, third = np.quantile(errors[mine], [0.25, 0.75])
+        found[mine] = errors[mine] > third + 1.5 * (third - first)
+    return found
