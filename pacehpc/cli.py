@@ -40,6 +40,8 @@ SUBCOMMANDS = {
     "template": "pacehpc.utilities.template",
     "compile": "pacehpc.utilities.compile",
     "lammps": "pacehpc.utilities.lammps",
+    "activeset": "pacehpc.utilities.activeset",
+    "select": "pacehpc.utilities.select",
 }
 """Modules whose main(argv) does what the name says; a file of such a name is given as ./info."""
 SHORT = {"-t", "--template", "-c", "--clean"}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from pacehpc.errors import PacehpcError
+
+if TYPE_CHECKING:
+    from pacehpc.parallel import Ranks
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -31,3 +36,23 @@ def command(main: Main) -> Main:
             return 0
 
     return program
+
+
+def run_on_ranks(job: Callable[[argparse.Namespace, Ranks], int], arguments: argparse.Namespace) -> int:
+    """Run a program that may be started by mpirun; returns its exit code.
+
+    Args:
+        job: called on every rank.
+        arguments: of the command line.
+    """
+    from pacehpc import parallel
+    from pacehpc.machine import set_blas_threads, set_kernel_threads, share_of_cores, threads_given
+
+    ranks = parallel.Ranks.world()
+    parallel.setup_logging(ranks)
+    set_blas_threads(1)  # sums of BLAS, and so what is chosen by them, depend on its threads
+    set_kernel_threads(threads_given() or share_of_cores(ranks.node_size))
+    try:
+        return parallel.run(lambda: job(arguments, ranks), ranks)
+    finally:
+        parallel.close_logging()
