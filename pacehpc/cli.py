@@ -42,6 +42,7 @@ SUBCOMMANDS = {
     "lammps": "pacehpc.utilities.lammps",
     "activeset": "pacehpc.utilities.activeset",
     "select": "pacehpc.utilities.select",
+    "predict": "pacehpc.utilities.predict",
 }
 """Modules whose main(argv) does what the name says; a file of such a name is given as ./info."""
 SHORT = {"-t", "--template", "-c", "--clean"}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
 
-from pacehpc.active.active_set import sorted_columns
+from pacehpc.active.active_set import ActiveSet, sorted_columns
 from pacehpc.active.choose import Block
 from pacehpc.active.order import column_functions
 from pacehpc.backends import create_evaluator
@@ -17,6 +19,21 @@ from pacehpc.potential import Potential
 
 BLOCK_ATOMS = 2048
 """A block ends with the structure that reaches this number of atoms."""
+
+
+class Predicted(NamedTuple):
+    """What a potential says of one structure."""
+
+    number: int
+    """Of the structure."""
+    energy: float
+    """eV, relative to free atoms."""
+    forces: np.ndarray
+    """(n_atoms, 3), eV/Å."""
+    stress: np.ndarray
+    """(6,), eV/Å³, xx yy zz yz xz xy; NaN unless periodic in three directions."""
+    grades: np.ndarray
+    """(n_atoms,); NaN without an active set."""
 
 
 def block_bounds(offsets: np.ndarray) -> np.ndarray:
@@ -107,6 +124,28 @@ class DataRows:
             difference = predicted - np.concatenate([np.asarray(f, float) for f in forces[first:last]])
             errors[self.offsets[first] : self.offsets[last]] = np.linalg.norm(difference, axis=1)
         return errors
+
+    def predictions(self, active_set: ActiveSet | None = None) -> Iterator[Predicted]:
+        """Yield energies, forces, stresses and grades of this rank's structures, in order.
+
+        Args:
+            active_set: of the potential; None: no grades.
+        """
+        for _, first, last in self._blocks:
+            evaluator = self._evaluator(first, last)
+            found = evaluator.predict(self.potential.parameters)
+            grades = np.full(len(found.energies), np.nan)
+            if active_set is not None:
+                for run in evaluator.atom_rows(self.potential.parameters, "full" if active_set.full else "basis"):
+                    for element, atoms, rows in zip(self.potential.elements, run.atoms, run.values, strict=True):
+                        grades[atoms] = active_set.grades(element, sorted_columns(self.potential, element, rows))
+            for k in range(first, last):
+                span = slice(*(self.offsets[k : k + 2] - self.offsets[first]).tolist())
+                atoms = self.structures[k]
+                stress = np.full(6, np.nan)
+                if atoms.pbc.all():
+                    stress = full_3x3_to_voigt_6_stress(found.virials[k - first] / atoms.get_volume())
+                yield Predicted(k, float(found.energies[span].sum()), found.forces[span], stress, grades[span])
 
     def _evaluator(self, first: int, last: int) -> Evaluator:
         structures = structures_of(self.structures[first:last], self.potential)

@@ -1,0 +1,95 @@
+"""`pacehpc predict`: energies, forces, stresses and extrapolation grades of any structures."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Sequence
+
+import ase.io
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from pacehpc.active.active_set import ActiveSet
+from pacehpc.active.data_rows import DataRows, Predicted
+from pacehpc.active.structure_files import Candidates, read_structures
+from pacehpc.dataset.frames import write_frame
+from pacehpc.errors import PacehpcError
+from pacehpc.objective import agreed_backend
+from pacehpc.parallel import Ranks
+from pacehpc.potential import Potential
+from pacehpc.utilities.command import run_on_ranks
+
+log = logging.getLogger("pacehpc")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options."""
+    p = argparse.ArgumentParser(
+        prog="pacehpc predict",
+        description="Evaluate a potential on structures of any files. With mpirun they are shared out over the ranks.",
+    )
+    add = p.add_argument
+    add("potential", help="potential file (.yaml or .yace)")
+    add("dataset", nargs="+", help="data files, LAMMPS dumps, POSCAR files or folders")
+    add("-a", "--active-set", dest="active_set", metavar="ASI", help="active set (.asi): extrapolation grades of atoms")
+    add("-e", "--elements", help='elements of the types 1, 2, … of LAMMPS dumps, such as "Ni Nb"')
+    add("-o", "--output", default="pred.pckl.gzip", help="frame (.pckl.gzip) or .extxyz; default: %(default)s")
+    add("--backend", default="auto", help="auto, cpu, cuda or reference; default: %(default)s")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of the command."""
+    return run_on_ranks(_predict, parser().parse_args(argv))
+
+
+def _predict(arguments: argparse.Namespace, ranks: Ranks) -> int:
+    start = time.perf_counter()
+    if not arguments.output.endswith((".pckl.gzip", ".pkl.gz", ".pckl.gz", ".pkl.gzip", ".extxyz", ".xyz")):
+        raise PacehpcError(f"-o {arguments.output}: the name must end in .pckl.gzip, .pkl.gz or .extxyz.")
+    potential = ranks.share(lambda: Potential.load(arguments.potential))
+    active_set = None
+    if arguments.active_set:
+        active_set = ranks.share(lambda: ActiveSet.load(arguments.active_set, potential))
+    types = (arguments.elements or "").replace(",", " ").split()
+    data = ranks.share(lambda: read_structures(arguments.dataset, types))
+    rows = DataRows(data.atoms, potential, agreed_backend(arguments.backend, ranks), ranks.rank, ranks.size)
+    parts = ranks.gather(list(rows.predictions(active_set)))
+
+    def write() -> None:
+        found = [one for part in parts for one in part]
+        _write(data, found, arguments.output, active_set is not None)
+        if active_set is not None:
+            grades = np.concatenate([one.grades for one in found])
+            log.info(
+                "Grades: median %.3g, largest %.3g; %d of %d atoms above 1, %d above 10",
+                np.median(grades), grades.max(), (grades > 1.01).sum(), len(grades), (grades > 10).sum(),
+            )  # fmt: skip
+        log.info("%s: %d structures; %.1f s", arguments.output, len(found), time.perf_counter() - start)
+
+    ranks.on_root(write)
+    return 0
+
+
+def _write(data: Candidates, found: list[Predicted], output: str, with_grades: bool) -> None:
+    if output.endswith("xyz"):
+        frames = []
+        for one in found:
+            atoms = data.atoms[one.number].copy()
+            stress = None if np.isnan(one.stress).any() else one.stress
+            atoms.calc = SinglePointCalculator(atoms, energy=one.energy, forces=one.forces, stress=stress)
+            if with_grades:
+                atoms.arrays["gamma"] = one.grades
+            frames.append(atoms)
+        ase.io.write(output, frames, format="extxyz")
+        return
+    frame = data.frame(range(len(found)))
+    frame["energy_pred"] = [one.energy for one in found]
+    frame["forces_pred"] = [one.forces for one in found]
+    frame["stress_pred"] = [one.stress for one in found]
+    if with_grades:
+        frame["gamma"] = [one.grades for one in found]
+        frame["gamma_max"] = [float(one.grades.max()) for one in found]
+    write_frame(frame, output)
