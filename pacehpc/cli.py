@@ -43,6 +43,7 @@ SUBCOMMANDS = {
     "activeset": "pacehpc.utilities.activeset",
     "select": "pacehpc.utilities.select",
     "predict": "pacehpc.utilities.predict",
+    "augment": "pacehpc.utilities.augment",
 }
 """Modules whose main(argv) does what the name says; a file of such a name is given as ./info."""
 SHORT = {"-t", "--template", "-c", "--clean"}

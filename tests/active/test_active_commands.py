@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,40 +15,16 @@ from ase.build import bulk
 from pacehpc import PaceCalculator, Potential
 from pacehpc.active.active_set import ActiveSet
 
-ROOT = Path(__file__).parents[2]
-
-
-def command(*arguments: object, ranks: int = 1, folder: Path, fails: bool = False) -> str:
-    """Run `pacehpc` with these arguments; its whole output."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    mpirun = Path(sys.executable).parent / "mpirun"
-    done = subprocess.run(
-        [mpirun, "-n", str(ranks), sys.executable, "-m", "pacehpc", *map(str, arguments)],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def alni(tmp_path_factory: pytest.TempPathFactory, shared: Callable[[str], Path]) -> Path:
-    """A folder with a potential, its data, and its active set made on one rank."""
-    folder = tmp_path_factory.mktemp("alni")
-    for source, name in (("golden/activeset/alni.yaml", "pot.yaml"), ("data/exmpl_df.pckl.gzip", "data.pckl.gzip")):
-        (folder / name).write_bytes(shared(source).read_bytes())
-    text = command("activeset", "pot.yaml", "-d", "data.pckl.gzip", "-a", folder=folder)
-    assert "Al: 231 atoms, 42 functions, rank 42" in text
-    assert (folder / "pot.asi").exists()
-    return folder
+Command = Callable[..., str]
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_the_same_file_on_any_ranks(alni: Path, ranks: int) -> None:
+def test_the_same_file_on_any_ranks(alni: Path, command: Command, ranks: int) -> None:
     command("activeset", "pot.yaml", "-d", "data.pckl.gzip", "-a", "-o", f"r{ranks}.asi", ranks=ranks, folder=alni)
     assert (alni / f"r{ranks}.asi").read_bytes() == (alni / "pot.asi").read_bytes()
 
 
-def test_grades_of_the_data(alni: Path) -> None:
+def test_grades_of_the_data(alni: Path, command: Command) -> None:
     command("predict", "pot.yaml", "data.pckl.gzip", "-a", "pot.asi", "-o", "pred.pckl.gzip", ranks=2, folder=alni)
     frame = pd.read_pickle(alni / "pred.pckl.gzip", compression="gzip")
     assert len(frame) == 174
@@ -66,7 +39,7 @@ def test_grades_of_the_data(alni: Path) -> None:
             np.testing.assert_allclose(frame.stress_pred[k], atoms.get_stress(), atol=1e-12)
 
 
-def test_full_active_set(alni: Path) -> None:
+def test_full_active_set(alni: Path, command: Command) -> None:
     text = command("activeset", "pot.yaml", "-d", "data.pckl.gzip", "-a", "-f", ranks=2, folder=alni)
     assert "Al: 231 atoms, 84 functions" in text
     full = ActiveSet.load(alni / "pot.asi.nonlinear", Potential.load(alni / "pot.yaml"))
@@ -77,7 +50,7 @@ def test_full_active_set(alni: Path) -> None:
     assert max(atoms.arrays["gamma"].max() for atoms in ase.io.read(alni / output, ":")) <= 1.01
 
 
-def test_selection(alni: Path) -> None:
+def test_selection(alni: Path, command: Command) -> None:
     """Of the data and some far structures, the far ones are selected once the data are known."""
     pool = [bulk("NiAl", "cesiumchloride", a=a) for a in (2.0, 2.2)] + [Atoms("AlNi", [[0, 0, 0], [0, 0, 1.7]])]
     ase.io.write(alni / "pool.extxyz", pool)
@@ -91,7 +64,7 @@ def test_selection(alni: Path) -> None:
     assert len(list((alni / "many").iterdir())) == 20
 
 
-def test_selection_from_a_lammps_dump(alni: Path) -> None:
+def test_selection_from_a_lammps_dump(alni: Path, command: Command) -> None:
     cell = bulk("NiAl", "cesiumchloride", a=2.1) * (2, 2, 2)
     lines = ["ITEM: TIMESTEP", "0", "ITEM: NUMBER OF ATOMS", str(len(cell)), "ITEM: BOX BOUNDS pp pp pp"]
     lines += ["0 4.2"] * 3 + ["ITEM: ATOMS id type x y z"]
@@ -108,7 +81,7 @@ def test_selection_from_a_lammps_dump(alni: Path) -> None:
     assert frame.ase_atoms[0].pbc.all()
 
 
-def test_outliers_are_left_out_unless_told(alni: Path) -> None:
+def test_outliers_are_left_out_unless_told(alni: Path, command: Command) -> None:
     text = command("activeset", "pot.yaml", "-d", "data.pckl.gzip", "-o", "fewer.asi", folder=alni)
     assert "atoms left out, with force errors that are outliers of their element" in text
     text = command("activeset", "pot.yaml", "-d", "data.pckl.gzip", "-o", "limit.asi", "-e", "1e9", folder=alni)
@@ -126,5 +99,5 @@ def test_outliers_are_left_out_unless_told(alni: Path) -> None:
         (["select", "data.pckl.gzip", "-p", "pot.yaml", "-a", "none.asi"], "there is no such file"),
     ],
 )
-def test_mistakes(alni: Path, arguments: list[str], expected: str) -> None:
+def test_mistakes(alni: Path, command: Command, arguments: list[str], expected: str) -> None:
     assert expected in command(*arguments, folder=alni, fails=True, ranks=2)
