@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from pacehpc.active.choose import Block, Chosen, Limits, choose
 
 if TYPE_CHECKING:
+    from pacehpc.active.active_set import ActiveSet
     from pacehpc.active.data_rows import DataRows
     from pacehpc.parallel import Ranks
 
@@ -30,7 +31,7 @@ def rows_of(inverse: np.ndarray) -> np.ndarray:
 
 def select_structures(
     candidates: DataRows,
-    known: Mapping[str, np.ndarray],
+    known: ActiveSet | None,
     ranks: Ranks,
     limits: Limits,
     most: int | None = None,
@@ -39,7 +40,7 @@ def select_structures(
 
     Args:
         candidates: the structures to choose from, shared over the ranks.
-        known: rows of an existing active set by element, (m, n), which compete with the candidates'; may be empty.
+        known: an existing active set. Its rows compete with the candidates', and atoms that it covers are left out.
         ranks: all take part and get the same result.
         limits: of the search for the active set.
         most: at most so many structures.
@@ -51,11 +52,16 @@ def select_structures(
 
     def blocks() -> Iterator[Block]:
         if ranks.root:
-            yield 0, {e: (np.arange(-len(rows), 0), rows) for e, rows in known.items() if e in sizes}
+            yield 0, {e: (np.arange(-len(rows), 0), rows) for e, rows in old.items()}
         for number, block in candidates.blocks():
             yield number + 1, block
 
     sizes = candidates.sizes()
+    old = {} if known is None else {e: rows_of(known.inverses[e]) for e in sizes}
+    if known is not None:
+        for _, block in candidates.blocks():
+            for element, (atoms, rows) in block.items():
+                candidates.left_out[atoms] = known.grades(element, rows) <= limits.tolerance
     found = choose(blocks, sizes, ranks, limits)
     atoms = np.concatenate([choice.atoms[choice.atoms >= 0] for choice in found.values()] or [np.zeros(0, int)])
     structures = np.searchsorted(candidates.offsets, atoms.astype(np.int64), side="right") - 1

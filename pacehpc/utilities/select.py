@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pacehpc.active.active_set import ActiveSet
 from pacehpc.active.data_rows import DataRows
-from pacehpc.active.select import rows_of, select_structures
+from pacehpc.active.select import select_structures
 from pacehpc.active.structure_files import read_structures, write_structures
 from pacehpc.errors import PacehpcError
 from pacehpc.objective import agreed_backend
@@ -56,8 +56,7 @@ def _select(arguments: argparse.Namespace, ranks: Ranks) -> int:
     full = active_set is not None and active_set.full
     backend = agreed_backend(arguments.backend, ranks)
     rows = DataRows(pool.atoms, potential, backend, ranks.rank, ranks.size, full, row_memory(arguments, ranks))
-    known = {} if active_set is None else {e: rows_of(inverse) for e, inverse in active_set.inverses.items()}
-    order, counts, chosen = select_structures(rows, known, ranks, limits, arguments.most)
+    order, counts, chosen = select_structures(rows, active_set, ranks, limits, arguments.most)
 
     def write() -> None:
         for element, choice in chosen.items():

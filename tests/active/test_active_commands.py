@@ -83,9 +83,9 @@ def test_selection_from_a_lammps_dump(alni: Path, command: Command) -> None:
 
 def test_outliers_are_left_out_unless_told(alni: Path, command: Command) -> None:
     text = command("activeset", "pot.yaml", "-d", "data.pckl.gzip", "-o", "fewer.asi", folder=alni)
-    assert "atoms left out, with force errors that are outliers of their element" in text
+    assert "Left out: 68 of 449 atoms whose force errors are outliers of their element" in text
     text = command("activeset", "pot.yaml", "-d", "data.pckl.gzip", "-o", "limit.asi", "-e", "1e9", folder=alni)
-    assert "0 of 449 atoms left out" in text
+    assert "Left out: 0 of 449 atoms" in text
 
 
 @pytest.mark.parametrize(
