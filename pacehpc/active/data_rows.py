@@ -11,6 +11,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from pacehpc.active.active_set import ActiveSet, sorted_columns
 from pacehpc.active.choose import Block
+from pacehpc.active.distance import Distances
 from pacehpc.active.order import column_functions
 from pacehpc.backends import create_evaluator
 from pacehpc.backends.interface import Evaluator, LossWeights
@@ -34,6 +35,8 @@ class Predicted(NamedTuple):
     """(6,), eV/Å³, xx yy zz yz xz xy; NaN unless periodic in three directions."""
     grades: np.ndarray
     """(n_atoms,); NaN without an active set."""
+    distances: np.ndarray
+    """(n_atoms,): distance grades; NaN without distances."""
 
 
 def block_bounds(offsets: np.ndarray) -> np.ndarray:
@@ -125,27 +128,34 @@ class DataRows:
             errors[self.offsets[first] : self.offsets[last]] = np.linalg.norm(difference, axis=1)
         return errors
 
-    def predictions(self, active_set: ActiveSet | None = None) -> Iterator[Predicted]:
+    def predictions(
+        self, active_set: ActiveSet | None = None, distances: Mapping[str, Distances] | None = None
+    ) -> Iterator[Predicted]:
         """Yield energies, forces, stresses and grades of this rank's structures, in order.
 
         Args:
             active_set: of the potential; None: no grades.
+            distances: of the potential's training data; None: no distance grades.
         """
+        graded = [("full" if active_set.full else "basis", active_set.grades, 0)] if active_set is not None else []
+        if distances is not None:
+            graded.append(("basis", lambda element, rows: distances[element].grades(rows), 1))
         for _, first, last in self._blocks:
             evaluator = self._evaluator(first, last)
             found = evaluator.predict(self.potential.parameters)
-            grades = np.full(len(found.energies), np.nan)
-            if active_set is not None:
-                for run in evaluator.atom_rows(self.potential.parameters, "full" if active_set.full else "basis"):
+            grades = np.full((2, len(found.energies)), np.nan)
+            for kind, grade, which in graded:
+                for run in evaluator.atom_rows(self.potential.parameters, kind):
                     for element, atoms, rows in zip(self.potential.elements, run.atoms, run.values, strict=True):
-                        grades[atoms] = active_set.grades(element, sorted_columns(self.potential, element, rows))
+                        if len(atoms):
+                            grades[which, atoms] = grade(element, sorted_columns(self.potential, element, rows))
             for k in range(first, last):
                 span = slice(*(self.offsets[k : k + 2] - self.offsets[first]).tolist())
                 atoms = self.structures[k]
                 stress = np.full(6, np.nan)
                 if atoms.pbc.all():
                     stress = full_3x3_to_voigt_6_stress(found.virials[k - first] / atoms.get_volume())
-                yield Predicted(k, float(found.energies[span].sum()), found.forces[span], stress, grades[span])
+                yield Predicted(k, float(found.energies[span].sum()), found.forces[span], stress, *grades[:, span])
 
     def _evaluator(self, first: int, last: int) -> Evaluator:
         structures = structures_of(self.structures[first:last], self.potential)

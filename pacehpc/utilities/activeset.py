@@ -14,6 +14,7 @@ import pandas as pd
 from pacehpc.active.active_set import FULL_SUFFIX, ActiveSet
 from pacehpc.active.choose import Chosen, Limits, choose
 from pacehpc.active.data_rows import DataRows, outliers
+from pacehpc.active.distance import learn, save_distances
 from pacehpc.active.order import column_functions, column_order
 from pacehpc.active.structure_files import Candidates, read_structures
 from pacehpc.errors import PacehpcError
@@ -54,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     add("-f", "--full", action="store_true", help=f"rows of ∂E/∂c instead of B functions; written as {FULL_SUFFIX}")
     add("-e", "--error-limit", type=float, metavar="LIMIT", help="leave out atoms with a larger force error, eV/Å")
     add("-a", "--all", action="store_true", help="use all atoms, whatever their force errors")
+    add("--distance", action="store_true", help="also write the distance grade, NAME.distance.npz: it sees lost bonds")
     add("-o", "--output", help="file to write; default: the potential's name with .asi")
     add_search_options(add, SWEEPS)
     return p
@@ -67,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _activeset(arguments: argparse.Namespace, ranks: Ranks) -> int:
     start = time.perf_counter()
     limits = search_limits(arguments)
+    if arguments.distance and arguments.full:
+        raise PacehpcError("--distance is made of B functions; leave -f out.")
     potential = ranks.share(lambda: Potential.load(arguments.potential))
     data = ranks.share(lambda: _queried(read_structures(arguments.dataset), arguments.query))
     backend = agreed_backend(arguments.backend, ranks)
@@ -76,6 +80,9 @@ def _activeset(arguments: argparse.Namespace, ranks: Ranks) -> int:
     if not arguments.all:
         rows.left_out = _left_out(rows, data, ranks, arguments.error_limit)
     chosen = choose(rows.blocks, rows.sizes(), ranks, limits)
+    distances = {}
+    if arguments.distance:
+        distances = learn(rows.blocks, {element: choice.n_atoms for element, choice in chosen.items()}, ranks)
 
     def write() -> None:
         log_choice(chosen, potential, limits)
@@ -89,6 +96,10 @@ def _activeset(arguments: argparse.Namespace, ranks: Ranks) -> int:
                 inverses[element] = np.zeros((n, n))
         path = Path(arguments.output or asi_name(arguments.potential, arguments.full))
         ActiveSet(inverses, arguments.full).save(path)
+        if distances:
+            name = distance_name(arguments.potential)
+            save_distances(distances, name)
+            log.info("%s written", name)
         log.info("%s written; %.1f s", path, time.perf_counter() - start)
 
     ranks.on_root(write)
@@ -98,6 +109,11 @@ def _activeset(arguments: argparse.Namespace, ranks: Ranks) -> int:
 def asi_name(potential: str, full: bool = False) -> str:
     """Return the name of the active set that belongs to a potential file."""
     return str(Path(potential).with_suffix(FULL_SUFFIX if full else ".asi"))
+
+
+def distance_name(potential: str) -> str:
+    """Return the name of the file of the distance grade that belongs to a potential file."""
+    return str(Path(potential).with_suffix(".distance.npz"))
 
 
 def search_limits(arguments: argparse.Namespace) -> Limits:
