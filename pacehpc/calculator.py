@@ -11,8 +11,9 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from pacehpc.active.active_set import ActiveSet, grades_of
 from pacehpc.backends import create_evaluator, resolve
-from pacehpc.backends.interface import Evaluator, LossWeights, Prediction
+from pacehpc.backends.interface import Evaluator, LossWeights
 from pacehpc.backends.oracle import ReferenceEvaluator
 from pacehpc.dataset import structures_of
 from pacehpc.dataset.neighbours import cutoff_matrix, find_neighbours, species_indices, volumes
@@ -31,6 +32,7 @@ class PaceCalculator(Calculator):
         potential: a Potential, or the name of its file: B basis (.yaml) or what LAMMPS reads (.yace). A Potential is
             copied: one that changes later needs a new calculator.
         backend: 'auto', 'cpu', 'cuda' or 'reference'.
+        active_set: an ActiveSet or its file (.asi): adds the atoms' grades, `gamma`, and the largest, `gamma_max`.
         skin: Å added to the cutoffs of the neighbour list, which is used again while atoms move less than half of it
             (and strains of the cell leave it complete).
 
@@ -41,7 +43,12 @@ class PaceCalculator(Calculator):
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
 
     def __init__(
-        self, potential: Potential | str | os.PathLike[str], backend: str = "auto", skin: float = 0.5, **kwargs: Any
+        self,
+        potential: Potential | str | os.PathLike[str],
+        backend: str = "auto",
+        skin: float = 0.5,
+        active_set: ActiveSet | str | os.PathLike[str] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if skin < 0.0:
@@ -49,7 +56,22 @@ class PaceCalculator(Calculator):
         self.potential = potential.copy() if isinstance(potential, Potential) else Potential.load(potential)
         self.backend = resolve(backend)
         self.neighbourhood = Neighbourhood(self.potential, skin)
+        self.active_set: ActiveSet | None = None
+        if active_set is not None:
+            self.set_active_set(active_set)
         self._evaluator: Evaluator | None = None
+
+    def set_active_set(self, active_set: ActiveSet | str | os.PathLike[str]) -> None:
+        """Compute extrapolation grades from now on.
+
+        Raises:
+            PacehpcError: the file is not an active set of this potential.
+        """
+        if not isinstance(active_set, ActiveSet):
+            active_set = ActiveSet.load(active_set, self.potential)
+        self.active_set = active_set.in_order_of(self.potential)
+        self.implemented_properties = [*type(self).implemented_properties, "gamma", "gamma_max"]
+        self.reset()
 
     def calculate(
         self,
@@ -58,7 +80,8 @@ class PaceCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         super().calculate(atoms, properties, system_changes)
-        prediction = self._predict(self.atoms)
+        evaluator = self._follow(self.atoms)
+        prediction = evaluator.predict(self.potential.parameters)
         energy = float(prediction.energies.sum())
         self.results = {
             "energy": energy,
@@ -70,8 +93,12 @@ class PaceCalculator(Calculator):
             self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.virials[0] / self.atoms.get_volume())
         elif "stress" in properties:
             raise PropertyNotImplementedError("stress needs a structure that is periodic in all three directions.")
+        if self.active_set is not None:
+            self.results["gamma"] = grades_of(evaluator, self.potential, self.active_set, len(self.atoms))
+            self.results["gamma_max"] = float(self.results["gamma"].max(initial=0.0))
 
-    def _predict(self, atoms: Atoms) -> Prediction:
+    def _follow(self, atoms: Atoms) -> Evaluator:
+        """An evaluator whose bonds are those of `atoms`."""
         is_new = self.neighbourhood.follow(atoms)
         if self.backend not in UPDATED_IN_PLACE:
             structures = self.neighbourhood.structures(cut=True)
@@ -83,7 +110,7 @@ class PaceCalculator(Calculator):
         else:
             evaluator = self._evaluator
             evaluator.update(self.neighbourhood.vectors)
-        return evaluator.predict(self.potential.parameters)
+        return evaluator
 
 
 def projections(potential: Potential, atoms: Atoms) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pacehpc.active.order import column_functions, column_order
+from pacehpc.backends.interface import Evaluator
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
 from pacehpc.replacing import replace_file
@@ -46,6 +47,15 @@ class ActiveSet:
         if len(rows) == 0:
             return np.zeros(0)
         return np.abs(rows @ self.inverses[element]).max(axis=1)
+
+    def in_order_of(self, potential: Potential) -> ActiveSet:
+        """Return the set for rows in the potential's order of functions, as evaluators compute them."""
+        inverses = {}
+        for element, inverse in self.inverses.items():
+            densities = potential.embeddings[element].ndensity if self.full else 1
+            inverses[element] = np.empty_like(inverse)
+            inverses[element][_columns(potential, element, densities)] = inverse
+        return ActiveSet(inverses, self.full)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .asi file: an uncompressed .npz with one array per element, as LAMMPS and pacemaker read it."""
@@ -83,6 +93,12 @@ class ActiveSet:
         return cls({e: np.ascontiguousarray(a, np.float64) for e, a in arrays.items()}, full)
 
 
+def _columns(potential: Potential, element: str, densities: int) -> np.ndarray:
+    """Positions, in the potential's order, of the columns of an active set with rows of so many densities."""
+    order = column_order(potential, element)
+    return np.concatenate([order + k * len(order) for k in range(densities)])
+
+
 def sorted_columns(potential: Potential, element: str, rows: np.ndarray) -> np.ndarray:
     """Bring rows from the potential's order of functions to that of active sets.
 
@@ -91,6 +107,22 @@ def sorted_columns(potential: Potential, element: str, rows: np.ndarray) -> np.n
         element: centre of the functions.
         rows: (n_atoms, n_functions) of B functions, or (n_atoms, ndensity * n_functions), density after density.
     """
-    order = column_order(potential, element)
-    n = len(order)
-    return rows[:, np.concatenate([order + k * n for k in range(rows.shape[1] // max(n, 1))])] if n else rows
+    n = len(column_functions(potential, element))
+    return rows[:, _columns(potential, element, rows.shape[1] // n)] if n else rows
+
+
+def grades_of(evaluator: Evaluator, potential: Potential, active_set: ActiveSet, n_atoms: int) -> np.ndarray:
+    """Return the extrapolation grades of all atoms of an evaluator's structures.
+
+    Args:
+        evaluator: of the structures.
+        potential: of the evaluator.
+        active_set: in the order of the potential, see `ActiveSet.in_order_of`.
+        n_atoms: of the structures together.
+    """
+    grades = np.zeros(n_atoms)
+    for run in evaluator.atom_rows(potential.parameters, "full" if active_set.full else "basis"):
+        for element, atoms, rows in zip(potential.elements, run.atoms, run.values, strict=True):
+            if len(atoms):
+                grades[atoms] = active_set.grades(element, rows)
+    return grades

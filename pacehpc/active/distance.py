@@ -1,9 +1,9 @@
 """A second grade: the distance from the training atoms in the space of normalised B functions.
 
 The extrapolation grade compares B with linear combinations of the chosen rows. It is blind to atoms whose neighbours
-have left: B = 0 is such a combination. The distance grade is centred. Training atoms form clusters; an atom's distance is
-that of Mahalanobis to the nearest cluster's mean, with the covariance within clusters, in units of the largest distance
-of the training atoms themselves.
+have left: B = 0 is such a combination. The distance grade is centred. Training atoms form clusters; the distance is
+Mahalanobis's from the mean of the nearest cluster, with the covariance within clusters, in units of the largest
+distance of the training atoms themselves.
 """
 
 from __future__ import annotations

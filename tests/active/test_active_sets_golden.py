@@ -10,7 +10,7 @@ import ase.io
 import numpy as np
 import pytest
 
-from pacehpc import Potential
+from pacehpc import PaceCalculator, Potential
 from pacehpc.active.active_set import ActiveSet
 from pacehpc.active.choose import Limits, choose
 from pacehpc.active.data_rows import DataRows
@@ -92,3 +92,15 @@ def test_files_round_trip(name: str, folder: Path, tmp_path: Path) -> None:
     for element in potential.elements:
         np.testing.assert_array_equal(first.inverses[element], second.inverses[element])
     assert (tmp_path / "again.asi").stat().st_size == pytest.approx((folder / f"{name}.asi").stat().st_size, rel=0.01)
+
+
+def test_calculator(name: str, folder: Path) -> None:
+    """Grades beside energies and forces, in the order of the atoms, also after they moved."""
+    calculator = PaceCalculator(folder / f"{name}.yaml", backend="reference", active_set=folder / f"{name}.asi")
+    expected = np.load(folder / f"{name}.npz")
+    relative, absolute = TOLERANCES[name]
+    for k, atoms in enumerate(ase.io.read(folder / f"{name}.extxyz", ":")[:4]):
+        atoms.calc = calculator
+        atoms.get_potential_energy()
+        np.testing.assert_allclose(calculator.results["gamma"], expected[f"gamma_{k}"], rtol=relative, atol=absolute)
+        assert calculator.get_property("gamma_max", atoms) == calculator.results["gamma"].max()
