@@ -1,22 +1,36 @@
-#!/bin/bash
-#SBATCH --job-name=active_learning
-#SBATCH --ntasks=2
-#SBATCH --time=01:00:00
-#SBATCH --signal=USR1@120
-#SBATCH --open-mode=append
-# Generations of active learning, each a job that submits the next one:
-#   sbatch active_learning.sh 0 5     # generations 0 to 5, in the folder of generation.py
-# A job that ends before its generation does (exit code 75, walltime) is submitted again and resumes.
-set -u
-generation=${1:-0}
-last=${2:-5}
-script=${SLURM_SUBMIT_DIR:-.}/active_learning.sh
+#!/usr/bin/env bash
+# Active learning, a job per generation; see examples/active_learning. In a copy of that folder:
+#   sbatch active_learning.sh            # generation 0; every job submits the next one
+#   scancel --name=active                # ends the chain
+# A job that is killed is followed by one that resumes its generation. Copy it and edit the lines marked EDIT.
+#SBATCH --job-name=active
+#SBATCH --nodes=1                    # EDIT
+#SBATCH --ntasks-per-node=2          # EDIT
+#SBATCH --cpus-per-task=1
+#SBATCH --time=01:00:00              # EDIT
+#SBATCH --output=slurm-%j.out
+set -euo pipefail
 
-RANKS=${SLURM_NTASKS:-2} python generation.py "$generation"
-code=$?
-if [ "$code" -eq 75 ]; then
-    sbatch "$script" "$generation" "$last"
-elif [ "$code" -eq 0 ] && [ "$generation" -lt "$last" ] && [ -d "gen_$((generation + 1))" ]; then
-    sbatch "$script" "$((generation + 1))" "$last"
+# EDIT: how pacehpc and MPI come into the environment
+#   source "$HOME/pacehpc/.venv/bin/activate"
+last=4                               # EDIT: the last generation
+tries=5                              # EDIT: jobs per generation at most
+script=active_learning.sh            # EDIT: the name of this copy (Slurm runs a copy elsewhere)
+
+generation=${GENERATION:-0}
+try=${TRY:-1}
+again=""
+if [ "$try" -lt "$tries" ]; then     # afternotok: it starts only if this job fails, is killed, or stops unfinished
+    again=$(sbatch --parsable --dependency="afternotok:$SLURM_JOB_ID" \
+        --export="ALL,GENERATION=$generation,TRY=$((try + 1))" "$script")
 fi
-exit "$code"
+
+export OMP_NUM_THREADS=1 RANKS=$SLURM_NTASKS
+python generation.py "$generation"   # any failure ends this script here
+
+if [ -n "$again" ]; then
+    scancel "$again"
+fi
+if [ "$generation" -lt "$last" ] && [ -d "gen_$((generation + 1))" ]; then
+    sbatch --export="ALL,GENERATION=$((generation + 1)),TRY=1" "$script"
+fi

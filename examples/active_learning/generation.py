@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import ase.io
@@ -29,6 +30,7 @@ from pacehpc import PaceCalculator
 HERE = Path(__file__).resolve().parent
 SAVE, STOP = 2.0, 10.0  # grades: from the first on a structure is kept, at the second the run ends
 STEPS, EVERY = 600, 10  # of 2 fs; a structure is looked at every so many steps
+ACTIVE_SET = ["activeset", "output_potential.yaml", "-d", "fitting_data_info.pckl.gzip", "-a"]
 TEMPERATURES = (300.0, 900.0, 1500.0)
 NEW = 15  # structures that are labelled per generation
 RANKS = int(os.environ.get("RANKS", "2"))
@@ -43,8 +45,9 @@ def label(atoms: Atoms) -> tuple[float, np.ndarray]:
 
 
 def main() -> None:
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    argparse.ArgumentParser(description=__doc__).parse_known_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("number", type=int, help="of the generation, from 0")
+    number = parser.parse_args().number
     folder, following = Path(f"gen_{number}"), Path(f"gen_{number + 1}")
     if number == 0 and not (folder / "data.pckl.gzip").exists():
         write_frame(folder / "data.pckl.gzip", labelled(first_structures()))
@@ -54,7 +57,8 @@ def main() -> None:
     step(folder / "output_potential.asi", lambda: pacehpc(folder, *ACTIVE_SET))
     step(folder / "md.json", lambda: dynamics(folder, number))
     found = json.loads((folder / "md.json").read_text())
-    print(f"generation {number}: largest grade {found['largest_grade']:.2f}, test error {found['test_error']:.1f} meV/Å")
+    grade, error = found["largest_grade"], found["test_error"]
+    print(f"generation {number}: largest grade {grade:.2f}, error of test forces {error:.1f} meV/Å", flush=True)
     if not found["n_structures"]:
         print("no structure above the limit: nothing is left to learn from these runs")
         return
@@ -63,10 +67,7 @@ def main() -> None:
     step(following / "data.pckl.gzip", lambda: extend(folder, following))
 
 
-ACTIVE_SET = ["activeset", "output_potential.yaml", "-d", "fitting_data_info.pckl.gzip", "-a"]
-
-
-def step(result: Path, work) -> None:
+def step(result: Path, work: Callable[[], object]) -> None:
     """Do the work unless its result is there."""
     if not result.exists():
         work()
@@ -79,7 +80,7 @@ def pacehpc(folder: Path, *arguments: str) -> None:
     command = ["mpirun", "-n", str(RANKS), sys.executable, "-m", "pacehpc", *arguments]
     code = subprocess.run(command, cwd=folder, check=False).returncode
     if code:
-        raise SystemExit(code)  # 75: the fit was stopped and resumes with the same command
+        raise SystemExit(code)  # 75: the fit was stopped; the same command resumes it
 
 
 def fit(folder: Path) -> None:
@@ -96,7 +97,8 @@ def dynamics(folder: Path, number: int) -> None:
         rng = np.random.default_rng([number, int(temperature)])
         atoms = bulk("Cu", cubic=True) * (2, 2, 2)
         atoms.calc = calculator
-        atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * np.sqrt(atoms.get_masses() * units.kB * temperature)[:, None])
+        momenta = np.sqrt(atoms.get_masses() * units.kB * temperature)[:, None]
+        atoms.set_momenta(momenta * rng.normal(size=(len(atoms), 3)))
         run = Langevin(atoms, 2 * units.fs, temperature_K=temperature, friction=0.01 / units.fs, rng=rng)
         for _ in range(STEPS // EVERY):
             run.run(EVERY)
@@ -139,7 +141,7 @@ def first_structures() -> list[Atoms]:
     return structures
 
 
-def labelled(structures) -> pd.DataFrame:
+def labelled(structures: Iterable[Atoms]) -> pd.DataFrame:
     """A frame of structures with energies and forces."""
     labels = [label(atoms) for atoms in structures]
     plain = [Atoms(a.numbers, positions=a.positions, cell=a.cell, pbc=a.pbc) for a in structures]
