@@ -72,10 +72,8 @@ def synthetic(n_atoms: int, ranks: int, memory: float) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         Potential.build(SECTION).save(Path(folder, "pot.yaml"))
         pd.DataFrame({"ase_atoms": structures}).to_pickle(Path(folder, "data.pckl.gzip"), compression="gzip")
-        seconds, text = run(
-            ["mpirun", "-n", str(ranks), sys.executable, "-m", "pacehpc", "activeset", "pot.yaml", "-d", "data.pckl.gzip",
-             "-a", "-m", str(memory)], folder,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "pacehpc", "activeset", "pot.yaml", "-d", "data.pckl.gzip", "-a"]
+        seconds, text = run(["mpirun", "-n", str(ranks), *command, "-m", str(memory)], folder)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     return {
         "ranks": ranks, "seconds": seconds, "largest_process_gib": peak, "log": text, "machine": machine(),

@@ -1,4 +1,4 @@
-"""Extrapolation and distance grade along a bond that is stretched past the cutoff, as a figure of docs/active-learning.md.
+"""Extrapolation and distance grade along a bond that is stretched past the cutoff: a figure of docs/active-learning.md.
 
     python benchmarks/grade_scan.py
 
