@@ -113,6 +113,7 @@ def errors_of(path: Path) -> dict[str, float]:
         "rmse_energy": float(np.sqrt((energy**2).mean())),
         "mae_force": float(np.abs(force).mean()),
         "rmse_force": float(np.sqrt((force**2).mean())),
+        "max_force": float(np.abs(force).max()),
     }
 
 
