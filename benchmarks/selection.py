@@ -1,10 +1,10 @@
-"""Test errors of potentials fitted to selected and to random structures of ethanol: a figure of docs/active-learning.md.
+"""Test errors of potentials fitted to selected and to random structures of ethanol; docs/active-learning.md shows them.
 
     python benchmarks/selection.py [--seeds 1 2 3 4 5] [--number 100]
 
-For each seed the data are cut at random into a pool of 800 structures and 200 for the test. `pacehpc select` chooses from
-the pool by the basis alone, before any fit; the others are drawn at random. Both fits have the same input. Results go to
-benchmarks/results/selection.json.
+For each seed the data are cut at random into a pool of 800 structures and 200 for the test. `pacehpc select` chooses
+from the pool by the basis alone, before any fit; the others are drawn at random. Both fits have the same input. Results
+go to benchmarks/results/selection.json.
 """
 
 from __future__ import annotations
