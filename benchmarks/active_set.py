@@ -25,7 +25,7 @@ import pandas as pd
 from ase.build import bulk
 from evaluation import machine
 
-from pacehpc import Potential
+from pacehpc import build_potential
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -70,7 +70,7 @@ def synthetic(n_atoms: int, ranks: int, memory: float) -> dict:
         atoms.positions += rng.normal(scale=rng.uniform(0.02, 0.3), size=atoms.positions.shape)
         structures.append(atoms)
     with tempfile.TemporaryDirectory() as folder:
-        Potential.build(SECTION).save(Path(folder, "pot.yaml"))
+        build_potential(SECTION).save(Path(folder, "pot.yaml"))
         pd.DataFrame({"ase_atoms": structures}).to_pickle(Path(folder, "data.pckl.gzip"), compression="gzip")
         command = [sys.executable, "-m", "pacehpc", "activeset", "pot.yaml", "-d", "data.pckl.gzip", "-a"]
         seconds, text = run(["mpirun", "-n", str(ranks), *command, "-m", str(memory)], folder)

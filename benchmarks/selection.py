@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from zuo2020 import errors_of
 
-from pacehpc import Potential
+from pacehpc import build_potential
 from pacehpc.active.structure_files import read_structures
 from pacehpc.dataset.frames import write_frame
 from pacehpc.yamlio import loads_yaml
@@ -78,7 +78,7 @@ def compare(seed: int, number: int) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_frame(pool, folder / "pool.pckl.gzip")
-        Potential.build(loads_yaml(INPUT)["potential"]).save(folder / "pot.yaml")
+        build_potential(loads_yaml(INPUT)["potential"]).save(folder / "pot.yaml")
         run(folder, "select", "pool.pckl.gzip", "-p", "pot.yaml", "-m", str(number), "-o", "selected.pkl.gz")
         selected = pd.read_pickle(folder / "selected.pkl.gz", compression="gzip")
         for kind, train in (("selected", selected), ("random", pool.iloc[:number])):
