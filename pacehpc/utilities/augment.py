@@ -108,8 +108,7 @@ def choose_seeds(structures: Sequence[Atoms], most_atoms: int, most: int) -> lis
     Raises:
         PacehpcError: no structure is small enough.
     """
-    small = [atoms for atoms in structures if 1 < len(atoms) <= most_atoms or (len(atoms) == 1 and atoms.pbc.any())]
-    small = [atoms for atoms in small if np.isfinite(nearest_distance(atoms))]
+    small = [atoms for atoms in structures if len(atoms) <= most_atoms and np.isfinite(nearest_distance(atoms))]
     if not small:
         raise PacehpcError(f"-mnat {most_atoms}: no structure of the data has at most so many atoms.")
     groups: dict[str, list[Atoms]] = {}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-BACKEND = ("--backend", "reference")
 ROOT = Path(__file__).parents[2]
 
 
@@ -19,7 +18,7 @@ def run_command(*arguments: object, ranks: int = 1, folder: Path, fails: bool = 
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     mpirun = Path(sys.executable).parent / "mpirun"
     done = subprocess.run(
-        [mpirun, "-n", str(ranks), sys.executable, "-m", "pacehpc", *map(str, arguments), *BACKEND],
+        [mpirun, "-n", str(ranks), sys.executable, "-m", "pacehpc", *map(str, arguments)],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert (done.returncode != 0) == fails, done.stdout + done.stderr

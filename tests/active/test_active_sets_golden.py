@@ -18,7 +18,7 @@ from pacehpc.active.structure_files import read_structures
 
 DATA = {"alni": "exmpl_df.pckl.gzip", "cu": "Cu_df1_A1_A2_A3_EV_elast_phon.pckl.gzip", "eth": "ethanol.pckl.gzip"}
 # Condition numbers of ethanol's sets reach 1e19: the reference's splines show in the third digit.
-TOLERANCES = {"alni": (1e-9, 0.0), "cu": (1e-7, 0.0), "eth": (1e-3, 0.015)}
+TOLERANCES = {"alni": (1e-9, 0.0), "cu": (1e-7, 3e-8), "eth": (1e-3, 0.015)}
 
 
 class Alone:
@@ -48,7 +48,7 @@ def folder(shared: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="module")
 def rows(name: str, folder: Path, shared: Callable[[str], Path]) -> DataRows:
     data = read_structures([str(shared(f"data/{DATA[name]}"))])
-    return DataRows(data.atoms, Potential.load(folder / f"{name}.yaml"), "reference", memory=2**30)
+    return DataRows(data.atoms, Potential.load(folder / f"{name}.yaml"), "cpu", memory=2**30)
 
 
 def test_grades(name: str, folder: Path) -> None:
@@ -56,7 +56,7 @@ def test_grades(name: str, folder: Path) -> None:
     active_set = ActiveSet.load(folder / f"{name}.asi", potential)
     expected = np.load(folder / f"{name}.npz")
     frames = ase.io.read(folder / f"{name}.extxyz", ":")
-    found = DataRows(frames, potential, "reference")
+    found = DataRows(frames, potential, "cpu")
     relative, absolute = TOLERANCES[name]
     for _, block in found.blocks():
         for element, (atoms, values) in block.items():
@@ -96,7 +96,7 @@ def test_files_round_trip(name: str, folder: Path, tmp_path: Path) -> None:
 
 def test_calculator(name: str, folder: Path) -> None:
     """Grades beside energies and forces, in the order of the atoms, also after they moved."""
-    calculator = PaceCalculator(folder / f"{name}.yaml", backend="reference", active_set=folder / f"{name}.asi")
+    calculator = PaceCalculator(folder / f"{name}.yaml", backend="cpu", active_set=folder / f"{name}.asi")
     expected = np.load(folder / f"{name}.npz")
     relative, absolute = TOLERANCES[name]
     for k, atoms in enumerate(ase.io.read(folder / f"{name}.extxyz", ":")[:4]):

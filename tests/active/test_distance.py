@@ -43,7 +43,7 @@ def test_a_bond_stretched_past_the_cutoff(shared: Callable[[str], Path]) -> None
     potential = Potential.load(shared("golden/activeset/eth.yaml"))
     active_set = ActiveSet.load(shared("golden/activeset/eth.asi"), potential)
     data = read_structures([str(shared("data/ethanol.pckl.gzip"))])
-    rows = DataRows(data.atoms[::4], potential, "reference")
+    rows = DataRows(data.atoms[::4], potential, "cpu")
     counts = {element: int((data.symbols == element).sum()) // 4 for element in "CHO"}
     distances = learn(rows.blocks, counts, Ranks())
     atoms = molecule("CH3CH2OH")
@@ -53,7 +53,7 @@ def test_a_bond_stretched_past_the_cutoff(shared: Callable[[str], Path]) -> None
     far.set_distance(oxygen, hydrogen, 9.0, fix=0)
     grades = {}
     for name, structure in (("near", near), ("far", far)):
-        ((_, block),) = DataRows([structure], potential, "reference").blocks()
+        ((_, block),) = DataRows([structure], potential, "cpu").blocks()
         number, row = block["H"]
         mine = row[number == hydrogen]
         grades[name] = active_set.grades("H", mine)[0], distances["H"].grades(mine)[0]
