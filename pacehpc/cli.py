@@ -27,8 +27,9 @@ _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, err
 
 DESCRIPTION = """Fit an atomic cluster expansion (PACE) potential to energies, forces and stresses.
 On several ranks: mpirun -n 16 pacehpc input.yaml
-Other programs: pacehpc info | timing | yaml2yace | corerep | collect | data | template | compile |
-lammps, each with -h"""
+Active learning, on any ranks: pacehpc activeset | predict | select | augment | corerep
+Other programs: pacehpc info | timing | yaml2yace | collect | data | template | compile | lammps
+Each of them explains its options with -h."""
 
 SUBCOMMANDS = {
     "info": "pacehpc.utilities.info",
