@@ -2,7 +2,7 @@
 # An ensemble of potentials: an array of fits that differ in their seed, each in its own folder.
 # The input has to leave something to chance, or all members come out equal: `coefs_init: random` under functions, or
 # several fit_cycles with noise. `data: {seed: 1}` beside test_size gives all members the same test set.
-# Copy it and edit the lines marked EDIT. Submitted again, unfinished members go on and finished ones are left.
+# Copy it and edit the lines marked EDIT. Submit it again to resume unfinished members; finished ones are left alone.
 #SBATCH --job-name=pace
 #SBATCH --array=1-8                  # EDIT: members
 #SBATCH --nodes=1
