@@ -169,7 +169,7 @@ SECTIONS = {
                 "`atoms.calc = None` for atoms with a calculator. Never load a file with pandas whose origin you do "
                 "not trust."
             ),
-            sources=["dataset/pickle_classes.py", "dataset/unpickle.py"],
+            sources=["dataset/arrow.py", "dataset/pickle_classes.py", "dataset/unpickle.py"],
         ),
         Entry(
             "Missing columns",
@@ -388,6 +388,7 @@ SECTIONS = {
             sources=[
                 "backends/__init__.py",
                 "backends/cuda.py",
+                "backends/device.py",
                 "fit/resources.py:_check_gpu_config",
                 "objective.py:agreed_backend",
             ],
@@ -402,7 +403,13 @@ SECTIONS = {
                 "install a C++ compiler (g++), or fill the cache with `pacehpc compile` on a machine that has one; "
                 "PACEHPC_CACHE names a folder of your own."
             ),
-            sources=["backends/compile.py", "backends/cpu.py", "backends/cuda.py:_check_sizes", "backends/source.py"],
+            sources=[
+                "backends/compile.py",
+                "backends/cpu.py",
+                "backends/cuda.py:_check_sizes",
+                "backends/records.py",
+                "backends/source.py",
+            ],
         ),
     ],
     "Other programs": [
