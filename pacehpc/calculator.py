@@ -37,7 +37,10 @@ class PaceCalculator(Calculator):
             (and strains of the cell leave it complete).
 
     Properties: energy and free_energy (equal, eV), energies (per atom), forces (eV/Å), and stress (eV/Å³, structures
-    that are periodic in three directions only). Raises PacehpcError for elements that the potential lacks.
+    that are periodic in three directions only).
+
+    Raises:
+        PacehpcError: elements that the potential lacks.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
@@ -142,7 +145,9 @@ class Neighbourhood:
     def follow(self, atoms: Atoms) -> bool:
         """Bring the vectors up to date with `atoms`; whether the list had to be made anew.
 
-        Raises PacehpcError for elements that the potential lacks.
+
+        Raises:
+            PacehpcError: elements that the potential lacks.
         """
         is_new = not self._holds(atoms)
         if is_new:

@@ -49,7 +49,9 @@ _TAG_TYPES: dict[str, tuple[type, ...]] = {
 def load_yaml(path: str | os.PathLike[str], lines: dict[tuple, int] | None = None) -> Any:
     """Read a YAML file; see `loads_yaml`.
 
-    Raises PacehpcError when the file cannot be opened, is not UTF-8 text, or is not valid YAML.
+
+    Raises:
+        PacehpcError: the file cannot be opened, is not UTF-8 text, or is not valid YAML.
     """
     try:
         raw = Path(path).read_bytes()
@@ -72,7 +74,9 @@ def loads_yaml(text: str, name: str = "<text>", lines: dict[tuple, int] | None =
 
     `name` stands for the file in messages. `lines`, if given, is filled with the line number (from 1) of every mapping
     key and list item by its path, such as ("fit", "loss", "kappa"). Values repeated by aliases are independent copies.
-    Raises PacehpcError naming file and line.
+
+    Raises:
+        PacehpcError: invalid YAML, with file and line.
     """
     try:
         parser = _Parser(text)
@@ -82,13 +86,6 @@ def loads_yaml(text: str, name: str = "<text>", lines: dict[tuple, int] | None =
             parser.dispose()
     except yaml.YAMLError as error:
         raise PacehpcError(_syntax_message(error, name)) from None
-
-
-def format_float(x: float) -> str:
-    """17 significant digits: reading the text gives the same double again."""
-    if math.isfinite(x):
-        return f"{x:.17g}"
-    return ".nan" if math.isnan(x) else ".inf" if x > 0 else "-.inf"
 
 
 def dumps_yaml(data: Any) -> str:

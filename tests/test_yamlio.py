@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import random
 
 import pytest
 
 from pacehpc.errors import PacehpcError
-from pacehpc.yamlio import dumps_yaml, format_float, load_yaml, loads_yaml
+from pacehpc.yamlio import dumps_yaml, load_yaml, loads_yaml
 
 
 @pytest.mark.parametrize(
@@ -128,15 +127,6 @@ def test_files(tmp_path):
         load_yaml(tmp_path / "binary.yaml")
     (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfname: K\xc3\xb6ln\n")
     assert load_yaml(tmp_path / "bom.yaml") == {"name": "Köln"}
-
-
-def test_format_float_round_trips():
-    generator = random.Random(1)
-    for _ in range(2000):
-        x = generator.uniform(-1, 1) * 10.0 ** generator.randint(-300, 300)
-        assert float(loads_yaml(format_float(x))) == x
-    assert format_float(0.3) == "0.29999999999999999" and format_float(5.0) == "5"
-    assert loads_yaml(format_float(-math.inf)) == -math.inf
 
 
 def test_written_text_is_read_as_the_same_data():

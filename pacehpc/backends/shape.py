@@ -13,7 +13,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from pacehpc.backends.graph import ElementGraph, build_graph, element_functions, real_coupling
-from pacehpc.physics.core import SCREENING
+from pacehpc.physics.core import SCREENING, screening_length
 from pacehpc.physics.parameters import Bond, CoreKind, Family, InnerCutoff
 from pacehpc.potential import Potential
 
@@ -345,7 +345,7 @@ def bond_type_record(bond: Bond, elements: tuple[str, str]) -> dict[str, float]:
 
 def _zbl_switching(bond: Bond, charges: tuple[int, int]) -> dict[str, float]:
     """Screening length and the polynomial that brings E(r) = φ(r/a)/r smoothly to 0 at rcut."""
-    length, w, r = 0.46850 / (charges[0] ** 0.23 + charges[1] ** 0.23), bond.dcut, bond.rcut
+    length, w, r = screening_length(charges), bond.dcut, bond.rcut
     terms = [(c * np.exp(-k * r / length), -k / length) for c, k in SCREENING]
     phi, dphi, ddphi = (sum(term * rate**power for term, rate in terms) for power in range(3))
     value = phi / r

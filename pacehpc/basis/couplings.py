@@ -188,14 +188,13 @@ def merged_terms(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Terms of several functions with the same factors, merged where they are equal.
 
-    Parameters
-    ----------
-    couplings: (ls, LS, order) of each function; order sorts its factors by (element, n, l)
-    classes: label of each sorted factor; factors with one label have the same (element, n, l)
+    Args:
+        couplings: (ls, LS, order) of each function; order sorts its factors by (element, n, l)
+        classes: label of each sorted factor; factors with one label have the same (element, n, l)
 
-    Returns
-    -------
-    ms (n, rank) int64 of the sorted factors, in lexicographic order; values (n_functions, n) float64 (half, doubled).
+    Returns:
+        ms (n, rank) int64 of the sorted factors, in lexicographic order, and values (n_functions, n) float64 (half,
+        doubled).
     """
     terms = [m_terms(ls, LS) for ls, LS, _ in couplings]
     columns = [ms[:, list(order)] for (ms, _), (_, _, order) in zip(terms, couplings, strict=True)]
@@ -232,11 +231,10 @@ def number_of_invariants(ls: tuple[int, ...], classes: tuple[int, ...]) -> int:
 def independent_couplings(ls: tuple[int, ...], groups: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """The couplings LS, in lexicographic order, whose functions do not vanish and are linearly independent.
 
-    Parameters
-    ----------
-    ls: one l for each factor
-    groups: a label for each factor; equal labels mean equal (element, n). Factors with equal label and l are alike,
-        so that terms that differ by their order merge.
+    Args:
+        ls: one l for each factor
+        groups: a label for each factor; equal labels mean equal (element, n). Factors with equal label and l are alike,
+            so that terms that differ by their order merge.
 
     A coupling is kept if its function is independent of those kept before it. The functions of couplings that differ
     are orthonormal before like factors are symmetrised; symmetrising is a projection, and vectors are compared in its

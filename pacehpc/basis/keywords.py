@@ -15,7 +15,9 @@ KEYWORDS = ("ALL", "UNARY", "BINARY", "TERNARY", "QUATERNARY", "QUINARY")
 def element_names(key: Any, elements: Iterable[str], where: str) -> tuple[str, ...]:
     """The elements that a key names: "AlNi", "Al Ni", "(Al, Ni)" or ("Al", "Ni") give ("Al", "Ni").
 
-    Raises PacehpcError for anything that is not made of `elements`.
+
+    Raises:
+        PacehpcError: anything that is not made of `elements`.
     """
     elements = tuple(elements)
     words = list(key) if isinstance(key, (tuple, list)) else re.split(r"[\s,()\[\]]+", str(key))
@@ -48,15 +50,13 @@ def resolve(
 ) -> dict[tuple[str, ...], dict[str, Any]]:
     """The settings of every target: keywords from weak to strong, later ones override key by key.
 
-    Parameters
-    ----------
-    section: keyword or elements -> mapping of settings
-    targets: `kind` "elements": (A,); "bonds": ordered pairs; "blocks": (centre, *sorted others)
-    where: the section's name in messages
+    Args:
+        section: keyword or elements -> mapping of settings
+        targets: `kind` "elements": (A,); "bonds": ordered pairs; "blocks": (centre, *sorted others)
+        where: the section's name in messages
 
-    Returns
-    -------
-    one dict for each target; empty where nothing in the section applies to it.
+    Returns:
+        one dict for each target; empty where nothing in the section applies to it.
     """
     targets, elements = list(targets), tuple(elements)
     resolved: dict[tuple[str, ...], dict[str, Any]] = {target: {} for target in targets}

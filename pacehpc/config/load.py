@@ -31,7 +31,9 @@ def load_settings(
     path: the input file; None: defaults only. overrides: values of the command line by dotted path, such as
     {"backend.evaluator": "cpu", "data.filename": ["a.pckl.gzip"], "potential": "x.yaml"}; they win over the file, None
     counts as not given. needs: of "data" and "potential", what must be there.
-    Raises PacehpcError with all mistakes, each with line, path of the key and what to do.
+
+    Raises:
+        PacehpcError: all mistakes, each with line, path of the key and what to do.
     """
     reader = _Reader(str(path) if path is not None else "command line")
     raw = load_yaml(path, reader.lines) if path is not None else {}

@@ -49,10 +49,15 @@ def zbl_switch(distance: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, np.
     return value, -slope
 
 
+def screening_length(numbers: tuple[int, int]) -> float:
+    """Screening length of the Ziegler-Biersack-Littmark repulsion between two atomic numbers, Å."""
+    return 0.46850 / (numbers[0] ** 0.23 + numbers[1] ** 0.23)
+
+
 def _zbl(bond: Bond, numbers: tuple[int, int], r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Half of the Ziegler-Biersack-Littmark repulsion of a bond, smoothed to zero over dcut below rcut."""
     scale = 0.5 * bond.core_repulsion[0] * COULOMB * numbers[0] * numbers[1]
-    length = 0.46850 / (numbers[0] ** 0.23 + numbers[1] ** 0.23)
+    length = screening_length(numbers)
     w, start = bond.dcut, bond.rcut - bond.dcut
     value, slope, _ = _screened_coulomb(r, length)
     e, de, d2e = (float(v[0]) for v in _screened_coulomb(np.array([bond.rcut]), length))

@@ -13,7 +13,9 @@ def embed(embedding: Embedding, rho: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
     rho: (n, ndensity). fs_parameters are [w_1, m_1, w_2, m_2, ...]. f is odd and has slope everywhere; its second
     derivative jumps or grows beyond bounds towards rho = 0 for some m, it is set to 0 at rho = 0 itself.
-    Raises PacehpcError for an unknown npot.
+
+    Raises:
+        PacehpcError: an unknown npot.
     """
     try:
         function = {"FinnisSinclairShiftedScaled": _shifted_scaled, "FinnisSinclair": _finnis_sinclair}[embedding.npot]

@@ -17,7 +17,9 @@ def radial_basis(bond: Bond, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     r: distances in Å, (n,). The inner cutoff `distance` multiplies g_k by 1 - S(r; r_in, delta_in); with `distance` and
     `density` g_k = 0 for r <= r_in - delta_in; `zbl` leaves g_k alone. g_k = 0 for r >= rcut.
-    Raises PacehpcError for an unknown family or type of inner cutoff.
+
+    Raises:
+        PacehpcError: an unknown family or type of inner cutoff.
     """
     r = np.asarray(r, dtype=float)
     g, dg, _ = bare_basis(bond, r)

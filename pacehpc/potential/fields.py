@@ -6,14 +6,12 @@ import difflib
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from pacehpc.errors import PacehpcError
-
-if TYPE_CHECKING:
-    from pacehpc.physics.parameters import Bond
+from pacehpc.physics.parameters import Bond
 
 LARGEST = sys.float_info.max
 

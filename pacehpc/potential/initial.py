@@ -34,8 +34,10 @@ class InitialParts:
 def merge_initial(sources: Source | Sequence[Source]) -> InitialParts:
     """The parts of one or several potentials (objects or files).
 
-    Metadata are kept where no other file says something else. Raises PacehpcError, naming both values, where two files
-    give different values to the same embedding, bond, radial coefficient or function coefficient.
+    Metadata are kept where no other file says something else.
+
+    Raises:
+        PacehpcError: two files give different values to the same embedding, bond or coefficient; both are named.
     """
     if isinstance(sources, (Potential, str, os.PathLike)):
         sources = [sources]
