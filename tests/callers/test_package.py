@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import sysconfig
 import tomllib
 from pathlib import Path
 
-import pytest
+from conftest import ROOT, SHIM, call
 
-ROOT = Path(__file__).parents[2]
-SHIM = ROOT / "packaging" / "pacemaker"
 POTENTIAL = ROOT / "tests" / "golden" / "potentials" / "alni_mixed.yaml"
 
 CALCULATE = """
@@ -35,26 +29,6 @@ for source, options in ((sys.argv[1], {}), (sys.argv[1], {"recursive_evaluator":
     np.testing.assert_allclose(atoms.get_forces(), forces, atol=1e-9)
     np.testing.assert_allclose(atoms.get_stress(), stress, atol=1e-9)
 """
-
-
-def call(*words: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run(list(map(str, words)), cwd=cwd, env=environ, text=True, capture_output=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> Path:
-    """The folder `bin` of an environment with pacehpc and the package, and this one's dependencies."""
-    folder = tmp_path_factory.mktemp("shim") / "environment"
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    own = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
-    dependencies = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    Path(own, "dependencies.pth").write_text("\n".join(dependencies))
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    call(*pip, "--no-index", "--ignore-installed", ROOT, SHIM, cwd=folder)
-    return folder / "bin"
 
 
 def site(environment: Path) -> Path:
