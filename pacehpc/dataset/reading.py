@@ -82,6 +82,9 @@ def frame_table(data: bytes, source: str, keys: Mapping[str, str] | None = None)
                 break
             if name in frame.unread:
                 table.unread[column] = frame.unread[name]
+    for info, kind in zip(table.info, frame.columns.get("config_type", ()), strict=False):
+        if isinstance(kind, str):
+            info["config_type"] = kind
     return table
 
 

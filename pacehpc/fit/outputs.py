@@ -22,7 +22,7 @@ from pacehpc.dataset.files import file_hash
 from pacehpc.fit.record import TABLES
 from pacehpc.machine import blas_libraries, processor
 from pacehpc.metrics import GPA
-from pacehpc.report import lines, tables
+from pacehpc.report import groups, lines, tables
 from pacehpc.report.drawing import Job
 from pacehpc.report.predictions import Predictions
 from pacehpc.structures import VOIGT
@@ -194,9 +194,11 @@ def save_predictions(
     Path("report").mkdir(exist_ok=True)
     reference = data.energy_corrected / counts
     known_e, known_f = np.isfinite(reference), np.isfinite(data.flat_forces).all(axis=1)
+    errors = errors_by_structure(data, energies, prediction.forces)
+    save_groups(errors, which, Path("report"))
     shown = Predictions(
         reference[known_e], (energies / counts)[known_e], data.flat_forces[known_f], prediction.forces[known_f],
-        nn_min[known_e],
+        nn_min[known_e], errors.groups[known_e], np.repeat(errors.groups, counts)[known_f],
     )  # fmt: skip
     jobs = [
         ("save_predictions", ("report", shown, which, image_type)),
@@ -210,6 +212,28 @@ def save_predictions(
             rmse = np.sqrt(np.mean((stress - reference) ** 2))
             log.info("Stress (%s): RMSE %.4f GPa over %d structures", which, rmse, known.sum())
     return jobs
+
+
+def errors_by_structure(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> groups.StructureErrors:
+    """Errors of predicted energies (n_structures,), eV, and forces (n_atoms, 3), eV/Å."""
+    files = [data.sources[k] for k in data.source]
+    labels = groups.group_labels(data.names, data.info)
+    return groups.structure_errors(
+        data.index, data.names, files, labels, data.atom_offsets, energies - data.energy_corrected,
+        forces - data.flat_forces,
+    )  # fmt: skip
+
+
+def save_groups(errors: groups.StructureErrors, which: str, folder: Path) -> None:
+    """{which}_groups.csv, where the data have groups, and {which}_worst.csv; both in the log as well."""
+    has_groups = len(errors.group_names) > 1
+    if has_groups:
+        rows = groups.group_rows(errors)
+        groups.write_rows(folder / f"{which}_groups.csv", groups.GROUP_COLUMNS, rows)
+        log.info("Errors by group (%s):\n%s", which, groups.groups_text(rows))
+    rows = groups.worst_rows(errors)
+    groups.write_rows(folder / f"{which}_worst.csv", groups.WORST_COLUMNS, rows)
+    log.info("Worst structures (%s):\n%s", which, groups.worst_text(rows, has_groups))
 
 
 def stresses(virials: np.ndarray, volumes: np.ndarray) -> np.ndarray:

@@ -142,8 +142,10 @@ class Record:
                 objective.potential_at(minimum.x).save(self.folder / f"ensemble_potential_{state.cycle}.yaml")
             if fit.fit_cycles > 1 and minimum is state.best:
                 objective.potential_at(minimum.x).save(self.folder / "interim_potential_best_cycle.yaml")
-            self._row("cycle_metrics", state, minimum.n_iterations, minimum.metrics)
+            for table in ("metrics", "cycle_metrics"):  # the former lacks it between two display steps
+                self._row(table, state, minimum.n_iterations, minimum.metrics)
             if test is not None:
+                self._row("test_metrics", state, minimum.n_iterations, test)
                 self._row("test_cycle_metrics", state, minimum.n_iterations, test)
 
     def ladder(self, objective: Objective, state: FitState) -> None:

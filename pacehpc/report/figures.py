@@ -6,14 +6,17 @@ Matplotlib's object interface throughout: no pyplot, no global figure, no displa
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from pacehpc.replacing import replacing
@@ -21,6 +24,19 @@ from pacehpc.report.predictions import Predictions
 
 MANY = 5000  # points from which a panel shows counts per cell instead of points
 _BLUE, _ORANGE, _GREY = "#1f5a94", "#d1600a", "#7f7f7f"
+_COLOURS = (
+    "#1f5a94",
+    "#d1600a",
+    "#2a8f5b",
+    "#b8336a",
+    "#7a5cc0",
+    "#8a6d1f",
+    "#16a0b5",
+    "#c23b22",
+    "#4d4d4d",
+    "#9aa0a6",
+)
+"""Of groups, the largest first."""
 _STYLE = {
     "font.size": 9.0,
     "axes.titlesize": 9.0,
@@ -50,34 +66,85 @@ def save_predictions(
     forces, forces_pred = np.reshape(data.forces, (-1, 3)), np.reshape(data.forces_pred, (-1, 3))
     de, df = 1000 * (energy_pred - energy), 1000 * (forces_pred - forces)
     norm, dnorm = np.linalg.norm(forces, axis=1), np.linalg.norm(df, axis=1)
+    of_structures, of_atoms = Colours.of(data.groups), Colours.of(data.atom_groups, data.groups)
+    of_components = of_atoms and of_atoms.repeated(3)
+    title = data_title(prefix, len(energy))
     paths = []
 
     def save(figure: Figure, name: str) -> None:
+        figure.suptitle(title, fontsize=9)
         paths.append(_save(figure, Path(folder) / f"{prefix}_{name}.{imagetype}"))
 
     with _style():
-        figure = Figure(figsize=(7.2, 3.4))
+        figure = Figure(figsize=(7.2, 3.6 if of_structures is None else 4.2))
         left, right = figure.subplots(1, 2)
-        _pair(left, energy, energy_pred, de, "Energy", _E_LABEL, _DE_LABEL)
-        _pair(right, forces.ravel(), forces_pred.ravel(), df.ravel(), "Force component", _F_LABEL, _DF_LABEL)
+        _pair(left, energy, energy_pred, de, "Energy", _E_LABEL, _DE_LABEL, of_structures)
+        _pair(
+            right,
+            forces.ravel(),
+            forces_pred.ravel(),
+            df.ravel(),
+            "Force component",
+            _F_LABEL,
+            _DF_LABEL,
+            of_components,
+        )
+        if of_structures is not None:
+            of_structures.legend(figure)
         save(figure, "EF-pairplots")
-        save(_error_figure(energy, de, f"Reference energy ({_E_LABEL})", f"ΔE ({_DE_LABEL})", _DE_LABEL), "E-dE-dist")
-        save(
-            _error_figure(
-                forces.ravel(), df.ravel(), f"Reference force component ({_F_LABEL})", f"ΔF ({_DF_LABEL})", _DF_LABEL
+        for name, x, error, x_label, label, unit, signed, colours in (
+            (
+                "E-dE-dist",
+                energy,
+                de,
+                f"Reference energy ({_E_LABEL})",
+                f"ΔE ({_DE_LABEL})",
+                _DE_LABEL,
+                True,
+                of_structures,
             ),
-            "F-dF-dist",
-        )
-        save(
-            _error_figure(
-                norm, dnorm, f"Reference force |F$_i$| ({_F_LABEL})", f"|ΔF$_i$| ({_DF_LABEL})", _DF_LABEL, signed=False
+            (
+                "F-dF-dist",
+                forces.ravel(),
+                df.ravel(),
+                f"Reference force component ({_F_LABEL})",
+                f"ΔF ({_DF_LABEL})",
+                _DF_LABEL,
+                True,
+                of_components,
             ),
-            "Fi-dFi-dist",
-        )
-        save(
-            _error_figure(np.ravel(data.nn_min), de, "Shortest distance (Å)", f"ΔE ({_DE_LABEL})", _DE_LABEL), "E-dE-nn"
-        )
+            (
+                "Fi-dFi-dist",
+                norm,
+                dnorm,
+                f"Reference force |F$_i$| ({_F_LABEL})",
+                f"|ΔF$_i$| ({_DF_LABEL})",
+                _DF_LABEL,
+                False,
+                of_atoms,
+            ),
+            (
+                "E-dE-nn",
+                np.ravel(data.nn_min),
+                de,
+                "Shortest distance (Å)",
+                f"ΔE ({_DE_LABEL})",
+                _DE_LABEL,
+                True,
+                of_structures,
+            ),
+        ):
+            figure = _error_figure(x, error, x_label, label, unit, signed, colours)
+            if colours is not None:
+                colours.legend(figure)
+            save(figure, name)
     return paths
+
+
+def data_title(prefix: str, n_structures: int) -> str:
+    """What a figure shows: `Training set, 80 structures`."""
+    kind = {"train": "Training set", "test": "Test set"}.get(prefix, prefix)
+    return f"{kind}, {n_structures:,} structure{'s' if n_structures != 1 else ''}"
 
 
 def save_stress(
@@ -98,6 +165,7 @@ def save_stress(
         right.axhline(0, color=_GREY, lw=0.7, zorder=0)
         _points(right, stress, error, *limits)
         right.set(xlim=limits[0], ylim=limits[1], xlabel="Stress component, reference (GPa)", ylabel="Δσ (GPa)")
+        figure.suptitle(data_title(prefix, len(stress) // 6), fontsize=9)
         return _save(figure, Path(folder) / f"{prefix}_S-pairplot.{imagetype}")
 
 
@@ -129,6 +197,7 @@ def save_distributions(
                 axes.set_yscale("log")
                 axes.set_ylim(bottom=0.7)
             axes.set_title(f"{len(values):,} {unit}")
+        figure.suptitle(data_title(prefix, len(np.ravel(energy))), fontsize=9)
         return _save(figure, Path(folder) / f"{prefix}_ef-distributions.{imagetype}")
 
 
@@ -155,51 +224,118 @@ def save_learning_curve(
         )
         for axes, (name, factor, label) in zip(panels, curves, strict=True):
             positive = False
+            later: list[float] = []
             for table, colour, kind in ((train, _BLUE, "train"), (test, _ORANGE, "test")):
                 if not table or len(table["loss"]) == 0:
                     continue
                 y = factor * np.asarray(table[name])
                 x = _global_iterations(table, starts)
                 positive |= bool((y > 0).any())
-                axes.plot(x, y, color=colour, lw=1.1, marker="o" if len(x) < 40 else None, ms=2.5, label=kind)
+                later += y[(np.asarray(table["iter_num"]) > 0) & (y > 0)].tolist()
+                marker = "o" if len(x) < 40 else None
+                axes.plot(x, y, color=colour, lw=1.1, marker=marker, ms=2.5, label=kind)
             if positive:
                 axes.set_yscale("log")
                 if name != "loss":  # plain numbers: 300, not 3 × 10²
                     axes.yaxis.set_major_formatter(LogFormatter())
                     axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+            if len(later) > 3:  # the starting points, far above the rest, leave the panel
+                low, high = min(later), max(later)
+                axes.set_ylim(low / (high / low) ** 0.08 / 1.05, high * (high / low) ** 0.08 * 1.05)
             axes.set_ylabel(label)
             axes.grid(alpha=0.25, lw=0.5)
         _mark_starts(panels, starts)
         panels[0].legend(loc="upper right", ncols=2)
         panels[-1].set_xlabel("Iteration")
         last = _global_iterations(train, starts)[-1]
-        panels[-1].set_xlim(0, max(last, 1))
+        panels[-1].set_xlim(0, 1.015 * max(last, 1))
+        panels[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True))
         return _save(figure, Path(folder) / f"learning_curve.{imagetype}")
 
 
 # ----------------------------------------------------------------------------------------------------- panels
 
 
-def _pair(axes: Axes, x: np.ndarray, y: np.ndarray, error: np.ndarray, what: str, unit: str, error_unit: str) -> None:
+@dataclass(frozen=True)
+class Colours:
+    """Groups of points, and what each of the largest groups is drawn with."""
+
+    names: list[str]
+    """Groups in the order in which they are drawn, the largest first."""
+    number: np.ndarray
+    """(n_points,): index into `names`."""
+
+    @classmethod
+    def of(cls, groups: np.ndarray | None, all_groups: np.ndarray | None = None) -> Colours | None:
+        """Of these points; all_groups: whose sizes give the order. None where there are no groups.
+
+        The smallest of many groups share the last colour.
+        """
+        if groups is None or len(groups) == 0:
+            return None
+        sizes = Counter((groups if all_groups is None else all_groups).tolist())
+        if len(sizes) < 2:
+            return None
+        order = [name for name, _ in sizes.most_common()]
+        kept = order if len(order) <= len(_COLOURS) else order[: len(_COLOURS) - 1]
+        names = kept if kept == order else [*kept, f"{len(order) - len(kept)} more"]
+        index = {name: min(k, len(names) - 1) for k, name in enumerate(order)}
+        return cls(names, np.array([index[name] for name in groups.tolist()]))
+
+    def repeated(self, times: int) -> Colours:
+        """For so many points in place of each."""
+        return Colours(self.names, np.repeat(self.number, times))
+
+    def of_points(self, chosen: np.ndarray) -> Colours:
+        """Of a part of the points."""
+        return Colours(self.names, self.number[chosen])
+
+    def legend(self, figure: Figure) -> None:
+        """Below the panels."""
+        marks = [
+            Line2D([], [], ls="", marker="o", ms=4, color=colour, label=name)
+            for name, colour in zip(self.names, _COLOURS, strict=False)
+        ]
+        figure.legend(handles=marks, loc="outside lower center", ncols=min(5, len(marks)), fontsize=7)
+
+
+def _pair(
+    axes: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    error: np.ndarray,
+    what: str,
+    unit: str,
+    error_unit: str,
+    colours: Colours | None = None,
+) -> None:
     """Prediction over reference, with the diagonal."""
-    x, y, error = _finite(x, y, error)
+    (x, y, error), colours = _finite_points(colours, x, y, error)
     limits = _limits(np.concatenate([x, y]))
     axes.plot(limits, limits, color=_GREY, lw=0.7, zorder=0)
-    _points(axes, x, y, limits, limits)
+    _points(axes, x, y, limits, limits, colours=colours)
     axes.set(xlim=limits, ylim=limits, xlabel=f"{what}, reference ({unit})", ylabel=f"{what}, predicted ({unit})")
     axes.set_box_aspect(1)
     axes.text(0.04, 0.96, _summary(error, error_unit), transform=axes.transAxes, va="top")
 
 
-def _error_figure(x: np.ndarray, error: np.ndarray, x_label: str, label: str, unit: str, signed: bool = True) -> Figure:
+def _error_figure(
+    x: np.ndarray,
+    error: np.ndarray,
+    x_label: str,
+    label: str,
+    unit: str,
+    signed: bool = True,
+    colours: Colours | None = None,
+) -> Figure:
     """Errors over a quantity, and their histogram beside."""
-    x, error = _finite(x, error)
+    (x, error), colours = _finite_points(colours, x, error)
     figure = Figure(figsize=(5.4, 3.4))
     axes, side = figure.subplots(1, 2, sharey=True, width_ratios=(3.2, 1))
     x_limits = _limits(x, from_zero=not signed)
     limits = _limits(error, around_zero=signed, from_zero=not signed)
     axes.axhline(0, color=_GREY, lw=0.7, zorder=0)
-    _points(axes, x, error, x_limits, limits, bar_beside=side)
+    _points(axes, x, error, x_limits, limits, bar_beside=side, colours=colours)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set(xlim=x_limits, ylim=limits, xlabel=x_label, ylabel=label)
     side.hist(error, bins=_bins(len(error)), range=limits, orientation="horizontal", color=_BLUE)
@@ -212,9 +348,22 @@ def _error_figure(x: np.ndarray, error: np.ndarray, x_label: str, label: str, un
 
 
 def _points(
-    axes: Axes, x: np.ndarray, y: np.ndarray, x_limits: tuple, y_limits: tuple, bar_beside: Axes | None = None
+    axes: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    x_limits: tuple,
+    y_limits: tuple,
+    bar_beside: Axes | None = None,
+    colours: Colours | None = None,
 ) -> None:
-    """Points, or counts per cell where there are many; a bitmap in vector formats."""
+    """Points, coloured by group, or counts per cell where there are many and no groups; a bitmap in vector formats."""
+    if colours is not None:
+        size = 16 if len(x) < 50 else 8 if len(x) < 500 else 4 if len(x) < MANY else 1.5
+        order = list(range(len(colours.names)))  # small groups last, on top; what is summed up, below all
+        for k in (order[-1:] + order[:-1]) if len(order) == len(_COLOURS) else order:
+            chosen = colours.number == k
+            axes.scatter(x[chosen], y[chosen], s=size, color=_COLOURS[k], alpha=0.6, lw=0, rasterized=len(x) > 1000)
+        return
     if len(x) < MANY:
         size = 20 if len(x) < 50 else 9 if len(x) < 500 else 4
         axes.scatter(x, y, s=size, color=_BLUE, alpha=0.55, lw=0, rasterized=len(x) > 1000)
@@ -268,9 +417,10 @@ def _global_iterations(table: Mapping[str, np.ndarray], starts: Mapping[tuple[in
     return np.array([starts.get((int(ladder), int(cycle)), np.nan) + n for ladder, cycle, n in keys])
 
 
-def _finite(*columns: np.ndarray) -> list[np.ndarray]:
+def _finite_points(colours: Colours | None, *columns: np.ndarray) -> tuple[list[np.ndarray], Colours | None]:
+    """The finite points, and their colours."""
     good = np.logical_and.reduce([np.isfinite(column) for column in columns])
-    return [column[good] for column in columns]
+    return [column[good] for column in columns], None if colours is None else colours.of_points(good)
 
 
 def _limits(values: np.ndarray, around_zero: bool = False, from_zero: bool = False) -> tuple[float, float]:

@@ -21,3 +21,7 @@ class Predictions:
     """(n_atoms, 3): predicted forces, eV/Å."""
     nn_min: np.ndarray
     """(n_structures,): shortest distance in each structure, Å; inf where an atom is alone."""
+    groups: np.ndarray | None = None
+    """(n_structures,): group of each structure, which colours the points; None: no groups."""
+    atom_groups: np.ndarray | None = None
+    """(n_atoms,): group of each atom's structure."""

@@ -31,6 +31,7 @@ PACKAGES = (
         "pydantic-settings",
         "hiphive",
         "ruamel.yaml",
+        "pyyaml",
     ),
 )
 CALL = """

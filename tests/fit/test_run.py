@@ -39,6 +39,8 @@ def test_outputs_of_a_plain_fit(fit):
         "cycle_metrics.txt",
         "ladder_metrics.txt",
         "report/learning_curve.png",
+        "report/train_groups.csv",
+        "report/train_worst.csv",
         *(f"report/train_{name}.png" for name in figures),
     }
     metrics = read_table(folder / "metrics.txt")
