@@ -261,7 +261,7 @@ def bond_tangent(L: int) -> int:
 
 def table(name: str, case: dict[str, object], dgemm: float) -> str:
     """Markdown."""
-    way = "moments stored" if case["moments_stored"] else "moments made anew"
+    way = "moments stored" if case["moments_stored"] else "moments recomputed"
     if case["bondwise"]:
         share = f"in {100 * case['bondwise']:.0f} % of the tiles " if case["bondwise"] < 1 else ""
         way = f"radial functions {share}bond by bond" + (f", else {way}" if share else "")

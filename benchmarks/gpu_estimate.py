@@ -143,7 +143,7 @@ def memory_text(potentials: dict[str, object], atoms: int = 10**6, neighbours: i
             resident, moments, work = memory_needs(shape, shards, neighbours * atoms, stored)
             batches = -(-work // int(room - resident - moments))
             cells = [resident, moments, work, resident + moments + work]
-            label = name if stored else f"{name}, moments made anew"
+            label = name if stored else f"{name}, moments recomputed"
             numbers = " | ".join(f"{cell / 1e9:.1f}" for cell in cells)
             lines.append(f"| {label} | {potential.n_functions} | {numbers} | {batches} |")
     return "\n".join(lines)

@@ -34,13 +34,8 @@ EXAMPLE = ROOT / "examples" / "al_ni"
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/*/README.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 ALONE = {"pace_info": "info", "pace_timing": "timing", "pace_yaml2yace": "yaml2yace", "pace_collect": "collect"}
-OF_OTHERS = {  # options and names of other programs that the pages mention
-    "--bind-to", "--mpi", "--force-reinstall", "--no-deps", "MPI4PY_MPIABI", "MPI4PY_LIBMPI", "CUPY_CACHE_DIR",
-    "CUDA_VISIBLE_DEVICES", "pair_style", "pair_coeff", "MPI_Allreduce", "PACELIB_URL", "VASP_PBE_500",
-    "pace/kk", "-march", "-h", "-K", "-D", "save_yaml", "to_ACECTildeBasisSet",
-    "LAMMPS_PLUGIN_PATH", "pair_write", "read_restart", "output_potentialplugin",
-    "stress/atom", "centroid/stress/atom", "pe/atom",
-}  # fmt: skip
+OPTIONS_OF_OTHERS = {"--bind-to", "--mpi", "--force-reinstall", "--no-deps", "-march", "-h", "-K", "-D"}
+ON_THE_CODE = {"architecture", "contributing", "evaluation", "gpu", "optimizer"}  # pages that name functions and fields
 TOOLS = Path(sys.executable).parent
 
 
@@ -175,15 +170,25 @@ def test_keys_exist(page):
 
 
 def test_names_exist(page):
-    """Identifiers with an underscore, environment variables among them, and files."""
+    """Files, environment variables and methods of the package; on pages about the code all names with an underscore."""
+    folders = [ROOT, ROOT / "pacehpc", ROOT / "benchmarks", page.parent]
     for code in inline_code(page):
-        for name in re.findall(r"(?<![\w.])[A-Za-z]\w*_\w+", code, re.ASCII):
-            stem = re.sub(r"_\d+$", "_", name)
-            assert stem in sources() or name in OF_OTHERS or name.startswith(("my_", "test_")), name
-        if re.fullmatch(r"[\w.*/-]+/[\w.*/-]*", code, re.ASCII):
-            folders = [ROOT, ROOT / "pacehpc", ROOT / "benchmarks", page.parent]
+        first, slash, _ = code.partition("/")
+        if (
+            slash
+            and re.fullmatch(r"[\w.*/-]+", code, re.ASCII)
+            and any((folder / first).is_dir() for folder in folders)
+        ):
             there = any(any(folder.glob(code.rstrip("/"))) for folder in folders)
-            assert there or code.rstrip("/") in sources() or code in OF_OTHERS, code
+            assert there or code.rstrip("/") in sources(), code
+        for name in re.findall(r"\bPACEHPC_\w+", code):
+            assert name in sources(), name
+        method = re.fullmatch(r"([A-Z]\w+)\.(\w+)(\(.*\))?", code)
+        if method and f"class {method[1]}" in sources():
+            assert re.search(rf"\b(def {method[2]}\b|{method[2]}\b\s*[:=])", sources()), code
+        if page.stem in ON_THE_CODE and not slash:
+            for name in re.findall(r"(?<![\w.])[a-z]\w*_\w+", code, re.ASCII):
+                assert re.sub(r"_\d+$", "_", name) in sources(), name
 
 
 # --------------------------------------------------------------------------------------------------------- commands
@@ -268,7 +273,7 @@ def test_commands_exist(page):
             if own_program(words) is not None or words[0] in ("make", "pip"):
                 check_command(words, page)
         for option in re.findall(r"^--?[a-zA-Z][\w-]*", code):
-            assert option in all_options() | OF_OTHERS or f'"{option}"' in sources(), option
+            assert option in all_options() | OPTIONS_OF_OTHERS or f'"{option}"' in sources(), option
 
 
 # ---------------------------------------------------------------------------------------------------- what is run
