@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
@@ -11,8 +13,10 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 
 from pacehpc import backends
+from pacehpc.backends.costs import evaluation_operations
 from pacehpc.backends.interface import LossWeights
 from pacehpc.dataset import Store
+from pacehpc.fit.evaluations import EVALUATIONS_PER_ITERATION
 from pacehpc.fit.gauss_newton import split_options
 from pacehpc.fit.optimizers import optimizer_memory
 from pacehpc.fit.plan import Plan
@@ -26,7 +30,7 @@ from pacehpc.structures import Structures
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pacehpc.config.models import Settings
+    from pacehpc.config.models import Fit, Settings
     from pacehpc.dataset import Dataset
     from pacehpc.potential import Potential
 
@@ -38,6 +42,7 @@ SPREAD = 10.0  # robust standard deviations from the median beyond which a value
 CLOSE = 0.7  # of the sum of covalent radii; closer atoms are an outlier
 SAMPLE_ATOMS, SAMPLE_ATOMS_GPU = 500, 50_000  # of the measured sample, about; fewer leave most of a GPU idle
 SAMPLE_SECONDS = 1.0
+BONDS_OF_AN_ATOM = 50  # to compare the potentials of a ladder
 
 
 def dry_run(settings: Settings, plan: Plan, n_ranks: int) -> None:
@@ -53,8 +58,9 @@ def dry_run(settings: Settings, plan: Plan, n_ranks: int) -> None:
         if name == "train":
             tiers(settings, data)
     functions(potential)
-    ladder(settings, plan)
-    memory_and_time(settings, potential, plan.stores["train"], n_ranks)
+    steps = ladder(settings, plan)
+    seconds = memory_and_time(settings, potential, plan.stores["train"], n_ranks)
+    total_time(settings.fit, steps, plan.train, seconds)
 
 
 def describe(train: Dataset, test: Dataset | None) -> None:
@@ -181,30 +187,48 @@ def functions(potential: Potential) -> None:
     log.info("total: %d functions, %d parameters", potential.n_functions, potential.n_parameters)
 
 
-def ladder(settings: Settings, plan: Plan) -> None:
-    """The basis of each ladder step, and the iterations of the whole fit."""
+def ladder(settings: Settings, plan: Plan) -> list[Potential]:
+    """Log the basis of each ladder step and the iterations of the whole fit; returns the potential of each step."""
     fit = settings.fit
-    steps = 1
+    steps: list[Potential] = []
     if fit.ladder_step is not None:
-        current, sizes = plan.start, []
+        current = plan.start
         while (grown := next_ladder_potential(current, plan.target, fit.ladder_step, fit.ladder_type)) is not None:
             current = grown
-            sizes.append(f"{grown.n_functions}/{grown.n_parameters}")
-        steps = max(len(sizes), 1)
+            steps.append(grown)
+        sizes = [f"{grown.n_functions}/{grown.n_parameters}" for grown in steps]
         log.info("ladder: %d steps, functions/parameters: %s", len(sizes), ", ".join(sizes) or "nothing to add")
+    steps = steps or [plan.target]
     n_trainable = int(trainable_mask(plan.target, fit.trainable_parameters).sum())
     log.info(
         "fit: %d trainable parameters; %s x %s x at most %d iterations of %s",
         n_trainable,
-        counted(steps, "ladder step"),
+        counted(len(steps), "ladder step"),
         counted(fit.fit_cycles, "cycle"),
         fit.maxiter,
         fit.optimizer,
     )
+    return steps
 
 
-def memory_and_time(settings: Settings, potential: Potential, path: Path, n_ranks: int) -> None:
-    """Memory per rank and the expected time of an evaluation, from a sample that is evaluated here."""
+def total_time(fit: Fit, steps: Sequence[Potential], train: Dataset, seconds: float) -> None:
+    """Log the time of the whole fit and when it would end; seconds: of an evaluation of the last step's potential."""
+    species = np.array([np.count_nonzero(train.numbers == atomic_numbers[e]) for e in steps[-1].elements])
+    with_bonds = BONDS_OF_AN_ATOM * train.n_atoms  # of all steps the same
+    operations = np.array([evaluation_operations(step, with_bonds, species) for step in steps])
+    each = EVALUATIONS_PER_ITERATION * fit.maxiter * fit.fit_cycles * seconds
+    total = timedelta(seconds=max(1, round(float((operations / operations[-1]).sum() * each))))
+    log.info(
+        "time: at most about %s for the whole fit (%s); started now it would end at %s",
+        total,
+        f"{counted(len(steps), 'ladder step')} x {counted(fit.fit_cycles, 'cycle')} x {fit.maxiter} iterations, "
+        f"{EVALUATIONS_PER_ITERATION:g} evaluations each",
+        (datetime.now() + total).isoformat(" ", "minutes"),
+    )
+
+
+def memory_and_time(settings: Settings, potential: Potential, path: Path, n_ranks: int) -> float:
+    """Log memory per rank and the time of an evaluation, from a sample that is evaluated here; returns that time, s."""
     stress = settings.fit.loss.stress > 0
     backend = settings.backend.evaluator
     with Store(path, potential) as store:
@@ -249,6 +273,7 @@ def memory_and_time(settings: Settings, potential: Potential, path: Path, n_rank
         1e6 * measured / sample.n_atoms,
         balance,
     )
+    return measured * scale
 
 
 def sample_size(structures: Structures, atoms: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from pacehpc.fit.repulsion import check_dcut, without_core
 from pacehpc.fit.state import FitState
 from pacehpc.fit.stopping import load_callbacks
 from pacehpc.potential import Potential, build_potential, ladder_start, next_ladder_potential, trainable_mask
+from pacehpc.potential.section import PER_ELEMENT
 
 log = logging.getLogger("pacehpc")
 
@@ -81,6 +82,7 @@ def make_plan(settings: Settings, tasks: Tasks, input_file: Path | None, started
     rng = np.random.default_rng(settings.seed)
     section = settings.potential
     target = build_potential(section, rng=rng)
+    _compare_with_asked(section, target)
     start = ladder_start(section) if settings.fit.ladder_step is not None else None
     if settings.fit.repulsion == "auto" and tasks.fit:
         target = without_core(target)
@@ -103,6 +105,19 @@ def make_plan(settings: Settings, tasks: Tasks, input_file: Path | None, started
         target.metadata = outputs.metadata_that_lasts(target.metadata)
     metadata = outputs.metadata(settings, input_file, train, started or datetime.now())
     return Plan(train, test, stores, target, start, callbacks, metadata)
+
+
+def _compare_with_asked(section: Any, target: Potential) -> None:
+    """Say where there are fewer functions than number_of_functions_per_element asks for."""
+    given = section.get("functions") if isinstance(section, Mapping) else None
+    each = given.get(PER_ELEMENT) if isinstance(given, Mapping) else None
+    asked = 0 if each is None else each * len(target.elements)
+    if asked - target.n_functions >= max(len(target.blocks), 1):  # not what blocks of equal size leave over
+        log.info(
+            "potential.functions.%s: %d functions asked for, %d are there with these nradmax_by_orders and "
+            "lmax_by_orders: all of them are used",
+            PER_ELEMENT, asked, target.n_functions,
+        )  # fmt: skip
 
 
 def _compile_ahead(settings: Settings, target: Potential, start: Potential | None) -> None:

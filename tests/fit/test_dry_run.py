@@ -69,5 +69,12 @@ def test_everything_is_shown(fit):
     # the ladder plan is what a fit does
     planned = [int(n) for n in re.findall(r"(\d+)/\d+", re.search(r"ladder: \d+ steps, (.*)", text)[1])]
     assert f"{len(planned)} ladder steps x 2 cycles x at most 8 iterations of BFGS" in text
+    steps = f"{len(planned)} ladder steps x 2 cycles x 8 iterations"
+    total = re.search(
+        rf"at most about (\S+) for the whole fit \({steps}, 1.3 evaluations each\); started now it", text
+    )[1]
+    hours, minutes, whole = map(int, total.split(":"))
+    spent = 3600 * hours + 60 * minutes + whole
+    assert spent <= max(1.5, 1.3 * 8 * 2 * len(planned) * seconds + 1)  # the earlier steps cost less than the last
     _, folder = fit(fit__ladder_step=8, fit__maxiter=0)
     assert read_table(folder / "ladder_metrics.txt")["nfuncs"].tolist() == planned

@@ -308,3 +308,21 @@ def test_profile_without_a_fit(fit):
 def test_profile_of_the_reference_backend_is_refused(fit):
     with pytest.raises(PacehpcError, match="--profile: the reference backend has no stages"):
         fit(Tasks(predict=False, profile=True), backend__evaluator="reference")
+
+
+def test_tables_hold_the_last_iteration_of_each_cycle(fit):
+    """Also where it is none of every display_step (4 here), and once."""
+    _, folder = fit(fit__maxiter=6, fit__fit_cycles=2, fit__noise_absolute_sigma=1e-3, data__test_size=0.2)
+    for name in ("metrics", "test_metrics"):
+        table = read_table(folder / f"{name}.txt")
+        assert table["iter_num"].tolist() == [0, 4, 6, 0, 4, 6]
+    last, cycles = read_table(folder / "metrics.txt"), read_table(folder / "cycle_metrics.txt")
+    assert last["loss"][[2, 5]].tolist() == cycles["loss"].tolist()
+
+
+def test_more_functions_asked_for_than_there_are_is_said_in_one_line(fit):
+    changes = {"potential__functions__number_of_functions_per_element": 1000, "fit__maxiter": 0}
+    _, folder = fit(Tasks(predict=False, dry_run=False), **changes)
+    n = Potential.load(folder / "output_potential.yaml").n_functions
+    said = [line for line in (folder / "log.txt").read_text().splitlines() if "asked for" in line]
+    assert len(said) == 1 and f"2000 functions asked for, {n} are there" in said[0]
