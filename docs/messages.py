@@ -169,7 +169,7 @@ SECTIONS = {
                 "`atoms.calc = None` for atoms with a calculator. Never load a file with pandas whose origin you do "
                 "not trust."
             ),
-            sources=["dataset/arrow.py", "dataset/pickle_classes.py", "dataset/unpickle.py"],
+            sources=["dataset/arrow.py", "dataset/pickle_classes.py", "dataset/pickle_names.py", "dataset/unpickle.py"],
         ),
         Entry(
             "Missing columns",
@@ -181,6 +181,7 @@ SECTIONS = {
             sources=[
                 "dataset/loading.py",
                 "dataset/reading.py",
+                "fit/labels.py",
                 "dataset/writing.py",
                 "utilities/data.py:main",
                 "utilities/template.py:_reference",
@@ -413,6 +414,12 @@ SECTIONS = {
         ),
     ],
     "Other programs": [
+        Entry(
+            "LAMMPS plugin",
+            cause="LAMMPS, its headers or MPI were not found, compilation failed, or the active set does not match.",
+            cure="follow the message; [LAMMPS](lammps.md) describes what a plugin needs.",
+            sources=["lammps/active_set.py", "lammps/build.py", "lammps/target.py", "utilities/lammps.py"],
+        ),
         Entry(
             "Calculator and utilities",
             cause="an option of the calculator or a utility is out of range.",
