@@ -143,7 +143,7 @@ class Neighbourhood:
         """r_j - r_i of all bonds of the list now, also of those in the skin, Å."""
 
     def follow(self, atoms: Atoms) -> bool:
-        """Bring the vectors up to date with `atoms`; whether the list had to be made anew.
+        """Bring the vectors up to date with `atoms`; whether the list had to be rebuilt.
 
 
         Raises:

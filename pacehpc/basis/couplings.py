@@ -233,7 +233,7 @@ def independent_couplings(ls: tuple[int, ...], groups: tuple[int, ...]) -> tuple
 
     Args:
         ls: one l for each factor
-        groups: a label for each factor; equal labels mean equal (element, n). Factors with equal label and l are alike,
+        groups: a label for each factor; equal labels mean equal (element, n). Factors with equal label and l are equal,
             so that terms that differ by their order merge.
 
     A coupling is kept if its function is independent of those kept before it. The functions of couplings that differ

@@ -318,12 +318,12 @@ class Backend(Section):
 
 
 class Checkpoint(Section):
-    """How an interrupted fit goes on."""
+    """How an interrupted fit resumes."""
 
     journal_limit: kinds.MemorySize = Field(
         20 * 2**30,
         description="disk space for the evaluations of one minimisation; where they would take more, an interrupted "
-        "fit goes on from its best point instead of exactly",
+        "fit resumes from its best point instead of exactly",
     )
 
 
@@ -348,7 +348,7 @@ class Settings(Section):
     )
     fit: Fit = Field(default_factory=Fit, description="loss, weights, optimizer and strategy")
     backend: Backend = Field(default_factory=Backend, description="where and how the loss is evaluated")
-    checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="how an interrupted fit goes on")
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="how an interrupted fit resumes")
 
     _notes: list[str] = PrivateAttr(default_factory=list)
     _warnings: list[str] = PrivateAttr(default_factory=list)

@@ -24,5 +24,5 @@ def format_number(value: float) -> str:
 
 
 def format_list(values) -> str:
-    """A list such as [1, 2.5] with 17 significant digits, nested lists alike."""
+    """A list such as [1, 2.5] with 17 significant digits, nested lists included."""
     return "[" + ", ".join(format_number(v) if isinstance(v, (int, float)) else format_list(v) for v in values) + "]"

@@ -325,7 +325,7 @@ def _given(settings: Section) -> dict[str, Any]:
 
 
 def _one_spelling(section: str, given: dict[Any, Section], elements: list[str]) -> dict[str, Section]:
-    """Check the keys of embeddings, bonds or functions against the elements and spell them alike."""
+    """Check the keys of embeddings, bonds or functions against the elements and give each one spelling."""
     result: dict[str, Section] = {}
     spelt: dict[str, Any] = {}
     for key, settings in given.items():
