@@ -30,6 +30,21 @@ for source, options in ((sys.argv[1], {}), (sys.argv[1], {"recursive_evaluator":
     np.testing.assert_allclose(atoms.get_stress(), stress, atol=1e-9)
 """
 
+GRADES = """
+import sys
+import numpy as np
+from ase.io import read
+from pyace import PyACECalculator
+
+calculator = PyACECalculator(sys.argv[1] + "/cu.yaml")
+calculator.set_active_set(sys.argv[1] + "/cu.asi")
+expected = np.load(sys.argv[1] + "/cu.npz")
+for k, atoms in enumerate(read(sys.argv[1] + "/cu.extxyz", ":")):
+    atoms.calc = calculator
+    atoms.get_potential_energy()
+    np.testing.assert_allclose(calculator.results["gamma"], expected[f"gamma_{k}"], rtol=1e-6, atol=1e-8)
+"""
+
 
 def site(environment: Path) -> Path:
     return next(environment.parent.glob("lib/python*/site-packages"))
@@ -46,7 +61,15 @@ def test_the_extra_names_the_package():
 
 def test_command_and_module(environment, tmp_path):
     assert call(environment / "pacemaker", "-v", cwd=tmp_path).stdout.startswith("pacehpc ")
+    for name in ("yaml2yace", "activeset", "select", "augment", "corerep", "collect", "info", "timing"):
+        assert (environment / f"pace_{name}").exists()
     call(environment / "python", "-c", CALCULATE, POTENTIAL, cwd=tmp_path)
+
+
+def test_grades_of_the_calculator(environment, shared, tmp_path):
+    """As programs read them: `set_active_set`, then the results' gamma, against golden values."""
+    golden = shared("golden/activeset")
+    call(environment / "python", "-c", GRADES, golden, cwd=tmp_path)
 
 
 def test_python_ace_goes_first_and_uninstalling_leaves_nothing(environment, tmp_path):
