@@ -195,7 +195,7 @@ def save_predictions(
     reference = data.energy_corrected / counts
     known_e, known_f = np.isfinite(reference), np.isfinite(data.flat_forces).all(axis=1)
     errors = errors_by_structure(data, energies, prediction.forces)
-    save_groups(errors, which, Path("report"))
+    rows = save_groups(errors, which, Path("report"))
     shown = Predictions(
         reference[known_e], (energies / counts)[known_e], data.flat_forces[known_f], prediction.forces[known_f],
         nn_min[known_e], errors.groups[known_e], np.repeat(errors.groups, counts)[known_f],
@@ -204,11 +204,14 @@ def save_predictions(
         ("save_predictions", ("report", shown, which, image_type)),
         ("save_distributions", ("report", reference[known_e], data.flat_forces[known_f], which, image_type)),
     ]
+    if rows:
+        names, *rmse = ([row[key] for row in rows] for key in ("group", "rmse_epa", "rmse_f_comp"))
+        jobs.append(("save_groups", ("report", names, *rmse, which, image_type, len(data))))
     if stress is not None:
         known = np.isfinite(data.stress).all(axis=1) & np.isfinite(stress).all(axis=1)
         if known.any():
             reference, stress = GPA * data.stress[known], GPA * stress[known]
-            jobs.append(("save_stress", ("report", reference, stress, which, image_type)))
+            jobs.append(("save_stress", ("report", reference, stress, which, image_type, errors.groups[known])))
             rmse = np.sqrt(np.mean((stress - reference) ** 2))
             log.info("Stress (%s): RMSE %.4f GPa over %d structures", which, rmse, known.sum())
     return jobs
@@ -224,16 +227,20 @@ def errors_by_structure(data: Dataset, energies: np.ndarray, forces: np.ndarray)
     )  # fmt: skip
 
 
-def save_groups(errors: groups.StructureErrors, which: str, folder: Path) -> None:
-    """{which}_groups.csv, where the data have groups, and {which}_worst.csv; both in the log as well."""
-    has_groups = len(errors.group_names) > 1
-    if has_groups:
-        rows = groups.group_rows(errors)
+def save_groups(errors: groups.StructureErrors, which: str, folder: Path) -> list[dict[str, Any]]:
+    """Write {which}_groups.csv, where the data have groups, and {which}_worst.csv; both in the log as well.
+
+    Returns:
+        The errors of each group, [] where there are none.
+    """
+    rows = groups.group_rows(errors) if len(errors.group_names) > 1 else []
+    if rows:
         groups.write_rows(folder / f"{which}_groups.csv", groups.GROUP_COLUMNS, rows)
         log.info("Errors by group (%s):\n%s", which, groups.groups_text(rows))
-    rows = groups.worst_rows(errors)
-    groups.write_rows(folder / f"{which}_worst.csv", groups.WORST_COLUMNS, rows)
-    log.info("Worst structures (%s):\n%s", which, groups.worst_text(rows, has_groups))
+    worst = groups.worst_rows(errors)
+    groups.write_rows(folder / f"{which}_worst.csv", groups.WORST_COLUMNS, worst)
+    log.info("Worst structures (%s):\n%s", which, groups.worst_text(worst, bool(rows)))
+    return rows
 
 
 def stresses(virials: np.ndarray, volumes: np.ndarray) -> np.ndarray:

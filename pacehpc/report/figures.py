@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,20 +153,49 @@ def save_stress(
     stress_pred: np.ndarray,
     prefix: str = "train",
     imagetype: str = "png",
+    groups: np.ndarray | None = None,
 ) -> Path:
-    """{prefix}_S-pairplot: predicted over reference stress and the errors, all components (n, 6), GPa."""
+    """{prefix}_S-pairplot: predicted over reference stress and the errors, all components (n, 6), GPa; groups (n,)."""
+    colours = Colours.of(groups)
+    colours = colours and colours.repeated(6)
     stress, stress_pred = np.ravel(stress), np.ravel(stress_pred)
     with _style():
         figure = Figure(figsize=(7.2, 3.4))
         left, right = figure.subplots(1, 2)
-        _pair(left, stress, stress_pred, stress_pred - stress, "Stress component", "GPa", "GPa")
+        _pair(left, stress, stress_pred, stress_pred - stress, "Stress component", "GPa", "GPa", colours)
         error = stress_pred - stress
         limits = _limits(stress), _limits(error, around_zero=True)
         right.axhline(0, color=_GREY, lw=0.7, zorder=0)
-        _points(right, stress, error, *limits)
+        _points(right, stress, error, *limits, colours=colours)
+        if colours is not None:
+            colours.legend(figure)
         right.set(xlim=limits[0], ylim=limits[1], xlabel="Stress component, reference (GPa)", ylabel="Δσ (GPa)")
         figure.suptitle(data_title(prefix, len(stress) // 6), fontsize=9)
         return _save(figure, Path(folder) / f"{prefix}_S-pairplot.{imagetype}")
+
+
+def save_groups(
+    folder: str | os.PathLike[str],
+    names: Sequence[str],
+    energy: np.ndarray,
+    force: np.ndarray,
+    prefix: str = "train",
+    imagetype: str = "png",
+    n_structures: int = 0,
+) -> Path:
+    """{prefix}_groups: RMSE of energies per atom, eV, and force components, eV/Å, of each group, as bars."""
+    with _style():
+        figure = Figure(figsize=(7.2, 1.3 + 0.19 * len(names)))
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, values, label in zip(
+            panels, (energy, force), (f"RMSE energy ({_DE_LABEL})", f"RMSE force ({_DF_LABEL})"), strict=True
+        ):
+            axes.barh(np.arange(len(names)), np.nan_to_num(1000 * np.asarray(values)), color=_BLUE)
+            axes.set(xlabel=label, yticks=np.arange(len(names)), yticklabels=names, xlim=(0, None))
+            axes.tick_params(axis="y", length=0)
+        panels[0].invert_yaxis()
+        figure.suptitle(data_title(prefix, n_structures), fontsize=9)
+        return _save(figure, Path(folder) / f"{prefix}_groups.{imagetype}")
 
 
 def save_distributions(

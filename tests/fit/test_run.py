@@ -40,6 +40,7 @@ def test_outputs_of_a_plain_fit(fit):
         "ladder_metrics.txt",
         "report/learning_curve.png",
         "report/train_groups.csv",
+        "report/train_groups.png",
         "report/train_worst.csv",
         *(f"report/train_{name}.png" for name in figures),
     }
