@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from pacehpc.calculator import PaceCalculator
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.outputs import stresses
 from pacehpc.fit.plan import Tasks
-from pacehpc.fit.record import INTERIM_SHARE
 from pacehpc.metrics import GPA
 from pacehpc.potential import Potential
 from pacehpc.report.tables import read_table
@@ -59,24 +57,3 @@ def test_stresses_that_are_asked_for_and_absent_are_refused(fit):
     frame.drop(columns="stress").to_pickle("without.pckl.gzip", compression="gzip")
     with pytest.raises(PacehpcError, match="no periodic structure has a stress"):
         fit(fit__loss__stress=1.0, fit__maxiter=1, data__filename=["without.pckl.gzip"])
-
-
-def test_interim_potentials_take_a_hundredth_of_the_time(fit, monkeypatch):
-    spent = []
-    save = Potential.save
-
-    def slow(self, path):
-        start = time.perf_counter()
-        if "interim_potential_0" in str(path):
-            time.sleep(0.05)
-        save(self, path)
-        if "interim_potential_0" in str(path):
-            spent.append(time.perf_counter() - start)
-
-    monkeypatch.setattr(Potential, "save", slow)
-    fit(fit__maxiter=30)
-    assert len(spent) == 3  # after the first and last iteration and at the start; a fit of a second allows no more
-    spent.clear()
-    monkeypatch.setattr("pacehpc.fit.record.INTERIM_SHARE", 1e9)
-    fit(fit__maxiter=30)
-    assert len(spent) == 32 and INTERIM_SHARE == 0.01

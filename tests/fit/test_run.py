@@ -13,7 +13,6 @@ from pacehpc.backends.cpu import STAGES
 from pacehpc.dataset import load_dataset
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.plan import Tasks
-from pacehpc.fit.repulsion import with_zbl
 from pacehpc.objective import Objective
 from pacehpc.potential import Potential
 from pacehpc.report.tables import COLUMNS, read_table
@@ -77,35 +76,6 @@ def test_final_errors_are_those_of_the_file(fit):
         if len(atoms) > 8 and atoms.pbc.all():
             d = atoms.get_all_distances(mic=True)
             assert nn_min == pytest.approx(d[d > 0].min(), abs=1e-9)
-
-
-def test_a_file_or_folder_in_the_place_of_the_other_is_refused_before_the_fit(fit, tmp_path):
-    (tmp_path / "report").write_text("mine")
-    with pytest.raises(PacehpcError, match="report: figures go into a folder"):
-        fit(Tasks(), fit__maxiter=1)
-    (tmp_path / "old").mkdir()
-    with pytest.raises(PacehpcError, match="old: cannot be read: Is a directory"):
-        fit(potential={"filename": "old"}, data__reference_energy=None)
-    with pytest.raises(PacehpcError, match="old: cannot be read: Is a directory"):
-        fit(potential__initial_potential="old")
-    assert not (tmp_path / "checkpoint").exists()
-
-
-def test_metadata_of_a_potential_that_is_fitted_again(fit):
-    """Of the fit before only what still holds stays: neither its test set nor its reference energies."""
-    frame = pd.read_pickle(DATA, compression="gzip")
-    numbers = np.array([[a.symbols.count("Al"), a.symbols.count("Ni")] for a in frame["ase_atoms"]])
-    frame["energy_corrected"] = frame["energy"] - numbers @ [3.0, 4.0]
-    frame.to_pickle("corrected.pckl.gzip", compression="gzip")
-    _, folder = fit(fit__maxiter=1, data__test_size=0.1, metadata={"origin": "here"})
-    before = Potential.load(folder / "output_potential.yaml").metadata
-    assert {"final_test_loss", "reference_energy"} <= set(before)
-    (folder / "output_potential.yaml").rename(folder / "old.yaml")
-    _, folder = fit(fit__maxiter=1, potential={"filename": "old.yaml"}, data={"filename": ["corrected.pckl.gzip"]})
-    after = Potential.load(folder / "output_potential.yaml").metadata
-    assert set(before) - set(after) == {key for key in before if key.startswith("final_test_")} | {"reference_energy"}
-    assert after["origin"] == "here" and after["data_sha256"] != before["data_sha256"]
-    assert "reference_energy" not in Potential.load(folder / "target_potential.yaml").metadata
 
 
 def test_ladder_reaches_the_target(fit):
@@ -226,40 +196,6 @@ def test_a_broken_callback_is_reported_and_ends_the_fit(fit, tmp_path):
     assert (folder / "output_potential.yaml").exists()
 
 
-def test_repulsion_auto_is_put_in_after_the_fit(fit):
-    _, folder = fit(Tasks(), fit__repulsion="auto", fit__maxiter=3)
-    before, after = (Potential.load(folder / name) for name in ("interim_potential_0.yaml", "output_potential.yaml"))
-    np.testing.assert_array_equal(before.parameters, after.parameters)
-    predicted = pd.read_pickle(folder / "train_pred.pckl.gzip", compression="gzip")
-    shortest = min(bond.r_in for bond in after.bonds.values())
-    assert shortest == pytest.approx(predicted["nn_min"].min(), abs=1e-9)
-    assert {bond.inner_cutoff_type for bond in after.bonds.values()} == {"zbl"}
-    # no atoms are closer: energies and forces of the data stay as they were fitted
-    table = read_table(folder / "cycle_metrics.txt")
-    assert float(after.metadata["final_loss"]) == pytest.approx(table["loss"][-1], rel=1e-9)
-
-
-@pytest.mark.parametrize(("bond", "data", "what"), [
-    ({"rcut": 4.5, "dcut": 0.0}, DATA, "dcut 0"),
-    ({"rcut": 2.4, "dcut": 0.1}, "al.pckl.gzip", "no bond (Al Ni|Ni Al) is in the data"),
-])  # fmt: skip
-def test_repulsion_auto_that_could_not_be_written_is_refused_before_the_fit(fit, bond, data, what):
-    frame = pd.read_pickle(DATA, compression="gzip")
-    frame[[set(a.symbols) == {"Al"} for a in frame["ase_atoms"]]].to_pickle("al.pckl.gzip", compression="gzip")
-    bonds = {"ALL": {"radbase": "ChebPow", "radparameters": [2.0], **bond}}
-    with pytest.raises(PacehpcError, match=rf"fit\.repulsion.*{what}"):
-        fit(fit__repulsion="auto", potential__bonds=bonds, data__filename=[str(data)])
-    assert not Path("checkpoint").exists() and not Path("metrics.txt").exists()
-
-
-def test_bonds_absent_from_the_data_begin_at_the_covalent_radii(golden):
-    potential = Potential.load(golden / "potentials" / "alni_mixed.yaml")
-    changed = with_zbl(potential, {("Al", "Al"): 2.5, ("Ni", "Ni"): 2.2})
-    assert changed.bonds["Al", "Al"].r_in == 2.5
-    assert changed.bonds["Al", "Ni"] == changed.bonds["Ni", "Al"]
-    assert changed.bonds["Al", "Ni"].r_in == pytest.approx(1.21 + 1.24)
-
-
 def test_without_fit_the_potential_is_evaluated_as_it_is(fit):
     code, folder = fit(Tasks(fit=False))
     assert code == 0
@@ -309,21 +245,3 @@ def test_profile_without_a_fit(fit):
 def test_profile_of_the_reference_backend_is_refused(fit):
     with pytest.raises(PacehpcError, match="--profile: the reference backend has no stages"):
         fit(Tasks(predict=False, profile=True), backend__evaluator="reference")
-
-
-def test_tables_hold_the_last_iteration_of_each_cycle(fit):
-    """Also where it is none of every display_step (4 here), and once."""
-    _, folder = fit(fit__maxiter=6, fit__fit_cycles=2, fit__noise_absolute_sigma=1e-3, data__test_size=0.2)
-    for name in ("metrics", "test_metrics"):
-        table = read_table(folder / f"{name}.txt")
-        assert table["iter_num"].tolist() == [0, 4, 6, 0, 4, 6]
-    last, cycles = read_table(folder / "metrics.txt"), read_table(folder / "cycle_metrics.txt")
-    assert last["loss"][[2, 5]].tolist() == cycles["loss"].tolist()
-
-
-def test_more_functions_asked_for_than_there_are_is_said_in_one_line(fit):
-    changes = {"potential__functions__number_of_functions_per_element": 1000, "fit__maxiter": 0}
-    _, folder = fit(Tasks(predict=False, dry_run=False), **changes)
-    n = Potential.load(folder / "output_potential.yaml").n_functions
-    said = [line for line in (folder / "log.txt").read_text().splitlines() if "asked for" in line]
-    assert len(said) == 1 and f"2000 functions asked for, {n} are there" in said[0]
