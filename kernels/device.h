@@ -256,4 +256,27 @@ FN void add_sums_over_lanes(double* totals, const lanes* v, int count) {
 #endif
 }
 
+// v[i] becomes lane i of all v
+FN void transpose_lanes(lanes (&v)[LANES]) {
+#if defined(__AVX512F__) && LANES == 8
+  __m512d a[8], b[8];
+  UNROLL for (int i = 0; i < 8; i += 2) {
+    a[i] = _mm512_unpacklo_pd((__m512d)v[i], (__m512d)v[i + 1]);
+    a[i + 1] = _mm512_unpackhi_pd((__m512d)v[i], (__m512d)v[i + 1]);
+  }
+  UNROLL for (int i = 0; i < 8; i += 4) UNROLL for (int k = 0; k < 2; k++) {
+    b[i + k] = _mm512_shuffle_f64x2(a[i + k], a[i + k + 2], 0x88);
+    b[i + k + 2] = _mm512_shuffle_f64x2(a[i + k], a[i + k + 2], 0xDD);
+  }
+  UNROLL for (int k = 0; k < 4; k++) {
+    a[k] = _mm512_shuffle_f64x2(b[k], b[k + 4], 0x88);
+    a[k + 4] = _mm512_shuffle_f64x2(b[k], b[k + 4], 0xDD);
+  }
+  UNROLL for (int k = 0; k < 8; k++) v[k] = (lanes)a[k];
+#else
+  for (int i = 0; i < LANES; i++)
+    for (int k = 0; k < i; k++) { const double x = v[i][k]; v[i][k] = v[k][i]; v[k][i] = x; }
+#endif
+}
+
 #endif

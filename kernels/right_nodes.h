@@ -57,9 +57,11 @@ STAGE void adjoint_by_right_nodes(const RightTable& rights, const ElementTable& 
   }
 }
 
-// the tangent of Φ̄_b, and alpha_p B + beta_p Ḃ of the node's functions, added to gradient[entry][p] over the tile, or with
-// BY_LANE to gradient[entry][p][lane]
-template <bool BY_LANE, int M>
+// how sums over atoms are kept: added up over the tile, or lane by lane, which the first of several tiles starts
+enum Sums { OVER_TILE, STARTED_BY_LANE, BY_LANE };
+
+// the tangent of Φ̄_b, and alpha_p B + beta_p Ḃ of the node's functions, added to gradient[entry][p] or [entry][p][lane]
+template <Sums SUMS, int M>
 FN void gradient_of_right_node(LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, int right, const int* entry, index_t n,
                                const double* c, const lanes* dF, const lanes* dF_dot, const lanes* alpha,
                                const lanes* beta, double* gradient) {
@@ -88,9 +90,10 @@ FN void gradient_of_right_node(LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, int ri
         }
         UNROLL for (int p = 0; p < ND; p++) v[r * ND + p] = alpha[p] * B + beta[p] * dB;
       }
-    if constexpr (BY_LANE) {
+    if constexpr (SUMS != OVER_TILE) {
       const Lanes sums = lane_array(gradient) + k * ND;
-      UNROLL for (int q = 0; q < AT_ONCE * ND; q++) if (q < count * ND) sums[q] += v[q];
+      UNROLL for (int q = 0; q < AT_ONCE * ND; q++)
+        if (q < count * ND) sums[q] = SUMS == BY_LANE ? sums[q] + v[q] : v[q];
     } else if constexpr (ND <= SUMS_AT_ONCE) {
       add_sums_over_lanes(gradient + k * ND, v, count * ND);
     } else {
@@ -109,7 +112,7 @@ FN void tangent_of_left_node(Lanes a_bar, const lanes* dF, const lanes* dF_dot, 
   }
 }
 
-template <bool BY_LANE>
+template <Sums SUMS>
 STAGE void gradient_by_right_nodes(const RightTable& rights, const ElementTable& element, LanesIn Phi, LanesIn dPhi,
                                 Lanes dPhi_bar, const lanes* dF, const lanes* dF_dot, const lanes* alpha,
                                 const lanes* beta, LanesIn y, LanesIn dy, double* gradient) {
@@ -119,9 +122,9 @@ STAGE void gradient_by_right_nodes(const RightTable& rights, const ElementTable&
     switch (node[1]) {
 #define CASE(M)                                                                                                       \
   case M:                                                                                                             \
-    gradient_of_right_node<BY_LANE, M>(Phi, dPhi, dPhi_bar, node[0], rights.entries + 2 * (index_t)node[2], node[3],   \
+    gradient_of_right_node<SUMS, M>   (Phi, dPhi, dPhi_bar, node[0], rights.entries + 2 * (index_t)node[2], node[3],   \
                                        element.c, dF, dF_dot, alpha, beta,                                             \
-                                       gradient + (index_t)node[2] * ND * (BY_LANE ? LANES : 1));                      \
+                                       gradient + (index_t)node[2] * ND * (SUMS ? LANES : 1));                      \
     break;
       NODE_SIZES(CASE)
 #undef CASE

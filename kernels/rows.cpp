@@ -32,6 +32,12 @@ struct Sources {
 template <int N> FN void gather_from(const double* const* from, const lane_mask* mask, index_t n_items, Lanes to) {
   lane_mask own[N];
   for (int s = 0; s < N; s++) own[s] = mask[s];
+  bool every = N == 1;
+  for (int l = 0; l < LANES; l++) every = every && own[0][l];
+  if (every) {
+    for (index_t k = 0; k < n_items; k++) to[k] = broadcast(from[0][k * LANES]);
+    return;
+  }
   for (index_t k = 0; k < n_items; k++) {
     lanes v = broadcast(0);
     UNROLL for (int s = 0; s < N; s++) v = select(own[s], broadcast(from[s][k * LANES]), v);
@@ -39,9 +45,9 @@ template <int N> FN void gather_from(const double* const* from, const lane_mask*
   }
 }
 
-STAGE void gather_lanes(const Sources& sources, const double* const* from, index_t n_items, Lanes to) {
-  switch (sources.n) {
-#define CASE(N) case N: gather_from<N>(from, sources.mask, n_items, to); break;
+STAGE void gather_lanes(int n, const double* const* from, const lane_mask* mask, index_t n_items, Lanes to) {
+  switch (n) {
+#define CASE(N) case N: gather_from<N>(from, mask, n_items, to); break;
     CASE(1) CASE(2) CASE(3) CASE(4)
 #if LANES == 8
     CASE(5) CASE(6) CASE(7) CASE(8)
@@ -53,7 +59,8 @@ STAGE void gather_lanes(const Sources& sources, const double* const* from, index
 // memory of one thread: tiles of the first pass as in evaluate.cpp, then one row tile and the sums of a group
 struct RowMemory {
   double *scratch, *rows, *tiles;
-  double *tile, *row_scratch, *row_rows, *bonds, *core_slope, *sums;
+  double *tile, *row_scratch, *row_rows, *bonds, *core_slope;
+  double *sums, *transformed;  // [element][functions, radial, rank 1], then sums in the basis of the parameters
   int* bond_atoms;
   index_t sums_of_element;
   RowMemory(const Problem& P, const RowPlan& R, double* memory, index_t most_tiles) {
@@ -68,6 +75,7 @@ struct RowMemory {
     bond_atoms = (int*)(core_slope + R.max_slots * LANES);
     sums = core_slope + 2 * R.max_slots * LANES;
     sums_of_element = (P.max_functions * ND + P.n_radial_gradient + P.n_first_gradient) * LANES;
+    transformed = sums + P.n_elements * sums_of_element;
   }
   double* functions(index_t e) const { return sums + e * sums_of_element; }
   double* radial(const Problem& P, index_t e) const { return functions(e) + P.max_functions * ND * LANES; }
@@ -76,48 +84,60 @@ struct RowMemory {
 
 // bonds of the lanes' atoms, and of a tile that goes bond by bond their radial functions: reads the sources' tiles, writes
 // bonds, bond_atoms, core_slope and row_rows of M, and the slots of Q
-static void gather_bonds(const Problem& P, const RowPlan& R, const Sources& sources, const index_t* atom, const index_t* row,
-                         bool bondwise, const RowMemory& M, Problem& Q, int* slots, index_t* slot_offset) {
-  index_t done = 0;
+STAGE void gather_bonds(const Problem& P, const RowPlan& R, const Sources& sources, const index_t* atom, const index_t* row,
+                        bool bondwise, const RowMemory& M, Problem& Q, int* slots, index_t* slot_offset) {
+  index_t done = 0, base[LANES];
+  int source_of[LANES];
+  for (int l = 0; l < LANES; l++) {
+    source_of[l] = -1;
+    for (int s = 0; s < sources.n; s++) if (sources.mask[s][l]) source_of[l] = s;
+    base[l] = row[l] * R.n_atoms - R.first_atom;
+  }
+  const int* bonds_of[LANES];
+  for (int l = LANES - 1; l >= 0; l--)
+    if (source_of[l] >= 0) bonds_of[source_of[l]] = R.atom_bonds + atom[l] * P.n_elements;
   for (index_t mu = 0; mu < P.n_elements; mu++) {
     int count[LANES], n = 0;
-    index_t first[LANES];
+    index_t first[LANES];    // where the source's own lane of its first slot stands
+    const double* functions_of[LANES];
     for (int s = 0; s < sources.n; s++) {
-      const index_t tile = sources.place[s] / LANES;
-      int l = 0;
-      while (!sources.mask[s][l]) l++;
-      count[s] = R.atom_bonds[atom[l] * P.n_elements + mu];
-      first[s] = P.tile_slot_offset[tile * P.n_elements + mu];
+      const index_t tile = sources.place[s] / LANES, lane = sources.place[s] % LANES;
+      const index_t slot = P.tile_slot_offset[tile * P.n_elements + mu];
+      count[s] = bonds_of[s][mu];
+      first[s] = slot * LANES + lane;
+      if (bondwise) functions_of[s] = M.rows + (P.tile_rows[tile] + slot - P.tile_slot_offset[tile * P.n_elements]) * P.row_size * LANES + lane;
       n = count[s] > n ? count[s] : n;
     }
     slots[mu] = n;
     slot_offset[mu] = done;
     for (int r = 0; r < n; r++) {
       const index_t slot = done + r;
-      const Lanes bond = lane_array(M.bonds + slot * BOND_RECORD * LANES);
-      const Lanes functions = lane_array(M.row_rows + slot * P.row_size * LANES);
-      int* ends = M.bond_atoms + slot * LANES;
-      lanes slope = broadcast(0);
+      const Lanes to = lane_array(M.bonds + slot * BOND_RECORD * LANES);
+      lanes bond[BOND_RECORD], slope = broadcast(0);
       UNROLL for (int q = 0; q < BOND_RECORD; q++) bond[q] = broadcast(0);
-      if (bondwise) for (index_t q = 0; q < P.row_size; q++) functions[q] = broadcast(0);
-      for (int l = 0; l < LANES; l++) ends[l] = 0;
+      const double* functions[LANES];
+      lane_mask mask[LANES];
+      int n_functions = 0;
       for (int s = 0; s < sources.n; s++) {
         if (r >= count[s]) continue;
-        const index_t tile = sources.place[s] / LANES, lane = sources.place[s] % LANES, from = first[s] + r;
-        const lane_mask mask = sources.mask[s];
-        const double* record = P.bonds + from * BOND_RECORD * LANES + lane;
-        UNROLL for (int q = 0; q < BOND_RECORD; q++) bond[q] = select(mask, broadcast(record[q * LANES]), bond[q]);
+        const double* record = P.bonds + (first[s] / LANES + r) * BOND_RECORD * LANES + first[s] % LANES;
+        UNROLL for (int q = 0; q < BOND_RECORD; q++) bond[q] = select(sources.mask[s], broadcast(record[q * LANES]), bond[q]);
 #if CORE
-        slope = select(mask, broadcast(P.core_slope[from * LANES + lane]), slope);
+        slope = select(sources.mask[s], broadcast(P.core_slope[first[s] + r * LANES]), slope);
 #endif
         if (bondwise) {
-          const double* own = M.rows + (P.tile_rows[tile] + from - P.tile_slot_offset[tile * P.n_elements]) * P.row_size * LANES + lane;
-          for (index_t q = 0; q < P.row_size; q++) functions[q] = select(mask, broadcast(own[q * LANES]), functions[q]);
+          functions[n_functions] = functions_of[s] + r * P.row_size * LANES;
+          mask[n_functions++] = sources.mask[s];
         }
-        for (int l = 0; l < LANES; l++)
-          if (mask[l]) ends[l] = row[l] * R.n_atoms + P.bond_atoms[from * LANES + lane] - R.first_atom;
       }
+      UNROLL for (int q = 0; q < BOND_RECORD; q++) to[q] = bond[q];
       lane_array(M.core_slope + slot * LANES)[0] = slope;
+      if (bondwise) gather_lanes(n_functions, functions, mask, P.row_size, lane_array(M.row_rows + slot * P.row_size * LANES));
+      int* ends = M.bond_atoms + slot * LANES;
+      for (int l = 0; l < LANES; l++) {
+        const int s = source_of[l];
+        ends[l] = s >= 0 && r < count[s] ? base[l] + P.bond_atoms[first[s] + r * LANES] : 0;
+      }
     }
     done += n;
   }
@@ -128,7 +148,7 @@ static void gather_bonds(const Problem& P, const RowPlan& R, const Sources& sour
 
 // the second pass of one atom per lane: adds to the sums of its element
 static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t* atom, const index_t* row, index_t first_tile,
-                        const RowMemory& M) {
+                        const RowMemory& M, bool start) {
   index_t place[LANES];
   for (int l = 0; l < LANES; l++) place[l] = atom[l] < 0 ? -1 : R.atom_place[atom[l]];
   const Sources sources(place);
@@ -155,9 +175,17 @@ static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t
   Q.moments = 0;
 
   TileState t(Q, M.tile, 0);
-  gather_lanes(sources, state, 2 * P.max_components + P.max_y + 2 * ND, t.Phi);
+  const auto gather = [&](index_t first, index_t n) {
+    const double* part[LANES];
+    for (int s = 0; s < sources.n; s++) part[s] = state[s] + first * LANES;
+    gather_lanes(sources.n, part, sources.mask, n, t.Phi + first);
+  };
+  gather(0, element.n_components);
+  gather(P.max_components, element.n_components);
+  gather(2 * P.max_components, element.n_y);
+  gather(2 * P.max_components + P.max_y, 2 * ND);
   if (!bondwise) {
-    if (moments) gather_lanes(sources, G, element.n_moments, t.G);
+    if (moments) gather_lanes(sources.n, G, sources.mask, element.n_moments, t.G);
     else make_moments(Q, 0, false, t.G);  // lanes from tiles of both kinds
   }
   Lanes w = lane_array(M.row_scratch), dG = w + P.max_moments, dPhi = dG + P.max_moments, dPhi_bar = dPhi + P.max_components;
@@ -183,7 +211,8 @@ static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t
     alpha[p] = a * dF[p] - dF_dot[p];
     beta[p] = -dF[p];
   }
-  gradient_by_right_nodes<true>(P.rights[e], element, t.Phi, dPhi, dPhi_bar, dF, dF_dot, alpha, beta, t.y, dy, M.functions(e));
+  if (start) gradient_by_right_nodes<STARTED_BY_LANE>(P.rights[e], element, t.Phi, dPhi, dPhi_bar, dF, dF_dot, alpha, beta, t.y, dy, M.functions(e));
+  else gradient_by_right_nodes<BY_LANE>(P.rights[e], element, t.Phi, dPhi, dPhi_bar, dF, dF_dot, alpha, beta, t.y, dy, M.functions(e));
   if (!P.radial_fixed) {
     couple_adjoint_tangent(element, t.Phi, dPhi, t.Phi_bar, dPhi_bar);
     for (index_t k = 0; k < element.n_leaves; k++) dPhi_bar[k] = a * t.Phi_bar[k] - dPhi_bar[k];
@@ -193,38 +222,48 @@ static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t
   else add_radial_gradient(Q, e, dPhi_bar, t.Phi_bar, t.G, dG, alpha, beta, radial, rank1);
 }
 
-// sums of the lanes of a group to the rows of their structures, in the order of the parameters
-static void write_rows(const Problem& P, const RowPlan& R, const index_t* structure, const index_t* row, const RowMemory& M) {
-  double* to[LANES];
-  for (int l = 0; l < LANES; l++)
-    to[l] = structure[l] < 0 ? 0 : R.values + ((structure[l] - R.first_structure) * R.n_rows + row[l]) * R.n_parameters;
-  const auto add = [&](index_t parameter, lanes v) {
-    for (int l = 0; l < LANES; l++) if (to[l]) to[l][parameter] += v[l];
-  };
-  for (index_t e = 0; e < P.n_elements; e++) {
-    const RowElement& own = R.elements[e];
-    const LanesIn functions = lane_array((const double*)M.functions(e));
-    for (index_t k = 0; k < own.n_sums; k++) add(own.parameters[k], functions[own.sums[k]] * own.factors[k]);
+// sums of radial coefficients and of rank 1 from the elementary basis to that of the parameters; present: elements of which
+// the group has atoms
+STAGE void transform_sums(const Problem& P, const RowPlan& R, const RowMemory& M, const bool* present) {
+  const Lanes to = lane_array(M.transformed);
+  for (index_t k = 0; k <= R.n_transformed; k++) to[k] = broadcast(0);  // the last stays 0
+  for (index_t e = 0; e < P.n_elements; e++)
     for (index_t mu = 0; mu < P.n_elements; mu++) {
+      if (!present[e]) continue;
       const RowPair& pair = R.pairs[e * P.n_elements + mu];
       const PairTable& table = P.pairs[e * P.n_elements + mu];
       const LanesIn radial = lane_array((const double*)M.radial(P, e)) + table.radial_offset;
       const LanesIn rank1 = lane_array((const double*)M.rank1(P, e)) + table.first_offset;
-      for (index_t k = 0; k < pair.n_basis; k++) {
-        const double* basis = pair.basis + k * pair.J;
-        if (!P.radial_fixed)
-          for (index_t nl = 0; nl < pair.n_radial; nl++) {
-            lanes sum = broadcast(0);
-            for (index_t j = 0; j < pair.J; j++) sum += basis[j] * radial[nl * pair.J + j];
-            add(pair.parameter + nl * pair.n_basis + k, sum);
-          }
-        for (int p = 0; p < ND; p++) {
-          if (pair.rank1[k * ND + p] < 0) continue;
-          lanes sum = broadcast(0);
-          for (index_t j = 0; j < pair.J; j++) sum += basis[j] * rank1[p * pair.J + j];
-          add(pair.rank1[k * ND + p], sum);
+      const index_t n_radial = P.radial_fixed ? 0 : pair.n_radial;
+      for (index_t k = 0; k < pair.n_basis; k++)
+        for (index_t j = 0; j < pair.J; j++) {
+          const double c = pair.basis[k * pair.J + j];
+          if (c == 0) continue;  // most are
+          const Lanes own = to + pair.parameter + k;
+          for (index_t nl = 0; nl < n_radial; nl++) own[nl * pair.n_basis] += c * radial[nl * pair.J + j];
+          for (int p = 0; p < ND; p++)
+            if (pair.rank1[k * ND + p] >= 0) to[pair.rank1[k * ND + p]] += c * rank1[p * pair.J + j];
         }
-      }
+    }
+}
+
+// sums of the lanes of a group to the rows of their structures, in the order of the parameters
+STAGE void write_rows(const RowPlan& R, const index_t* structure, const index_t* row, const index_t* starts,
+                      const RowMemory& M) {
+  double* to[LANES];
+  for (int l = 0; l < LANES; l++)
+    to[l] = structure[l] < 0 ? 0 : R.values + ((structure[l] - R.first_structure) * R.n_rows + row[l]) * R.n_parameters;
+  const LanesIn sums = lane_array((const double*)M.sums);
+  for (index_t first = 0; first < R.n_parameters; first += LANES) {
+    const int n = R.n_parameters - first < LANES ? R.n_parameters - first : LANES;
+    lanes v[LANES];
+    for (int i = 0; i < LANES; i++) v[i] = i < n ? sums[R.sums[first + i]] * R.factors[first + i] : broadcast(0);
+    transpose_lanes(v);
+    for (int l = 0; l < LANES; l++) {
+      if (!to[l]) continue;
+      double* place = to[l] + first;
+      if (starts[l] && n == LANES) memcpy(place, &v[l], sizeof(lanes));
+      else for (int i = 0; i < n; i++) place[i] = starts[l] ? v[l][i] : place[i] + v[l][i];
     }
   }
 }
@@ -241,11 +280,13 @@ static void rows_of_batch(const Problem& P, const RowPlan& R, index_t batch, dou
     make_energies(P, tile, t, scratch, rows_of(P, tile, M.rows), dF, clock);
     make_adjoints(P, tile, t, dF, clock);
   }
-  const index_t parts = R.batch_parts[batch];
   for (index_t group = R.batch_groups[batch]; group < R.batch_groups[batch + 1]; group++) {
-    const index_t *structure = R.lane_structure + group * LANES, *part = R.lane_part + group * LANES, *row = R.lane_row + group * LANES;
-    memset(M.sums, 0, sizeof(double) * P.n_elements * M.sums_of_element);
-    for (index_t e = 0; e < P.n_elements; e++)
+    const index_t *structure = R.lane_structure + group * LANES, *part = R.lane_part + group * LANES;
+    const index_t *parts = R.lane_parts + group * LANES, *row = R.lane_row + group * LANES;
+    bool present[P.n_elements];
+    for (index_t e = 0; e < P.n_elements; e++) {
+      present[e] = false;
+      memset(M.radial(P, e), 0, sizeof(double) * (P.n_radial_gradient + P.n_first_gradient) * LANES);
       for (index_t step = 0;; step++) {
         index_t atom[LANES];
         bool any = false;
@@ -253,13 +294,19 @@ static void rows_of_batch(const Problem& P, const RowPlan& R, index_t batch, dou
           atom[l] = -1;
           if (structure[l] < 0) continue;
           const index_t* start = R.element_start + structure[l] * (P.n_elements + 1) + e;
-          const index_t place = start[0] + part[l] + step * parts;
+          const index_t place = start[0] + part[l] + step * parts[l];
           if (place < start[1]) { atom[l] = R.sorted_atoms[place]; any = true; }
         }
-        if (!any) break;
-        second_pass(P, R, e, atom, row, b[0], M);
+        if (!any) {
+          if (step == 0) memset(M.functions(e), 0, sizeof(double) * P.max_functions * ND * LANES);
+          break;
+        }
+        present[e] = true;
+        second_pass(P, R, e, atom, row, b[0], M, step == 0);
       }
-    write_rows(P, R, structure, row, M);
+    }
+    transform_sums(P, R, M, present);
+    write_rows(R, structure, row, R.lane_starts + group * LANES, M);
   }
 }
 

@@ -5,32 +5,28 @@
 #pragma once
 #include "problem.h"
 
-struct RowElement {            // how sums of one central element become parameters
-  const index_t* parameters;   // [n_functions * ND]: of each sum, −1 for none; in ascending order
-  const index_t* sums;         // [n_functions * ND]: entry * ND + density of each
-  const double* factors;       // [n_functions * ND]: B = factor · Φ_a·Φ_b
-  index_t n_sums;
-};
-
-struct RowPair {               // the same of radial coefficients and rank 1, of a centre and a neighbour element
+struct RowPair {               // how sums of radial coefficients and of rank 1 become parameters, of a pair of elements
   const double* basis;         // [n_basis][J]: g_k in the elementary basis
   index_t J, n_basis, n_radial;    // n_radial: pairs (n, l)
-  index_t parameter;           // of the first radial coefficient
-  const index_t* rank1;        // [n_basis][ND]: parameters, −1 for none
+  index_t parameter;           // of the first radial coefficient, which stand first among the parameters
+  const index_t* rank1;        // [n_basis][ND]: place among the transformed sums, −1 for none
 };
 
 struct RowPlan {
-  const RowElement* elements;  // [n_elements]
   const RowPair* pairs;        // [n_elements][n_elements]
   index_t n_parameters;
+  const index_t* sums;         // [n_parameters]: where each one's sum stands in lanes, see RowMemory
+  const double* factors;       // [n_parameters]: B = factor · Φ_a·Φ_b, else 1
+  index_t n_transformed, n_radial;     // radial parameters and those of rank 1; radial ones alone
   // structures of the piece, in lanes
   index_t first_batch, last_batch;
   index_t first_structure, first_atom, n_atoms;
   const index_t* batch_groups; // [n_batches + 1]: first group of each batch
-  const index_t* batch_parts;  // [n_batches]: parts into which each structure's atoms are cut
   const index_t* lane_structure;   // [group][LANES], −1 in an unused lane
-  const index_t* lane_part;
+  const index_t* lane_part;    // which of `parts` parts of its atoms, every parts-th atom of each element
+  const index_t* lane_parts;
   const index_t* lane_row;
+  const index_t* lane_starts;  // 1 in the first lane of each row of each structure
   const index_t* sorted_atoms; // [n_atoms of all]: structure by structure, element by element
   const index_t* element_start;    // [n_structures][n_elements + 1]: where its atoms of each element stand among them
   const index_t* atom_place;   // [n_atoms of all]: tile * LANES + lane
@@ -40,7 +36,7 @@ struct RowPlan {
   index_t moving;              // 1: some rows move atoms
   const double* motions;       // [n_rows][n_atoms of the piece][4]: u, and the factor of the energy
   const double* strains;       // [n_rows][n_atoms of the piece][6] (STRESS)
-  double* values;              // [structure of the piece][n_rows][n_parameters], 0 on entry
+  double* values;              // [structure of the piece][n_rows][n_parameters]
   // work, one stretch per thread
   double* workspace;
   index_t workspace_size, max_slots;

@@ -21,7 +21,8 @@ from pacehpc.backends.shape import Coefficients, Shape
 from pacehpc.structures import Structures
 
 PIECE_BYTES = 2**25  # of the values of a run of structures, where a batch does not take more
-WRITING = 0.5  # writing the sums of a group, in units of one atom per lane
+WRITING = 1.0  # writing the sums of a group, in units of one atom per lane
+PART_ATOMS = (4, 8, 16, 32, 64, 10**9)  # sizes of parts to try
 
 
 @dataclass
@@ -68,7 +69,8 @@ class CpuRows:
         p = evaluator.problem[0]
         self._first = int(2 * p["max_moments"] + 2 * p["max_components"] + p["max_y"])
         self._first += int(p["most_angular"] * p["angular_size"] + p["most_rows"] * p["row_size"])
-        self._pairs, self._elements = self._pair_table(), self._element_table()
+        self._pairs = self._pair_table()
+        self._sums, self._factors = self._parameter_sums()
 
     def rows(
         self, parameters: np.ndarray, kind: str, directions: np.ndarray | None, strains: np.ndarray | None
@@ -82,8 +84,9 @@ class CpuRows:
         n_rows, n_parameters = n_energies + q, len(parameters)
         plan, width = np.zeros(1, record("RowPlan")), lanes()
         arrays = self._lanes_for(n_rows) | {
-            "elements": self._elements,
             "pairs": self._pairs,
+            "sums": self._sums,
+            "factors": self._factors,
             "sorted_atoms": self._sorted,
             "element_start": np.ascontiguousarray(self._starts),
             "atom_place": self._place,
@@ -96,11 +99,12 @@ class CpuRows:
         sums = p["max_functions"] * of.shape.n_densities + p["n_radial_gradient"] + p["n_first_gradient"]
         size = self._first + self._most_tiles * p["tile_workspace"] // width + tile
         size += 2 * p["max_moments"] + 2 * p["max_components"] + p["max_y"]
-        size += slots * (p["angular_size"] + p["row_size"] + 8 + 2) + self._n_elements * sums + 8
+        size += slots * (p["angular_size"] + p["row_size"] + 8 + 2) + self._n_elements * sums + self._n_transformed + 8
         arrays["workspace"] = aligned(of.n_threads, int(size) * width)
         for name, array in arrays.items():
             plan[name] = array.ctypes.data
         plan["workspace_size"], plan["max_slots"] = size * width, slots
+        plan["n_transformed"], plan["n_radial"] = self._n_transformed, self._n_radial
         plan["n_parameters"], plan["n_rows"], plan["moving"] = n_parameters, n_rows, q > 0
         for first, last in self._pieces(8 * n_rows * n_parameters):
             structures = slice(int(of.layout.batches[first, 2]), int(of.layout.batches[last - 1, 3]))
@@ -108,7 +112,7 @@ class CpuRows:
             factors, moving, strained = motions(kind, directions, strains, structures, atoms)
             motion = aligned(n_rows, atoms.stop - atoms.start, 4)
             motion[:, :, :3], motion[:, :, 3] = moving, factors[:, None]
-            values = np.zeros((structures.stop - structures.start, n_rows, n_parameters))
+            values = np.empty((structures.stop - structures.start, n_rows, n_parameters))
             plan["first_batch"], plan["last_batch"] = first, last
             plan["first_structure"], plan["first_atom"] = structures.start, atoms.start
             plan["n_atoms"] = atoms.stop - atoms.start
@@ -182,29 +186,41 @@ class CpuRows:
         self._kept.append(np.ascontiguousarray(array))
         return self._kept[-1].ctypes.data
 
-    def _element_table(self) -> np.ndarray:
-        """How the sums of functions become parameters."""
-        of, nd = self._of, self._of.shape.n_densities
-        table = np.zeros(self._n_elements, record("RowElement"))
-        for row, positions, element, order in zip(
-            table, of.coefficients.function_parameters, of.shape.elements, of.orders, strict=True
+    def _pair_table(self) -> np.ndarray:
+        """How sums of radial coefficients and rank 1 become parameters; those of rank 1 are numbered after the others."""
+        table = np.zeros(self._n_elements**2, record("RowPair"))
+        n_radial = self._n_transformed = self._of.coefficients.n_radial
+        self._rank1: list[np.ndarray] = [np.zeros((0, 2), np.int64)]  # (parameter, place among the transformed sums)
+        for row, pair in zip(table, self._of.coefficients.pairs, strict=True):
+            used = pair.rank1 >= 0
+            places = np.full(pair.rank1.shape, -1)
+            places[used] = self._n_transformed + np.arange(used.sum())
+            self._rank1.append(np.stack([pair.rank1[used], places[used]], axis=1))
+            self._n_transformed += int(used.sum())
+            row["basis"], row["rank1"] = self._keep(pair.basis), self._keep(places)
+            row["n_basis"], row["J"] = pair.basis.shape
+            row["n_radial"], row["parameter"] = pair.n_radial, pair.parameter
+        self._n_radial = n_radial
+        return table
+
+    def _parameter_sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the sum of each parameter stands among the lanes of a group, and its factor."""
+        of, nd, p = self._of, self._of.shape.n_densities, self._of.problem[0]
+        size = int(p["max_functions"] * nd + p["n_radial_gradient"] + p["n_first_gradient"])
+        transformed = self._n_elements * size
+        sums = np.full(of.coefficients.n_parameters, transformed + self._n_transformed)  # that stays 0
+        factors = np.ones(len(sums))
+        sums[: self._n_radial] = transformed + np.arange(self._n_radial)
+        for parameters, places in (part.T for part in self._rank1):
+            sums[parameters] = transformed + places
+        for e, (positions, element, order) in enumerate(
+            zip(of.coefficients.function_parameters, of.shape.elements, of.orders, strict=True)
         ):
             parameters = positions[order].ravel()
             used = np.flatnonzero(parameters >= 0)
-            used = used[np.argsort(parameters[used], kind="stable")]
-            row["parameters"], row["sums"] = self._keep(parameters[used]), self._keep(used)
-            row["factors"] = self._keep(np.repeat(element.graph.factor[order], nd)[used])
-            row["n_sums"] = len(used)
-        return table
-
-    def _pair_table(self) -> np.ndarray:
-        """How the sums of radial coefficients and rank 1 become parameters."""
-        table = np.zeros(self._n_elements**2, record("RowPair"))
-        for row, pair in zip(table, self._of.coefficients.pairs, strict=True):
-            row["basis"], row["rank1"] = self._keep(pair.basis), self._keep(pair.rank1)
-            row["n_basis"], row["J"] = pair.basis.shape
-            row["n_radial"], row["parameter"] = pair.n_radial, pair.parameter
-        return table
+            sums[parameters[used]] = e * size + used
+            factors[parameters[used]] = np.repeat(element.graph.factor[order], nd)[used]
+        return sums, factors
 
     def _columns(self) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
         """Columns of functions of rank ≥ 2, by element; of rank 1, by pair of elements; number of columns."""
@@ -228,7 +244,8 @@ class CpuRows:
 def lane_plan(batches: np.ndarray, counts: np.ndarray, n_rows: int, width: int) -> dict[str, np.ndarray]:
     """Groups of `width` lanes for the rows of each batch's structures, by the names of RowPlan's fields.
 
-    Structures of similar size go together. Where a batch has few rows, each structure's atoms are cut into parts.
+    Lanes with similar numbers of atoms go together. Where a batch has few rows, or structures of different sizes, the
+    atoms of large structures are cut into parts.
 
     Args:
         batches: `Layout.batches`.
@@ -236,31 +253,40 @@ def lane_plan(batches: np.ndarray, counts: np.ndarray, n_rows: int, width: int) 
         n_rows: of each structure.
         width: lanes.
     """
-    groups, all_parts, taken = [0], [], []
+    groups, taken = [0], []
     for first, last in batches[:, 2:].tolist():
         own = counts[first:last]
-        mean = own.mean(axis=0)
-
-        def cost(parts: int, n: int = len(own) * n_rows, mean: np.ndarray = mean) -> float:
-            return -(-n * parts // width) * (np.ceil(mean / parts).sum() + WRITING)
-
-        parts = min((1, 2, 4, 8), key=cost)
-        order = first + np.lexsort((*own.T, own.sum(axis=1)))[::-1]
-        items = np.stack(np.meshgrid(order, np.arange(parts), np.arange(n_rows), indexing="ij"), axis=-1).reshape(-1, 3)
-        padded = np.full((-(-len(items) // width) * width, 3), -1)
-        padded[: len(items)] = items
-        taken.append(padded)
-        all_parts.append(parts)
-        groups.append(groups[-1] + len(padded) // width)
-    lanes_taken = np.concatenate(taken)
-    structure, part, row = (np.ascontiguousarray(column, np.int64) for column in lanes_taken.T)
+        plans = [_grouped(own, np.maximum(1, -(-own.sum(axis=1) // most)), n_rows, width) for most in PART_ATOMS]
+        _, structure, part, parts, row = min(plans, key=lambda plan: plan[0])
+        taken.append(np.stack([np.where(structure < 0, -1, first + structure), part, parts, row]))
+        groups.append(groups[-1] + len(structure) // width)
+    structure, part, parts, row = (np.ascontiguousarray(field) for field in np.concatenate(taken, axis=1))
+    starts = np.zeros(len(structure), np.int64)
+    starts[np.unique(structure * n_rows + row, return_index=True)[1]] = 1
     return {
         "batch_groups": np.array(groups, np.int64),
-        "batch_parts": np.array(all_parts, np.int64),
         "lane_structure": structure,
         "lane_part": part,
+        "lane_parts": parts,
         "lane_row": row,
+        "lane_starts": starts,
     }
+
+
+def _grouped(counts: np.ndarray, parts: np.ndarray, n_rows: int, width: int) -> tuple[float, *tuple[np.ndarray, ...]]:
+    """Cost, in atoms, of structures cut into so many parts, and structure, part, parts and row of each lane."""
+    structure = np.repeat(np.arange(len(counts)), parts)
+    part = np.arange(len(structure)) - np.repeat(np.cumsum(parts) - parts, parts)
+    steps = -(-(counts[structure] - part[:, None]).clip(0) // parts[structure, None])
+    order = np.lexsort((*steps.T, steps.sum(axis=1)))[::-1]
+    structure, part = np.repeat(structure[order], n_rows), np.repeat(part[order], n_rows)
+    row = np.tile(np.arange(n_rows), len(order))
+    steps = np.repeat(steps[order], n_rows, axis=0)
+    starts = np.arange(0, len(row), width)
+    cost = np.maximum.reduceat(steps, starts, axis=0).sum() + WRITING * len(starts)
+    rest = (0, -len(row) % width)
+    lanes_taken = (np.pad(a, rest, constant_values=-1) for a in (structure, part, parts[structure], row))
+    return float(cost), *lanes_taken
 
 
 def aligned(*shape: int) -> np.ndarray:

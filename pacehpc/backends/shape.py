@@ -264,6 +264,8 @@ class Coefficients:
         self.functions = [part.reshape(-1, nd) for part in parts[:n]]
         self.radial, self.first = parts[n : 2 * n], parts[2 * n :]
 
+        self.n_radial = sum(c.size for c in potential.radcoefficients.values())
+        """Radial parameters, which stand first."""
         self.pairs: list[PairCoefficients] = []
         """Of each central and neighbour element."""
         density = np.arange(nd)
