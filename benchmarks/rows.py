@@ -4,9 +4,8 @@
 
 q rows of forces and one of energies are made of every structure (`Evaluator.rows`, "energy+forces"), and B values of
 every atom (`Evaluator.atom_rows`). The shortest of many times of this process (without waiting) count, taken in turn
-with those of evaluations. Before: rows of a few structures against the reference backend, and those of all along the residuals against
-the gradient of the loss.
-Without inputs: all of ../shared/bench.
+with those of evaluations. Before: rows of a few structures against the reference backend, and those of all structures
+along the residuals against the gradient of the loss. Without inputs: all of ../shared/bench.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ class CpuRows:
         return self._kept[-1].ctypes.data
 
     def _pair_table(self) -> np.ndarray:
-        """How sums of radial coefficients and rank 1 become parameters; those of rank 1 are numbered after the others."""
+        """How sums of radial coefficients and rank 1 become parameters; those of rank 1 are numbered last."""
         table = np.zeros(self._n_elements**2, record("RowPair"))
         n_radial = self._n_transformed = self._of.coefficients.n_radial
         self._rank1: list[np.ndarray] = [np.zeros((0, 2), np.int64)]  # (parameter, place among the transformed sums)
