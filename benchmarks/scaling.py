@@ -28,6 +28,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 
 import numpy as np
+import renewals
 from evaluation import SHARED, check_parity, machine, randomise, repeat
 from threadpoolctl import threadpool_limits
 
@@ -63,6 +64,7 @@ REMEDIES = {
     "optimizer": "`backend.optimizer_threads`, L-BFGS-B for many parameters",
     "root": "fewer parameters: a ladder, or `fit.trainable_parameters`",
     "journal": "a faster file system for the folder of the fit",
+    "renewals": "`options.renewal_cost` and `options.renew` of GN-BFGS",
     "launches": "fewer devices, so that each has more atoms",
 }
 UPDATES = 100  # of the inverse Hessian that an iteration of the model works with
@@ -432,6 +434,7 @@ def growth(seconds: float, most_atoms: int) -> dict:
 def model(seconds: float) -> dict:
     """Calibrated terms of the time of an iteration for two shapes."""
     found = {"cases": {}}
+    rates = renewals.rates(seconds)
     for name in ("ethanol_4836", "hea_55360"):
         potential, data, kappa = case(name)
         structures = data.structures(potential, np.arange(min(len(data), 100 if name.startswith("hea") else 400)))
@@ -449,6 +452,8 @@ def model(seconds: float) -> dict:
             "root_s": root,
             "optimizer_s": optimizer_seconds(len(x)),
             "journal_s": journal_seconds(len(x)),
+            **rates,
+            **renewals.work(potential, structures),
         }
         gpu = terms | {"per_atom_s": gpu_seconds(name, potential), "launches_s": GPU_LAUNCHES}
         found["cases"][name] = {"terms": terms, "gpu_terms": gpu}
@@ -466,6 +471,12 @@ def predict_all(found: dict, latency: float, bandwidth: float) -> None:
                 for atoms in ATOMS
                 for ranks in RANKS
             ]
+        terms = one["terms"] | network
+        one["gn"] = [
+            {"ranks": row["ranks"], "atoms": row["atoms"]}
+            | renewals.predicted(terms, row["seconds"], row["atoms"], row["ranks"])
+            for row in one["rows"]
+        ]
 
 
 def finishing(objective: Objective, x: np.ndarray) -> Callable[[], object]:
@@ -618,12 +629,15 @@ def model_table(found: dict) -> str:
             f"root {1e3 * terms['root_s']:.2f} ms, optimizer {1e3 * terms['optimizer_s']:.2f} ms, journal "
             f"{1e3 * terms['journal_s']:.2f} ms. Efficiency on CPU cores, and what costs most of the rest:",
             efficiencies(one["rows"], "ranks"),
+            "With GN-BFGS, whose renewals are spread over the iterations between them; in brackets the time of an "
+            "iteration over that of BFGS:",
+            efficiencies(one["gn"], "ranks"),
             f"The same on GPUs, an estimate and not a measurement: {1e6 * gpu['per_atom_s']:.2f} µs per atom from the "
             f"counts of its kernels at {GPU_BYTES / 1e12:g} TB/s and {GPU_FLOPS / 1e12:g} Tflop/s, "
             f"{1e3 * GPU_LAUNCHES:g} ms for launches.",
             efficiencies(one["gpu"], "GPUs"),
         ]
-        limits |= {row["limit"] for row in one["rows"] + one["gpu"]}
+        limits |= {row["limit"] for row in one["rows"] + one["gpu"] + one["gn"]}
     lines = ["| limit | what removes it |", "| --- | --- |"]
     lines += [f"| {limit} | {remedy} |" for limit, remedy in REMEDIES.items() if limit in limits]
     return "\n\n".join([*blocks, "\n".join(lines)])
@@ -632,7 +646,12 @@ def model_table(found: dict) -> str:
 def efficiencies(rows: list[dict], unit: str) -> str:
     lines = ["| atoms | " + " | ".join(f"{n} {unit}" for n in RANKS) + " |", "| --- |" + " --- |" * len(RANKS)]
     for atoms in ATOMS:
-        cells = [f"{100 * row['efficiency']:.0f} % {row['limit']}" for row in rows if row["atoms"] == atoms]
+        cells = [
+            f"{100 * row['efficiency']:.0f} % {row['limit']}"
+            + (f" ({row['over_bfgs']:.1f})" if "over_bfgs" in row else "")
+            for row in rows
+            if row["atoms"] == atoms
+        ]
         lines.append(f"| 10^{int(np.log10(atoms))} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
     python benchmarks/validation.py --pacemaker ENV/bin/pacemaker [--seeds 1 2 3] [--cases ladder_al_ni cycles_cu]
     python benchmarks/validation.py --pacemaker ENV/bin/pacemaker --starts 1 2  # one cycle of copper from equal starts
     python benchmarks/validation.py --pacemaker ENV/bin/pacemaker --first-cycles 36  # the end of the first cycle
+    python benchmarks/validation.py --gn 1 2 3        # this program with GN-BFGS, for the losses already there
     python benchmarks/validation.py --page            # only docs/validation.md and its figure, from the results
 
 pacemaker is used as a black box, in an environment of its own:
@@ -130,8 +131,12 @@ def main() -> None:
         "--starts", type=int, nargs="+", metavar="SEED", help="of the noise: only fits from equal starts"
     )
     parser.add_argument("--first-cycles", type=int, metavar="N", help="only fits from both first cycles, N noises each")
+    parser.add_argument("--gn", type=int, nargs="+", metavar="SEED", help="only fits of this program with GN-BFGS")
     parser.add_argument("--page", action="store_true", help="only make the page, from earlier results")
     arguments = parser.parse_args()
+    if arguments.gn:
+        gauss_newton(arguments.cases, arguments.gn, arguments.data, arguments.json)
+        return
     if not arguments.page:
         if arguments.pacemaker is None:
             parser.error("--pacemaker: name the comparator's command")
@@ -160,6 +165,21 @@ def main() -> None:
     draw(results)
     worst = max(ratio(runs) for runs in results["cases"].values())
     raise SystemExit(worst > GOAL and f"median loss {worst:.3f} times the comparator's; the goal is {GOAL}")
+
+
+def gauss_newton(cases: list[str], seeds: list[int], data: Path, path: Path) -> None:
+    """Fits of this program with GN-BFGS instead of BFGS, everything else as in the other runs."""
+    for case in cases:
+        for seed in seeds:
+            text = INPUTS[case].format(seed=seed).replace("optimizer: BFGS", "optimizer: GN-BFGS")
+            found = fit(COMMAND, text, data) | {"seed": seed}
+            results = read(path)
+            runs = results.setdefault("gn_bfgs", {}).setdefault(case, [])
+            results["gn_bfgs"][case] = sorted(
+                [*(run for run in runs if run["seed"] != seed), found], key=lambda run: run["seed"]
+            )
+            write(path, results)
+            print(f"{case} seed {seed} GN-BFGS loss {found['loss']:.4e} after {found['seconds']:.0f} s", flush=True)
 
 
 def store(path: Path, about: dict[str, object], case: str, program: str, found: dict[str, object]) -> None:
@@ -361,10 +381,36 @@ def page(results: dict) -> str:
         parts.append(f"\nChance of such a difference between equal programs: p = {p:.2g} (Mann–Whitney, all seeds).")
         parts.append(f"\nThe goal is a ratio of at most {GOAL}, over all seeds.")
         parts += ["", "```yaml", INPUTS[case].format(seed=1).rstrip(), "```"]
+    parts += gn_section(results)
     parts += starts_section(results.get("same_starts", []))
     parts += first_cycles_section(results.get("first_cycles", {}))
     parts += ["", "## Losses over the iterations", "", f"![losses](figures/{FIGURE.name})"]
     return "\n".join(parts) + "\n"
+
+
+def gn_section(results: dict) -> list[str]:
+    """Fits of this program with GN-BFGS beside those of both programs with BFGS."""
+    if "gn_bfgs" not in results:
+        return []
+    parts = [
+        "",
+        "## With GN-BFGS",
+        "",
+        "The same inputs with `optimizer: GN-BFGS` in this program, and the runs above, by their first seeds:",
+        "",
+        "| fit | of seeds | median loss, GN-BFGS | pacehpc, BFGS | pacemaker, BFGS | GN-BFGS over pacemaker |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for case, found in results["gn_bfgs"].items():
+        runs = results["cases"][case]
+        n = min(len(found), *(len(runs[program]) for program in PROGRAMS))
+        ours = float(np.median([run["loss"] for run in found[:n]]))
+        both = medians(runs, "loss", n)
+        parts.append(
+            f"| {TITLES[case]} | 1 to {n} | {ours:.4e} | {both['pacehpc']:.4e} | {both['pacemaker']:.4e} | "
+            f"{ours / both['pacemaker']:.3f} |"
+        )
+    return parts
 
 
 def starts_section(rows: list[dict]) -> list[str]:
