@@ -2,12 +2,13 @@
 
 After some iterations of BFGS, and again after every so many more, the inverse Hessian is replaced by
 
-    H0 = [2 (JᵀJ + R + μ W D)]⁻¹,    D = diag(JᵀJ) + R,
+    H0 = [2 (JᵀJ + R + μ W D)]⁻¹,    D = diag(JᵀJ) + R,    R = L2 + L1 / (2 |c|),
 
-with a sketch of the Jacobian J of the weighted residuals at the present point (`pacehpc.sketch`), R the diagonal of the
-L2 term, W = 1 for function coefficients and `radial_damping` for radial ones; BFGS updates H0 from there. Loss and
-gradient stay exact. The damping μ is found by probes: the smallest μ for which the short step -`probe` H0 g still
-lowers the loss. docs/theory.md says why, with sources.
+with a sketch of the Jacobian J of the weighted residuals at the present point (`pacehpc.sketch`), the diagonal R of the
+L2 term and of a parabola that touches the L1 term from above (function coefficients alone), W = 1 for function
+coefficients and `radial_damping` for radial ones; BFGS updates H0 from there. Loss and gradient stay exact. The damping
+μ is found by probes: the smallest μ for which the short step -`probe` H0 g still lowers the loss. docs/optimizer.md
+says why, with sources.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pacehpc.fit.line_search import Function
 
 log = logging.getLogger("pacehpc")
 
+SMALLEST = 1e-5  # |c| in R: smaller coefficients may cross zero
 FLOOR = 1e-10  # of the largest entry of D: the least that damps a parameter
 DECREASE = 1e-4  # of the linear prediction that a probe has to reach
 FACTOR = 10.0  # between values of μ
@@ -150,7 +152,7 @@ class Renewals:
         interval: Iterations from one renewal to the next.
         curvature: (x (n,), number of the renewal) -> JᵀJ of a sketch at x.
         radial: Which parameters are radial coefficients, bool (n,).
-        l2: Factor of the sum of squares of the others in the loss.
+        l1, l2: Factors of the sums of absolute values and of squares of the others in the loss.
     """
 
     def __init__(
@@ -159,11 +161,12 @@ class Renewals:
         interval: int,
         curvature: Callable[[np.ndarray, int], Curvature],
         radial: np.ndarray,
+        l1: float,
         l2: float,
     ) -> None:
         self.method, self.interval, self._curvature = method, interval, curvature
         self._weights = np.where(radial, method.radial_damping, 1.0)
-        self._l2 = np.where(radial, 0.0, l2)
+        self._l1, self._l2 = np.where(radial, 0.0, l1), np.where(radial, 0.0, l2)
         self.mu = method.mu
         self.count = 0
         self._due, self._failures, self._failed_at = method.start, 0, -1
@@ -196,11 +199,12 @@ class Renewals:
         if not np.isfinite(curvature.squares).all():
             raise PacehpcError("fit.optimizer GN-BFGS: derivatives of energies and forces are not finite.")
         first, self.count = self.count == 0, self.count + 1
-        diagonal = curvature.squares + self._l2
+        penalty = self._l2 + self._l1 / (2.0 * np.maximum(np.abs(iterate.x), SMALLEST))
+        diagonal = curvature.squares + penalty
         diagonal = np.maximum(diagonal, max(FLOOR * diagonal.max(), np.finfo(float).tiny))
 
         def inverse(mu: float) -> Damped | None:
-            return curvature.damped(self._l2 + mu * self._weights * diagonal)
+            return curvature.damped(penalty + mu * self._weights * diagonal)
 
         def lowers(damped: Damped | None) -> bool:
             if damped is None:

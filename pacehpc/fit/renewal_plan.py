@@ -186,4 +186,5 @@ def renewals_of(
 
     n_radial = sum(c.size for c in objective.potential.radcoefficients.values())
     radial = np.flatnonzero(objective.trainable) < n_radial
-    return Renewals(method, plan.interval, curvature, radial, float(objective.loss["L2_coeffs"]))
+    l1, l2 = float(objective.loss["L1_coeffs"]), float(objective.loss["L2_coeffs"])
+    return Renewals(method, plan.interval, curvature, radial, l1, l2)

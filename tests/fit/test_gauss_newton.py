@@ -45,7 +45,7 @@ class Squares:
 def renewals(problem, method=None, curvature=None):
     method = method or Method(start=10, renew=30)
     curvature = curvature or (lambda x, number: NormalMatrix(*gram(problem.jacobian(x).copy(), Ranks())))
-    return Renewals(method, method.renew, curvature, np.arange(problem.n) < 10, 0.0)
+    return Renewals(method, method.renew, curvature, np.arange(problem.n) < 10, 0.0, 0.0)
 
 
 def evaluations_to(loss, method, **options):
@@ -83,7 +83,7 @@ def test_both_forms_give_the_damped_inverse(m):
 
 
 def test_the_parts_of_the_damping():
-    """L2 and μ D on function coefficients, 100 μ D on radial ones."""
+    """L1, L2 and μ D on function coefficients, 100 μ D on radial ones."""
     problem = Squares()
     seen = []
 
@@ -92,15 +92,17 @@ def test_the_parts_of_the_damping():
             seen.append(e)
             return super().damped(e)
 
-    x = np.zeros(problem.n)
+    x = np.random.default_rng(0).normal(size=problem.n)
+    x[20] = 0.0
     loss, g, _ = problem(x)
     squares = (problem.jacobian(x) ** 2).sum(axis=0)
     radial = np.arange(problem.n) < 10
-    found = Renewals(Method(start=0), 30, lambda x, number: Seen(Rows(problem.jacobian(x))), radial, 1e-7)
+    found = Renewals(Method(start=0), 30, lambda x, number: Seen(Rows(problem.jacobian(x))), radial, 1e-8, 1e-7)
     found.renew(lambda x: problem(x)[:2], Iterate(x, loss, g, 0), False)
-    l2 = np.where(radial, 0.0, 1e-7)
-    diagonal = np.maximum(squares + l2, 1e-10 * (squares + l2).max())
-    np.testing.assert_allclose(seen[0], l2 + 1e-4 * np.where(radial, 100.0, 1.0) * diagonal, rtol=1e-12)
+    penalty = np.where(radial, 0.0, 1e-7 + 0.5e-8 / np.maximum(np.abs(x), 1e-5))
+    assert penalty[20] == pytest.approx(5.001e-4)
+    diagonal = np.maximum(squares + penalty, 1e-10 * (squares + penalty).max())
+    np.testing.assert_allclose(seen[0], penalty + 1e-4 * np.where(radial, 100.0, 1.0) * diagonal, rtol=1e-12)
 
 
 class Threshold:
@@ -123,7 +125,7 @@ class Threshold:
 def found_after(least, times):
     """μ after each of so many renewals."""
     curvature = Threshold(least)
-    found = Renewals(Method(start=0), 1, lambda x, number: curvature, np.zeros(3, bool), 0.0)
+    found = Renewals(Method(start=0), 1, lambda x, number: curvature, np.zeros(3, bool), 0.0, 0.0)
     x, values = np.ones(3), []
     for number in range(times):
         found.renew(curvature.f, Iterate(x, *curvature.f(x), number), False)
@@ -137,7 +139,7 @@ def test_the_first_damping_is_searched_and_later_ones_fall_by_one_power_of_ten()
     np.testing.assert_allclose(found_after(10.0, 1), [1e-2])  # the largest that is searched
     np.testing.assert_allclose(found_after(0.0, 1), [1e-10], rtol=1e-6)  # the smallest
     curvature = Threshold(1e-4)
-    found = Renewals(Method(start=0), 1, lambda x, number: curvature, np.zeros(3, bool), 0.0)
+    found = Renewals(Method(start=0), 1, lambda x, number: curvature, np.zeros(3, bool), 0.0, 0.0)
     x = np.ones(3)
     found.renew(curvature.f, Iterate(x, *curvature.f(x), 0), False)
     curvature.least = 0.0  # later renewals: once each
@@ -147,7 +149,7 @@ def test_the_first_damping_is_searched_and_later_ones_fall_by_one_power_of_ten()
 
 def test_a_failed_line_search_raises_the_damping_until_the_fit_ends():
     curvature = Threshold(1e-6)
-    found = Renewals(Method(start=5), 100, lambda x, number: curvature, np.zeros(3, bool), 0.0)
+    found = Renewals(Method(start=5), 100, lambda x, number: curvature, np.zeros(3, bool), 0.0, 0.0)
     x = np.ones(3)
     at = Iterate(x, *curvature.f(x), 2)
     assert found.renew(curvature.f, at, False) is None  # not yet
