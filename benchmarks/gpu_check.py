@@ -329,7 +329,7 @@ def repeated(parts: list[Structures], times: int = 1, seed: int = 1) -> Structur
 
 def golden_frames(path: Path) -> list[tuple[list[str], np.ndarray, np.ndarray, np.ndarray]]:
     """(symbols, positions, cell, periodic) of the frames of a golden extxyz file."""
-    lines, frames = path.read_text().splitlines(), []
+    lines, frames = path.read_text(encoding="utf-8").splitlines(), []
     while lines:
         n, head, rows = int(lines[0]), lines[1], [line.split() for line in lines[2 : 2 + int(lines[0])]]
         lines = lines[2 + n :]

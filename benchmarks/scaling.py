@@ -138,7 +138,7 @@ def on_ranks(what: str, path: Path, seconds: float) -> None:
     if what in ("messages", "wait"):
         found = messages(MPI.COMM_WORLD, seconds) if what == "messages" else waits(ranks, MPI.COMM_WORLD, seconds)
         if ranks.root:
-            path.write_text(json.dumps(found))
+            path.write_text(json.dumps(found), encoding="utf-8")
         return
     potential, data, kappa = case(what)
     objective = Objective(potential, data, {"kappa": kappa}, backend="cpu", ranks=ranks)
@@ -158,7 +158,8 @@ def on_ranks(what: str, path: Path, seconds: float) -> None:
                 "imbalance": float(own.max() / own.mean() - 1),
                 "bonds": [int(b) for _, _, b in objective.shard_sizes],
             }
-        )
+        ),
+        encoding="utf-8",
     )
 
 

@@ -192,12 +192,12 @@ def store(path: Path, about: dict[str, object], case: str, program: str, found: 
 
 
 def read(path: Path) -> dict[str, object]:
-    return json.loads(path.read_text()) if path.exists() else {"cases": {}}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cases": {}}
 
 
 def write(path: Path, results: dict[str, object]) -> None:
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def same_starts(pacemaker: Path, seeds: list[int], data: Path, path: Path) -> None:
@@ -304,7 +304,7 @@ def fit(command: list[Path | str], text: str, data: Path) -> dict[str, object]:
 
 def table(path: Path) -> list[dict[str, float]]:
     """The rows of one of the programs' tables."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [dict(zip(lines[0].split(), map(float, line.split()), strict=True)) for line in lines[1:]]
 
 

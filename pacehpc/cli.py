@@ -19,7 +19,7 @@ from pacehpc import parallel
 from pacehpc.checkpoint import state as checkpoint
 from pacehpc.checkpoint.files import cannot_write
 from pacehpc.checkpoint.lock import Lock
-from pacehpc.errors import PacehpcError
+from pacehpc.errors import PacehpcError, print_anything
 from pacehpc.parallel import Ranks
 from pacehpc.walltime import Stop, find_deadline
 
@@ -99,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
     """The exit code of the command; stop: catches signals already; None: they are caught from here on."""
     started = time.time()
+    print_anything()
     argv = sys.argv[1:] if argv is None else list(argv)
     if stop is not None and ((argv and argv[0] in SUBCOMMANDS) or not SHORT.isdisjoint(argv)):
         stop.uninstall()

@@ -25,7 +25,7 @@ PROCESS_GROUPS, GROUPS = "/proc/self/cgroup", "/sys/fs/cgroup"
 def processor() -> str:
     """Name of this machine's processor."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith(("model name", "Model")):
                 return line.split(":", 1)[1].strip()
     except OSError:
@@ -38,7 +38,9 @@ def physical_cores(processors: Iterable[int]) -> int:
     cores = set()
     for number in processors:
         try:
-            cores.add(Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list").read_text())
+            cores.add(
+                Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list").read_text(encoding="utf-8")
+            )
         except OSError:
             cores.add(str(number))
     return len(cores)
@@ -118,7 +120,7 @@ def blas_versions() -> dict[str, str]:
 def resident_memory() -> int:
     """Bytes of this process in memory now; 0 where the system does not tell."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     except OSError:
         return 0
     return os.sysconf("SC_PAGE_SIZE") * pages
@@ -135,7 +137,7 @@ def available_memory() -> int | None:
     """Bytes that the machine, and each control group of this process, can still give; None where nothing tells."""
     found = [limit - used for limit, used in _group_limits()]
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 found.append(1024 * int(line.split()[1]))
     except OSError:
@@ -157,7 +159,7 @@ def _group_limits() -> list[tuple[int, int]]:
     """
     found = []
     try:
-        lines = Path(PROCESS_GROUPS).read_text().splitlines()
+        lines = Path(PROCESS_GROUPS).read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     for line in lines:
@@ -172,10 +174,12 @@ def _group_limits() -> list[tuple[int, int]]:
         parts = [part for part in name.split("/") if part and part != ".."]
         for folder in (mount.joinpath(*parts[:n]) for n in range(len(parts) + 1)):
             try:
-                text = (folder / limit).read_text().strip()
+                text = (folder / limit).read_text(encoding="utf-8").strip()
                 if text.isdecimal():
-                    counts = dict(row.split() for row in (folder / "memory.stat").read_text().splitlines())
-                    found.append((int(text), int((folder / use).read_text()) - int(counts[droppable])))
+                    counts = dict(
+                        row.split() for row in (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
+                    )
+                    found.append((int(text), int((folder / use).read_text(encoding="utf-8")) - int(counts[droppable])))
             except (OSError, KeyError):
                 continue
     return found

@@ -65,5 +65,5 @@ def _mapped() -> set[str]:
     found: set[str] = set()
     for path in Path("/proc").glob("[0-9]*/maps"):
         with contextlib.suppress(OSError):
-            found |= {Path(line.rstrip("\n")).name for line in path.open() if "/mpich_shm_" in line}
+            found |= {Path(line.rstrip("\n")).name for line in path.open(encoding="utf-8") if "/mpich_shm_" in line}
     return found

@@ -15,6 +15,8 @@ def squeue(job: str, what: str) -> subprocess.CompletedProcess[str] | None:
     environment["SLURM_TIME_FORMAT"] = "standard"
     command = ["squeue", "-h", "-j", job, "-o", what]
     try:
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
+        return subprocess.run(
+            command, env=environment, capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -82,14 +82,16 @@ def architecture() -> str:
 @cache
 def _identity(compiler_path: str) -> str:
     command = [compiler_path, "--version"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL).stdout
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False, stdin=subprocess.DEVNULL
+    ).stdout
 
 
 @cache
 def _cpuinfo() -> dict[str, str]:
     """What distinguishes processors that `native` would treat differently."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return {"machine": platform.processor() + platform.machine()}
     fields = r"^(vendor_id|cpu family|model|model name|flags|CPU implementer|CPU part|Features)\s*:\s*(.*)$"
@@ -100,7 +102,9 @@ def _cpuinfo() -> dict[str, str]:
 def macros(compiler_path: str, march: str) -> str:
     """Macros that the compiler defines for an instruction set."""
     command = [compiler_path, f"-march={march}", "-dM", "-E", "-x", "c++", "-include", "stdint.h", os.devnull]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    result = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False, stdin=subprocess.DEVNULL
+    )
     if result.returncode:
         raise PacehpcError(
             f"{compiler_path} does not work, or does not know the instruction set '{march}': see `{compiler_path} "
@@ -242,7 +246,7 @@ def _compile(header: str, program: str) -> tuple[Path, float]:
     start = time.perf_counter()
     with build_folder(path.parent) as build:
         shape, library = Path(build) / "shape.h", Path(build) / "kernels.so"
-        shape.write_text(f"#define LANES {lanes()}\n{header}")
+        shape.write_text(f"#define LANES {lanes()}\n{header}", encoding="utf-8")
         command = [compiler(), *_flags(program), "-o", str(library)]
         if program == "program":
             command += [str(compile_library(header, "object")[0]), "-pthread"]

@@ -110,7 +110,9 @@ class MetricsTable:
 def read_table(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The columns of a table, each (n_rows,) float64; {} where there is none. Lines that are no rows are left out."""
     path = Path(path)
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []  # what follows the last newline was cut
+    lines = (
+        path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    )  # what follows the last newline was cut
     if not lines:
         return {}
     names = lines[0].split()

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pacehpc.errors import PacehpcError
+from pacehpc.errors import PacehpcError, print_anything
 
 if TYPE_CHECKING:
     from pacehpc.parallel import Ranks
@@ -24,6 +24,7 @@ def command(main: Main) -> Main:
     @functools.wraps(main)
     def program(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(format="%(levelname)s: %(message)s")  # of warnings, where nobody else writes them
+        print_anything()
         try:
             code = main(argv)
             sys.stdout.flush()

@@ -15,7 +15,7 @@ import os
 import sys
 import traceback
 
-import pacehpc.calculator
+import pacehpc.calculator  # noqa: F401
 import pacehpc.fit.run  # noqa: F401
 from pacehpc.checkpoint import files
 from pacehpc.cli import main
