@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pacehpc")
 
+STRESS_SHARE = 0.95  # of the first loss
 LONELY = 1e-3  # eV/atom: what float32 leaves of the energy of a free atom
 
 
@@ -25,6 +27,16 @@ def needed_by(settings: Settings) -> list[str]:
     loss = settings.fit.loss
     used = {"energy": loss.kappa != 1, "forces": loss.kappa != 0, "stress": loss.stress > 0}
     return [name for name, needed in used.items() if needed]
+
+
+def warn_of_stress_share(metrics: Mapping[str, float]) -> None:
+    """Warn where a loss is nothing but stress, as with stresses in other units; `metrics`: of the first evaluation."""
+    if metrics["loss"] > 0 and metrics["s_loss_contrib"] > STRESS_SHARE * metrics["loss"]:
+        log.warning(
+            "the stress is %.0f %% of the first loss, so that energies and forces hardly count: are the stresses in "
+            "the units of data.stress_units, and fit.loss.stress what is meant?",
+            100 * metrics["s_loss_contrib"] / metrics["loss"],
+        )
 
 
 def check_labels(settings: Settings, train: Dataset, path: Path) -> None:

@@ -20,6 +20,7 @@ import pacehpc
 from pacehpc.dataset import frame_of, write_frame
 from pacehpc.dataset.files import file_hash
 from pacehpc.fit.record import TABLES
+from pacehpc.fit.shears import warn_of_shears
 from pacehpc.machine import blas_libraries, processor
 from pacehpc.metrics import GPA
 from pacehpc.report import groups, lines, tables
@@ -208,6 +209,7 @@ def save_predictions(
         names, *rmse = ([row[key] for row in rows] for key in ("group", "rmse_epa", "rmse_f_comp"))
         jobs.append(("save_groups", ("report", names, *rmse, which, image_type, len(data))))
     if stress is not None:
+        warn_of_shears(data.stress, stress, data.names, which)
         known = np.isfinite(data.stress).all(axis=1) & np.isfinite(stress).all(axis=1)
         if known.any():
             reference, stress = GPA * data.stress[known], GPA * stress[known]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pacehpc.config.models import Fit
+from pacehpc.fit.labels import warn_of_stress_share
 from pacehpc.fit.state import FitState, Minimum
 from pacehpc.objective import Objective
 from pacehpc.replacing import sync_folder
@@ -97,6 +98,7 @@ class Record:
         first, shown = number == 0, self.shows(number)
         if first:
             log.info("%s", lines.initial_line(now.metrics, per_atom))
+            warn_of_stress_share(now.metrics)
             if now.test is not None:
                 log.info("%s", lines.initial_line(now.test, per_atom, test=True))
         elif not shown:
