@@ -93,7 +93,7 @@ def fit(element: str, seed: int, ranks: int) -> dict:
         element=element, seed=seed, train=train, test=test, free=FREE_ATOMS[element], rcut=CUTOFFS[element]
     )
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "input.yaml").write_text(text)
+        Path(folder, "input.yaml").write_text(text, encoding="utf-8")
         command = ["mpirun", "-n", str(ranks), sys.executable, "-m", "pacehpc", "input.yaml"]
         start = time.perf_counter()
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)

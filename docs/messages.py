@@ -175,8 +175,8 @@ SECTIONS = {
             "Missing columns",
             cause="the table lacks energies, forces or atoms, or names them differently.",
             cure=(
-                "rename the columns of a frame; for extended xyz and ASE databases set `data.keys`, such as {energy: "
-                "dft_energy}."
+                "name them with `data.keys`, such as {energy: dft_energy}; the message lists what the file has. Forces "
+                "are not needed with `kappa: 0`, energies not with `kappa: 1`, weights not with `ignore_weights: true`."
             ),
             sources=[
                 "dataset/loading.py",

@@ -287,7 +287,15 @@ def unsealed(path: Path) -> bytes:
 def run_compiler(command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a compiler, or what it calls, in a folder; its output is caught and nobody is asked."""
     command = [*UNSTOPPED, *command]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def load_library(header: str, program: str = "evaluate") -> ctypes.CDLL:

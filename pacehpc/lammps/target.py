@@ -88,8 +88,8 @@ def _help_of(path: str) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PMI_", "PMIX_", "OMPI_", "MPI_"))}
     try:
         done = subprocess.run(
-            [path, "-h"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False,
-            env=environment,
+            [path, "-h"], capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL, timeout=60,
+            check=False, env=environment,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise PacehpcError(f"{path} cannot be started ({error}): name the LAMMPS program with --lmp.") from None
@@ -140,7 +140,10 @@ def _mpi_headers(family: str, given: str | None, programs: list[Path], headers: 
 
 
 def _is_of(header: Path, family: str) -> bool:
-    return re.search(rf"define\s+{MPI_FAMILIES[family]}\b", header.read_text(errors="replace")) is not None
+    return (
+        re.search(rf"define\s+{MPI_FAMILIES[family]}\b", header.read_text(encoding="utf-8", errors="replace"))
+        is not None
+    )
 
 
 def _of_compiler_wrapper(beside: Path) -> list[Path]:
@@ -149,7 +152,14 @@ def _of_compiler_wrapper(beside: Path) -> list[Path]:
     if wrapper is None:
         return []
     for option in ("-show", "--showme:compile"):
-        done = subprocess.run([wrapper, option], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            [wrapper, option],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
         found = re.findall(r"-I\s*(\S+)", done.stdout) if done.returncode == 0 else []
         if found:
             return [Path(name) for name in found]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,6 +32,8 @@ from pacehpc.potential.initial import InitialParts, Source, merge_initial
 from pacehpc.potential.io import load_potential
 from pacehpc.potential.model import Potential
 from pacehpc.potential.section import PER_ELEMENT, checked_section
+
+log = logging.getLogger("pacehpc")
 
 FIELDS = {
     "embeddings": {key: key for key in ("npot", "fs_parameters", "ndensity", "rho_core_cut", "drho_core_cut")},
@@ -75,6 +79,13 @@ def build_potential(
             merged = {function: merged[function] for function in sorted(merged, key=_file_order)}
         functions[key] = merged
     radial = {pair: parts.radcoefficients.get(pair, c) for pair, c in target.radcoefficients.items()}
+    wanted = section.get("functions", {}).get(PER_ELEMENT) if isinstance(section, Mapping) else None
+    total = sum(map(len, functions.values()))
+    if isinstance(wanted, int) and total < (wanted - 1) * len(target.elements):
+        log.info(
+            "potential.functions: %d functions in all, fewer than number_of_functions_per_element: %d asks for (%d): "
+            "larger nradmax_by_orders and lmax_by_orders have more", total, wanted, wanted * len(target.elements),
+        )  # fmt: skip
     return _finish(target, radial, functions)
 
 
@@ -106,7 +117,7 @@ def _build(
         raise PacehpcError(f"potential: expected a mapping or the name of a potential file, got {section!r}")
     if initial is None:
         initial = section.get("initial_potential")
-    parts = InitialParts() if initial is None else merge_initial(initial)
+    parts = InitialParts() if initial is None else merge_initial(initial, section.get("initial_conflict"))
     if initial is not None and not section.keys() & {"filename", "element", "elements"}:
         section = {**section, "elements": sorted(parts.embeddings)}
     section = checked_section(section, has_initial=initial is not None)
@@ -226,8 +237,7 @@ def _new_functions(
     data = {key: value for key, value in section.items() if key != PER_ELEMENT}
     settings = resolve(data, _block_names(data, elements), elements, "blocks", place)
     settings = {key: given for key, given in settings.items() if given.keys() - {"coefs_init"}}
-    blocks: dict[tuple[str, ...], list[Function]] = {}
-    candidates = 0
+    sizes: dict[tuple[str, ...], int] = {}
     for key, given in settings.items():
         where = f"{place}: block {' '.join(key)}"
         missing = [name for name in ("nradmax_by_orders", "lmax_by_orders") if name not in given]
@@ -236,16 +246,27 @@ def _new_functions(
         nmax, lmax = given["nradmax_by_orders"], given["lmax_by_orders"]
         if len(nmax) != len(lmax):
             raise PacehpcError(f"{where}: nradmax_by_orders {nmax} and lmax_by_orders {lmax} must have the same length")
-        candidates += sum(
+        if len(key) > len(nmax) + 1:  # no function has so many neighbours
+            continue
+        sizes[key] = sum(
             math.comb(n * (l + 1 if rank > 1 else 1) * len(key) + rank - 1, rank)
             for rank, (n, l) in enumerate(zip(nmax, lmax, strict=True), start=1)
         )
-        if candidates > CANDIDATES:
-            raise PacehpcError(
-                f"{where}: nradmax_by_orders {nmax} and lmax_by_orders {lmax} give more than {CANDIDATES:,}"
-                " combinations of neighbours, n and l; lower them"
-            )
-        blocks[key] = block_functions(key, nmax, lmax)
+    if PER_ELEMENT in section:
+        _enough_for_all(section[PER_ELEMENT], sizes, elements)
+    if sum(sizes.values()) > CANDIDATES:
+        largest = max(sizes, key=sizes.__getitem__)
+        nmax, lmax = settings[largest]["nradmax_by_orders"], settings[largest]["lmax_by_orders"]
+        alike = sum(size == sizes[largest] for size in sizes.values())
+        raise PacehpcError(
+            f"{place}: {len(sizes):,} blocks have {sum(sizes.values()):,} combinations of neighbours, n and l, more "
+            f"than {CANDIDATES:,}. The largest is block {' '.join(largest)} with {sizes[largest]:,} ({alike:,} such "
+            f"blocks; nradmax_by_orders {nmax}, lmax_by_orders {lmax}): lower them there, or leave blocks of so many "
+            "elements out with UNARY, BINARY, ... in place of ALL"
+        )
+    blocks = {
+        key: block_functions(key, settings[key]["nradmax_by_orders"], settings[key]["lmax_by_orders"]) for key in sizes
+    }
     blocks = {key: functions for key, functions in blocks.items() if functions}
     if PER_ELEMENT in section:
         number = section[PER_ELEMENT] * len(elements) // max(len(blocks), 1)
@@ -273,6 +294,23 @@ def _block_names(data: Mapping[Any, Any], elements: tuple[str, ...]) -> list[tup
             f" {largest} elements; use UNARY, BINARY, ... instead of ALL, or fewer ranks"
         )
     return sorted({*possible_blocks(elements, largest), *explicit})
+
+
+def _enough_for_all(number: int, blocks: Mapping[tuple[str, ...], int], elements: tuple[str, ...]) -> None:
+    """Raise PacehpcError where number_of_functions_per_element leaves blocks without functions."""
+    place = f"potential.functions.{PER_ELEMENT}: {number}"
+    if not blocks:
+        raise PacehpcError(
+            f"{place}, but no functions are described; give nradmax_by_orders and lmax_by_orders under ALL"
+        )
+    needed = -(-len(blocks) // len(elements))
+    if number < needed:
+        counts = Counter(len(key) for key in blocks)
+        listed = ", ".join(f"{counts[size]:,} of {size}" for size in sorted(counts))
+        raise PacehpcError(
+            f"{place}: too few for {len(blocks):,} blocks ({listed} elements): at least {needed} give each a function. "
+            "Raise it, or leave blocks of many elements out with UNARY, BINARY, ... in place of ALL"
+        )
 
 
 def _simplest(functions: list[Function], number: int) -> list[Function]:

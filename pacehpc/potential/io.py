@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
+from pacehpc.errors import PacehpcError
 from pacehpc.potential.bbasis_yaml import read_bbasis, write_bbasis
 from pacehpc.potential.check import warn_of_jumps
 from pacehpc.potential.model import Potential
@@ -18,6 +20,13 @@ def load_potential(path: str | os.PathLike[str]) -> Potential:
     Raises:
         PacehpcError: whatever is wrong, with file, block and key.
     """
+    with suppress(OSError), open(path, "rb") as file:
+        if file.read(200).lstrip().startswith(b"nelements="):
+            raise PacehpcError(
+                f"{path}: a potential in the text format of before October 2021 (.ace), which is not read. Take the "
+                "B-basis file (.yaml) that it was exported from: pacehpc and LAMMPS read that, and pace_yaml2yace "
+                "makes a .yace of it. Without it, the potential has to be fitted again."
+            )
     return read_yace(path) if os.fspath(path).endswith(".yace") else read_bbasis(path)
 
 

@@ -34,6 +34,7 @@ InnerCutoff = choice(*INNER_CUTOFF_TYPES)
 CutoffFunction = choice("cos")
 CoefficientsInit = choice("zero", "random")
 Mismatch = choice("keep_initial", "use_input")
+Conflict = choice("first", "last")
 Numbers = kinds.list_of(kinds.Real, "list of numbers")
 NumberPair = kinds.list_of(kinds.Real, "list of two numbers", length=2)
 WholeNumbers = kinds.list_of(
@@ -138,6 +139,11 @@ class PotentialKeys(Section):
     on_mismatch: Mismatch | None = Field(
         None, description="which bond parameters to take where input and initial potential differ; default: an error"
     )
+    initial_conflict: Conflict | None = Field(
+        None,
+        description="which file of initial_potential to take for what several of them hold with different values, such "
+        "as an element in both; default: an error",
+    )
     metadata: kinds.Metadata | None = Field(None, description="free pairs, kept in the potential")
 
     @model_validator(mode="after")
@@ -166,7 +172,15 @@ class PotentialKeys(Section):
     def section(self) -> dict[str, Any]:
         """The mapping for `build_potential`: only what was given, elements sorted, explicit keys as "Al Ni"."""
         if self.filename is not None:
-            names = ("filename", "reset", "deltaSplineBins", "initial_potential", "on_mismatch", "metadata")
+            names = (
+                "filename",
+                "reset",
+                "deltaSplineBins",
+                "initial_potential",
+                "on_mismatch",
+                "initial_conflict",
+                "metadata",
+            )
             given = [name for name in names if name in self.model_fields_set]
             return {name: getattr(self, name) for name in given if getattr(self, name) not in (None, False)}
         section: dict[str, Any] = {"deltaSplineBins": self.deltaSplineBins, "elements": sorted(self.elements)}
@@ -177,7 +191,7 @@ class PotentialKeys(Section):
             section["functions"] = {key: _given(value) for key, value in self.functions.blocks.items()}
             if self.functions.number_of_functions_per_element is not None:
                 section["functions"][PER_ELEMENT] = self.functions.number_of_functions_per_element
-        for name in ("initial_potential", "on_mismatch", "metadata"):
+        for name in ("initial_potential", "on_mismatch", "initial_conflict", "metadata"):
             if getattr(self, name) is not None:
                 section[name] = getattr(self, name)
         return section

@@ -6,6 +6,7 @@ import argparse
 import functools
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +16,48 @@ from pacehpc.errors import PacehpcError, print_anything
 if TYPE_CHECKING:
     from pacehpc.parallel import Ranks
 
+_PAIR = re.compile(r"\w+=.")
 Main = Callable[[Sequence[str] | None], int]
+
+
+def spread_options(argv: Sequence[str]) -> list[str]:
+    """Arguments with a --keys for each pair after it, also before a FILE; --stress-units may begin with `-`."""
+    given, keys = list(argv), False
+    spread: list[str] = []
+    while given:
+        word = given.pop(0)
+        if word == "--keys":
+            keys = True
+            if not given or not _PAIR.match(given[0]):
+                spread.append(word)
+        elif keys and _PAIR.match(word):
+            spread += ["--keys", word]
+        elif word == "--stress-units" and given:
+            spread.append(f"{word}={given.pop(0)}")
+        else:
+            keys = False
+            spread.append(word)
+    return spread
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """--stress-units and --keys, for arguments that `spread_options` has seen."""
+    parser.add_argument("--stress-units", default="eV/A3", help="of the data: eV/A3, GPa, kbar, or -kbar (VASP's sign)")
+    parser.add_argument(
+        "--keys", action="append", default=[], metavar="COLUMN=NAME",
+        help="names in the files, such as --keys energy=dft_energy forces=dft_forces",
+    )  # fmt: skip
+
+
+def keys_of(pairs: Sequence[str]) -> dict[str, str]:
+    """{column: name} of `--keys`; PacehpcError where a word is no such pair."""
+    keys = {}
+    for pair in pairs:
+        column, equals, name = pair.partition("=")
+        if not (column and equals and name):
+            raise PacehpcError(f"--keys: {pair!r} is not COLUMN=NAME, such as energy=dft_energy.")
+        keys[column] = name
+    return keys
 
 
 def command(main: Main) -> Main:

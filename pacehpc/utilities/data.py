@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from ase.data import chemical_symbols
 from pacehpc.dataset.dataset import Dataset
 from pacehpc.dataset.loading import read_raw
 from pacehpc.errors import PacehpcError, without_password
-from pacehpc.utilities.command import command
+from pacehpc.utilities.command import add_reading_options, command, keys_of, spread_options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,8 +23,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="pacehpc data", description="Look at, convert, split and store reference data.")
     sub = p.add_subparsers(dest="task", required=True)
     inputs = argparse.ArgumentParser(add_help=False)
-    inputs.add_argument("--stress-units", default="eV/A3", help="of the data: eV/A3, GPa, kbar, -kbar")
-    inputs.add_argument("--keys", nargs="+", default=[], metavar="COLUMN=NAME", help="such as energy=dft_energy")
+    add_reading_options(inputs)
     sub.add_parser("info", parents=[inputs], help="what the files hold").add_argument("files", nargs="+")
     convert = sub.add_parser("convert", parents=[inputs], help="write all files into one of another format")
     convert.add_argument("files", nargs="+")
@@ -47,15 +47,9 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of the command."""
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(spread_options(sys.argv[1:] if argv is None else argv))
     logging.getLogger("pacehpc").setLevel(logging.WARNING)
-    keys = {}
-    for pair in arguments.keys:
-        column, equals, name = pair.partition("=")
-        if not (column and equals and name):
-            raise PacehpcError(f"--keys: {pair!r} is not COLUMN=NAME, such as energy=dft_energy.")
-        keys[column] = name
-    data = read_raw(arguments.files, stress_units=arguments.stress_units, keys=keys)
+    data = read_raw(arguments.files, stress_units=arguments.stress_units, keys=keys_of(arguments.keys))
     if arguments.task == "info":
         print(describe(data))
     elif arguments.task == "convert":
@@ -108,9 +102,15 @@ def describe(data: Dataset) -> str:
     shown = sorted((chemical_symbols[z], int(n)) for z, n in zip(numbers, counts, strict=True))
     lines.append("elements     " + ", ".join(f"{e} {n}" for e, n in shown))
     for name, energies in (("energy", data.energy), ("corrected", data.energy_corrected)):
-        if energies is not None and np.isfinite(energies).all():
-            lines.append(f"{name:12s} {(energies / n_atoms).min():.4f} to {(energies / n_atoms).max():.4f} eV/atom")
-    lines.append(f"forces       up to {np.sqrt((data.flat_forces**2).sum(axis=1)).max():.4f} eV/Å")
+        if energies is not None and (known := np.isfinite(energies)).any():
+            per_atom = (energies / n_atoms)[known]
+            some = "" if known.all() else f", of {known.sum()} structures"
+            lines.append(f"{name:12s} {per_atom.min():.4f} to {per_atom.max():.4f} eV/atom{some}")
+    known = np.isfinite(data.flat_forces).all(axis=1)
+    if known.any():
+        largest = np.sqrt((data.flat_forces[known] ** 2).sum(axis=1)).max()
+        some = "" if known.all() else f", of {known.sum()} atoms"
+        lines.append(f"forces       up to {largest:.4f} eV/Å{some}")
     if data.stress is not None:
         known = np.isfinite(data.stress).all(axis=1)
         lines.append(f"stress       {known.sum()} structures, up to {np.nanmax(np.abs(data.stress)):.4g} eV/Å³")

@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pacehpc.dataset.database import isolated_atoms
 from pacehpc.dataset.dataset import Dataset
 from pacehpc.dataset.loading import read_raw
 from pacehpc.errors import PacehpcError
-from pacehpc.utilities.command import command
+from pacehpc.utilities.command import add_reading_options, command, keys_of, spread_options
 from pacehpc.utilities.data import shortest_distances
 
 # Largest n and l by body order. Beyond two elements, blocks of many elements would hold far more than can be kept.
@@ -31,7 +31,7 @@ ORDERS = {
 FEW_STRUCTURES = 40  # too few to set some aside for a test
 HIGH_ENERGY = 1.0  # eV/atom above the lowest: such data are worth weights by energy
 POLICIES = ("auto", "uniform", "energy")
-BFGS_LIMIT = 3000  # parameters up to which BFGS's matrix is cheap
+BFGS_LIMIT = 3000  # parameters up to which the matrix of GN-BFGS is cheap
 
 
 @dataclass
@@ -44,6 +44,9 @@ class Choices:
     functions: int = 700
     weighting: str = "auto"
     test_size: float | None = None
+    stress_units: str = "eV/A3"
+    keys: dict[str, str] = field(default_factory=dict)
+    free_atoms: dict[str, float] = field(default_factory=dict)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,6 +61,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--functions", type=int, help="number of functions per element; default: 700")
     p.add_argument("--weighting", choices=POLICIES, help="auto: by energy where energies are high")
     p.add_argument("--test-size", type=float, help="fraction set aside as test data; default: 0.05 of many structures")
+    p.add_argument(
+        "--free-atoms", nargs="+", default=[], metavar="ELEMENT=eV",
+        help="energies of free atoms with the settings of the data, such as Al=-0.21; default: those in the data",
+    )  # fmt: skip
+    add_reading_options(p)
     p.add_argument("-o", "--output", default="input.yaml", help="default: %(default)s")
     return p
 
@@ -65,13 +73,14 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of the command."""
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(spread_options(sys.argv[1:] if argv is None else argv))
     logging.getLogger("pacehpc").setLevel(logging.WARNING)
     output = Path(arguments.output)
     if output.exists():
         raise PacehpcError(f"{output} exists already; name another file with -o, or remove it.")
     choices = _choices(arguments)
-    data = read_raw(choices.data)
+    data = read_raw(choices.data, stress_units=choices.stress_units, keys=choices.keys)
+    _ask_for_free_atoms(choices, data)
     text = template(choices, data)
     try:
         output.write_text(text, encoding="utf-8")
@@ -85,6 +94,8 @@ def _choices(arguments: argparse.Namespace) -> Choices:
     """From the options; the others by asking on a terminal, else by default."""
     given = {k: v for k in ("data", "elements", "cutoff", "functions", "weighting", "test_size")
              if (v := getattr(arguments, k)) is not None}  # fmt: skip
+    given |= {"stress_units": arguments.stress_units, "keys": keys_of(arguments.keys)}
+    given["free_atoms"] = _energies(arguments.free_atoms)
     if "data" not in given:
         if not sys.stdin.isatty():
             raise PacehpcError("--template: name the data, such as `pacehpc -t --data data.pckl.gzip --cutoff 7`.")
@@ -102,6 +113,35 @@ def _choices(arguments: argparse.Namespace) -> Choices:
                 except ValueError:
                     print("Please give a number." if kind is not _policy else f"Please give {', '.join(POLICIES)}.")
     return Choices(**given)
+
+
+def _energies(pairs: Sequence[str]) -> dict[str, float]:
+    """{element: eV} of `Al=-0.2` and the like."""
+    found = {}
+    for pair in pairs:
+        element, _, energy = pair.partition("=")
+        try:
+            found[element] = float(energy)
+        except ValueError:
+            raise PacehpcError(f"--free-atoms: {pair!r} is not ELEMENT=eV, such as Al=-0.21.") from None
+        if element not in chemical_symbols[1:]:
+            raise PacehpcError(f"--free-atoms: {element!r} is no element.")
+    return found
+
+
+def _ask_for_free_atoms(choices: Choices, data: Dataset) -> None:
+    """On a terminal, energies of the free atoms that neither the data nor the options have; Enter leaves one out."""
+    if not sys.stdin.isatty() or np.isfinite(data.energy_corrected).all():
+        return
+    for element in data.elements:
+        while element not in choices.free_atoms and element not in isolated_atoms(data):
+            answer = _ask(f"Energy of a free {element} atom with the settings of the data, eV (Enter: not known)", "")
+            if not answer:
+                break
+            try:
+                choices.free_atoms[element] = float(answer)
+            except ValueError:
+                print("Please give a number.")
 
 
 def _data_here() -> list[str]:
@@ -150,7 +190,7 @@ def template(choices: Choices, data: Dataset) -> str:
     names = choices.data if len(choices.data) > 1 else choices.data[0]
     close = ", ".join(f"{a}-{b} {d:.2f}" for (a, b), d in sorted(shortest.items())) or "none within 4 Å"
     n_parameters = 2 * choices.functions * len(elements)
-    optimizer = "BFGS" if n_parameters <= BFGS_LIMIT else "L-BFGS-B"
+    optimizer = "GN-BFGS" if n_parameters <= BFGS_LIMIT else "L-BFGS-B"
     return f"""\
 # {len(data)} structures, {data.n_atoms} atoms ({n_atoms.min()} to {n_atoms.max()} in a structure).
 # Shortest distances in Å: {close}.
@@ -161,7 +201,7 @@ seed: 42
 
 data:
   filename: {json.dumps(names, ensure_ascii=False)}
-{_reference(data)}{_test(choices, data)}
+{_names(choices)}{_reference(choices, data)}{_test(choices, data)}
 potential:
   deltaSplineBins: 0.001
   elements: [{", ".join(map(_quoted, elements))}]
@@ -190,7 +230,7 @@ fit:
     kappa: 0.3  # weight of forces against energies, from 0 to 1; auto: from their spread
     L1_coeffs: 1e-8
     L2_coeffs: 1e-8
-{_weighting(choices, data)}  optimizer: {optimizer}  # BFGS needs the fewest iterations, L-BFGS-B no large matrix
+{_stress(data)}{_weighting(choices, data)}  optimizer: {optimizer}  # GN-BFGS: few iterations; L-BFGS-B: no large matrix
   maxiter: 2000
   # ladder_step: [10, 0.02]  # grow the basis in steps: at least 10 functions, or 2 %
   # repulsion: auto  # after the fit, ZBL repulsion below the shortest distances
@@ -218,16 +258,39 @@ def _quoted(element: str) -> str:
     return f'"{element}"' if element in ("No", "Y", "N") else element
 
 
-def _reference(data: Dataset) -> str:
+def _names(choices: Choices) -> str:
+    """What the files call their columns, and units of the stress, where they are not the usual ones."""
+    keys = ", ".join(f"{column}: {json.dumps(name, ensure_ascii=False)}" for column, name in choices.keys.items())
+    units = f"  stress_units: {choices.stress_units}\n" if choices.stress_units != "eV/A3" else ""
+    return (f"  keys: {{{keys}}}  # names in the files\n" if keys else "") + units
+
+
+def _stress(data: Dataset) -> str:
+    """The weight of the stress, where the data have any."""
+    if data.stress is None:
+        return ""
+    known = np.count_nonzero(np.isfinite(data.stress).all(axis=1) & (data.volumes > 0))
+    return f"    stress: 0.1  # weight of the stresses of {known} structures; 0 leaves them out\n" if known else ""
+
+
+def _reference(choices: Choices, data: Dataset) -> str:
     if np.isfinite(data.energy_corrected).all():
         return "  # the data have energy_corrected: energies without those of free atoms\n"
     if data.energy is None:
         raise PacehpcError("Some structures have neither 'energy' nor 'energy_corrected'.")
-    single = isolated_atoms(data)
-    if set(single) >= set(data.elements):
+    single = isolated_atoms(data) | choices.free_atoms
+    missing = [element for element in data.elements if element not in single]
+    if not missing:
         energies = ", ".join(f"{_quoted(e)}: {single[e]!r}" for e in data.elements)
-        return f"  reference_energy: {{{energies}}}  # of the isolated atoms in the data\n"
-    return "  reference_energy: auto  # by least squares; better the energies of free atoms: {Al: -0.2, ...}\n"
+        where = "" if choices.free_atoms else " in the data"
+        return f"  reference_energy: {{{energies}}}  # eV, of the free atoms{where}\n"
+    wanted = ", ".join(f"{_quoted(e)}: {repr(single[e]) if e in single else '...'}" for e in data.elements)
+    return f"""\
+  # Free atoms of {", ".join(missing)} are not in the data. Compute each alone in a large box, with the settings of the
+  # data, and give the energies in eV instead of auto, which fits them and puts the least dense structure at zero:
+  # reference_energy: {{{wanted}}}
+  reference_energy: auto
+"""
 
 
 def _test(choices: Choices, data: Dataset) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential, build_potential, ladder_start
+from pacehpc.potential.assemble import coefficients_by_function
 
 
 def trained(data, seed):
@@ -179,3 +180,25 @@ def test_filename_with_initial_values(section, tmp_path):
     cu = trained(section(["Cu"]), 1)
     with pytest.raises(PacehpcError, match="Cu"):
         build_potential({"filename": str(tmp_path / "target.yaml")}, initial=cu)
+
+
+def test_files_that_share_an_element(section):
+    """Two alloys of aluminium: the error names the key, and with it one file gives aluminium, bond and block."""
+    nickel, copper = trained(section(["Al", "Ni"]), 1), trained(section(["Al", "Cu"]), 2)
+    data = section(["Al", "Cu", "Ni"])
+    with pytest.raises(PacehpcError, match=r"bond Al Al: .*potential\.initial_conflict: first or last"):
+        build_potential(data, initial=[nickel, copper])
+    for choice, chosen in (("first", nickel), ("last", copper)):
+        potential = build_potential(data | {"initial_conflict": choice}, initial=[nickel, copper])
+        assert _functions(chosen)["Al",]
+        for f, c in _functions(chosen)["Al",].items():
+            np.testing.assert_array_equal(_functions(potential)["Al",][f], c)
+        np.testing.assert_array_equal(potential.radcoefficients["Al", "Al"], chosen.radcoefficients["Al", "Al"])
+        for other, pair in ((nickel, ("Al", "Ni")), (copper, ("Al", "Cu"))):
+            np.testing.assert_array_equal(potential.radcoefficients[pair], other.radcoefficients[pair])
+            for f, c in _functions(other)[pair].items():
+                np.testing.assert_array_equal(_functions(potential)[pair][f], c)
+
+
+def _functions(potential):
+    return {block.elements: coefficients_by_function(block) for block in potential.blocks}
