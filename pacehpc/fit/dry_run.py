@@ -63,11 +63,10 @@ def dry_run(settings: Settings, plan: Plan, n_ranks: int) -> None:
     total_time(settings.fit, steps, plan.train, seconds)
 
 
-def describe(train: Dataset, test: Dataset | None) -> None:
+def describe(plan: Plan) -> None:
     """Log sizes, elements and ranges of the data."""
-    for name, data in (("train", train), ("test", test)):
-        if data is not None:
-            _describe(name, data)
+    for name, data in plan.data.items():
+        _describe(name, data)
 
 
 def _describe(name: str, data: Dataset) -> None:

@@ -75,8 +75,9 @@ def finish(
                 _add_errors(potential, metrics, name)
             jobs: list[Job] = []
             for which, prediction in predictions.items():
-                data = plan.train if which == "train" else plan.test
-                jobs += outputs.save_predictions(data, which, prediction, distances[which], settings.backend.imagetype)
+                name_of_data, image_type = plan.name(which), settings.backend.imagetype
+                data = plan.data[name_of_data]
+                jobs += outputs.save_predictions(data, name_of_data, prediction, distances[which], image_type)
             if tasks.fit and tasks.predict:
                 jobs += outputs.learning_curve(settings.backend.imagetype)
             drawing = Drawing(jobs) if jobs else None

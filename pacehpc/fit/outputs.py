@@ -141,12 +141,11 @@ def save_data(data: Dataset, name: str, **columns: Any) -> None:
     write_frame(frame_of(data, columns or None), f"{name}.pckl.gzip")
 
 
-def save_inputs(target: Potential, train: Dataset, test: Dataset | None) -> None:
-    """Write the potential at the start, and the data with their weights."""
+def save_inputs(target: Potential, data: Mapping[str, Dataset]) -> None:
+    """Write the potential at the start, and the data by name with their weights."""
     target.save("target_potential.yaml")
-    save_data(train, "fitting_data_info")
-    if test is not None:
-        save_data(test, "test_data_info")
+    for name, part in data.items():
+        save_data(part, "fitting_data_info" if name == "train" else "test_data_info")
 
 
 def log_stopped(reason: str) -> None:

@@ -60,6 +60,18 @@ class Plan:
     """Where a ladder begins; None: from nothing."""
     callbacks: list[Callable[..., Any]]
     metadata: dict[str, str]
+    only_tested: bool = False
+    """Nothing is fitted, and `train` is not what the potential was fitted with: it is called test in all outputs."""
+
+    @property
+    def data(self) -> dict[str, Dataset]:
+        """The data by the name that outputs give them."""
+        found = {self.name("train"): self.train}
+        return found if self.test is None else found | {"test": self.test}
+
+    def name(self, which: str) -> str:
+        """What outputs call the `which` ("train", "test") of an objective."""
+        return "test" if self.only_tested else which
 
 
 def prepare_data(settings: Settings, tasks: Tasks) -> None:
@@ -103,8 +115,12 @@ def make_plan(settings: Settings, tasks: Tasks, input_file: Path | None, started
     if tasks.fit:
         warn_of_elements(target, train)
         target.metadata = outputs.metadata_that_lasts(target.metadata)
+    fitted_with = target.metadata.get("data_sha256")
+    only_tested = not tasks.fit and test is None and fitted_with not in (None, " ".join(train.sha256))
+    if only_tested:
+        log.info("The potential was fitted with other data: these are called test")
     metadata = outputs.metadata(settings, input_file, train, started or datetime.now())
-    return Plan(train, test, stores, target, start, callbacks, metadata)
+    return Plan(train, test, stores, target, start, callbacks, metadata, only_tested)
 
 
 def _compare_with_asked(section: Any, target: Potential) -> None:

@@ -63,7 +63,7 @@ def run(
         if tasks.dry_run:
             ranks.on_root(lambda: dry_run(settings, plan, ranks.size))
             return 0
-        ranks.on_root(lambda: describe(plan.train, plan.test))
+        ranks.on_root(lambda: describe(plan))
         if checkpoints is not None:
             forced = ranks.share(lambda: record_data(plan, checkpoints, resume, forced or tasks.force)) or forced
         target, stores = ranks.share(lambda: (plan.target, plan.stores))
@@ -76,7 +76,7 @@ def run(
         if fit.loss.stress > 0:
             ranks.on_root(lambda: outputs.log_stress(plan.train, plan.test))
     with seconds.spent_on("report"):
-        ranks.on_root(lambda: outputs.save_inputs(target, plan.train, plan.test))
+        ranks.on_root(lambda: outputs.save_inputs(target, plan.data))
 
     potential, rank_seconds, code, iteration = target, np.zeros(ranks.size), 0, 0
     if tasks.fit:

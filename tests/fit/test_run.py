@@ -203,6 +203,21 @@ def test_without_fit_the_potential_is_evaluated_as_it_is(fit):
     assert (folder / "train_pred.pckl.gzip").exists()
 
 
+def test_without_fit_other_data_than_those_of_the_fit_are_called_test(fit, tmp_path):
+    fit(fit__maxiter=1)
+    frame = pd.read_pickle(DATA, compression="gzip").iloc[::4]
+    frame.to_pickle(tmp_path / "other.pckl.gzip", compression="gzip")
+    given = {"potential": "output_potential.yaml"}
+    fit(Tasks(fit=False), **given)
+    assert (tmp_path / "train_pred.pckl.gzip").exists() and not (tmp_path / "test_pred.pckl.gzip").exists()
+    (tmp_path / "log.txt").unlink()
+    fit(Tasks(fit=False), **given, data__filename=["other.pckl.gzip"])
+    assert len(pd.read_pickle(tmp_path / "test_pred.pckl.gzip", compression="gzip")) == len(frame)
+    assert (tmp_path / "report" / "test_EF-pairplots.png").exists()
+    log = (tmp_path / "log.txt").read_text()
+    assert f"test: {len(frame)} structures" in log and "train:" not in log
+
+
 def test_without_predictions(fit):
     _, folder = fit(Tasks(predict=False, output="mine.yaml"), fit__maxiter=1)
     assert (folder / "mine.yaml").exists()
