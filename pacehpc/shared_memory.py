@@ -14,14 +14,14 @@ from pathlib import Path
 
 FOLDER = Path("/dev/shm")
 PATTERN = "mpich_shm_*"
-YOUNG = 2.0  # s in which a segment may have been made and not yet mapped
+YOUNG = 2.0  # s in which a segment may exist and not yet be mapped
 PATIENCE = 10.0  # s for other ranks of the node that do the same
 
 
 def remove_left_segments(folder: Path = FOLDER) -> list[str]:
-    """Remove the user's segments that no process maps; the names of those removed. Call it before MPI starts.
+    """Remove the user's segments that no process maps; returns their names. Called before MPI starts.
 
-    Every rank does, one at a time on a node: none can then meet an old segment or remove a new one.
+    Every rank calls it, one at a time on a node, so that none can find an old segment or remove a new one.
     """
     removed: list[str] = []
     with contextlib.suppress(OSError):

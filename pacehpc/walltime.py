@@ -36,14 +36,14 @@ class Stop:
             signal.signal(number, self._handle)
 
     def uninstall(self) -> None:
-        """Back to what signals do by default, also those that have come."""
+        """Restore what signals do by default, including those that have come."""
         for number in SIGNALS:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         if self.reason:
             signal.raise_signal(signal.Signals[self.reason])
 
     def end_at_once(self) -> None:
-        """From here on a signal, also one that has come, raises SystemExit with 128 + its number, as shells count."""
+        """From here on a signal, or one that has come, raises SystemExit with 128 + its number, as shells count."""
         for number in SIGNALS:
             signal.signal(number, _leave)
         if self.reason:
@@ -60,7 +60,7 @@ class Stop:
         self.reason = self.reason or signal.Signals(number).name
 
     def learn(self, seconds: float) -> None:
-        """The time of an evaluation with all that belongs to it, s: the margin before the deadline grows with it."""
+        """Record the time from one evaluation to the next, s: the margin before the deadline grows with it."""
         self._longest = max(self._longest, seconds)
 
     @property
@@ -80,7 +80,7 @@ def _leave(number: int, frame: object = None) -> None:
 
 
 def seconds_of(text: str) -> float:
-    """Seconds of h:mm:ss or d-h:mm:ss; raises PacehpcError for others."""
+    """Seconds of h:mm:ss or d-h:mm:ss. Raises PacehpcError for anything else."""
     match = re.fullmatch(r"(?:(\d{1,5})-)?(\d{1,6}):([0-5]\d):([0-5]\d)", text.strip())
     if match is None:
         raise PacehpcError(
@@ -96,9 +96,19 @@ def find_deadline(
     started: float | None = None,
     end_of_job: Callable[[str], str] | None = None,
 ) -> float | None:
-    """The earliest end of this run's time, seconds since the epoch: --max-time, or the allocation's end.
+    """The earliest end of this run's time: --max-time, or the allocation's end.
 
-    SLURM_JOB_END_TIME, which older Slurm does not set; else what squeue says.
+    Args:
+        max_time: h:mm:ss or d-h:mm:ss.
+        environ: with SLURM_JOB_END_TIME, which older Slurm does not set; then squeue is asked.
+        started: seconds since the epoch; None: now.
+        end_of_job: ISO time of a job's end; None: squeue's.
+
+    Returns:
+        Seconds since the epoch; None without a limit.
+
+    Raises:
+        PacehpcError: max_time is not a time.
     """
     environ = os.environ if environ is None else environ
     ends = []

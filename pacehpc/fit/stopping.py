@@ -1,4 +1,4 @@
-"""When a minimisation ends before maxiter: losses that no longer fall, and what callbacks say."""
+"""When a minimisation ends before maxiter: the loss no longer falls, or a callback asks to stop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class EarlyStop:
     _improved: int = field(default=0)  # the last iteration with a d_k that was not above -threshold
 
     def update(self, iteration: int, loss: float) -> bool:
-        """Whether to stop, with the loss at `iteration` (from 0, increasing)."""
+        """Whether to stop, given the loss at `iteration` (from 0, increasing)."""
         if self._last is None:
             self._last, self._improved = (iteration, loss), iteration
             return False
@@ -46,9 +46,10 @@ class EarlyStop:
 
 
 def load_callbacks(names: Sequence[str]) -> list[Callable[..., Any]]:
-    """The functions `module.function`; the working directory is importable.
+    """Import the functions `module.function`; the working directory, where users keep them, joins sys.path.
 
-    Raises PacehpcError for modules and functions that are not there.
+    Raises:
+        PacehpcError: a module or function is not there.
     """
     folder = str(Path.cwd())
     if names and folder not in sys.path:
@@ -73,7 +74,11 @@ class CallbackFailed(Exception):
 
 
 def call_all(functions: Sequence[Callable[..., Any]], **keywords: Any) -> bool:
-    """Call each; whether one returned True. Raises CallbackFailed, the traceback logged, where one raises anything."""
+    """Call each; whether one returned True.
+
+    Raises:
+        CallbackFailed: one of them raised anything; its traceback has been logged.
+    """
     stop = False
     for function in functions:
         try:
