@@ -193,7 +193,8 @@ def save_predictions(
     counts = data.atoms_per_structure
     Path("report").mkdir(exist_ok=True)
     reference = data.energy_corrected / counts
-    known_e, known_f = np.isfinite(reference), np.isfinite(data.flat_forces).all(axis=1)
+    known_e = np.isfinite(reference) & (data.w_energy != 0)
+    known_f = np.isfinite(data.flat_forces).all(axis=1) & (data.flat_w_forces != 0)
     errors = errors_by_structure(data, energies, prediction.forces)
     rows = save_groups(errors, which, Path("report"))
     shown = Predictions(
@@ -208,7 +209,7 @@ def save_predictions(
         names, *rmse = ([row[key] for row in rows] for key in ("group", "rmse_epa", "rmse_f_comp"))
         jobs.append(("save_groups", ("report", names, *rmse, which, image_type, len(data))))
     if stress is not None:
-        warn_of_shears(data.stress, stress, data.names, which)
+        warn_of_shears(data.stress, stress, errors.groups, which)
         known = np.isfinite(data.stress).all(axis=1) & np.isfinite(stress).all(axis=1)
         if known.any():
             reference, stress = GPA * data.stress[known], GPA * stress[known]
@@ -219,12 +220,13 @@ def save_predictions(
 
 
 def errors_by_structure(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> groups.StructureErrors:
-    """Errors of predicted energies (n_structures,), eV, and forces (n_atoms, 3), eV/Å."""
+    """Errors of predicted energies (n_structures,), eV, and forces (n_atoms, 3), eV/Å; NaN for what has no weight."""
+    energy_errors = np.where(data.w_energy != 0, energies - data.energy_corrected, np.nan)
+    force_errors = np.where(data.flat_w_forces[:, None] != 0, forces - data.flat_forces, np.nan)
     files = [data.sources[k] for k in data.source]
     labels = groups.group_labels(data.names, data.info)
     return groups.structure_errors(
-        data.index, data.names, files, labels, data.atom_offsets, energies - data.energy_corrected,
-        forces - data.flat_forces,
+        data.index, data.names, files, labels, data.atom_offsets, energy_errors, force_errors,
     )  # fmt: skip
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,26 +17,25 @@ SMALL = 1e-4  # eV/Å³: shears below say nothing
 _NAMES = ("yz", "xz", "xy")
 
 
-def warn_of_shears(reference: np.ndarray, predicted: np.ndarray, names: Sequence[str], which: str) -> None:
+def warn_of_shears(reference: np.ndarray, predicted: np.ndarray, groups: np.ndarray, which: str) -> None:
     """Warn of groups of structures whose shears agree far better in another order, or with the other sign.
 
     Args:
         reference: (n_structures, 6) stress of the data, xx yy zz yz xz xy, eV/Å³; rows of NaN are left out.
         predicted: (n_structures, 6) of the fitted potential, which knows energies and forces as well.
-        names: labels of the structures; those that differ by digits alone are one group.
+        groups: (n_structures,) the group of each structure.
         which: the data set, for the message.
     """
-    labels = np.array([group_of(name) for name in names])
     known = np.isfinite(reference).all(axis=1) & np.isfinite(predicted).all(axis=1)
-    for group in dict.fromkeys(labels[known].tolist()):
-        rows = known & (labels == group)
+    for group in dict.fromkeys(groups[known].tolist()):
+        rows = known & (groups == group)
         given, shears = reference[rows, 3:], predicted[rows, 3:]
         if len(given) < FEWEST or np.sqrt(np.mean(given**2)) < SMALL:
             continue
         order, sign, error = better_order(given, shears)
         as_given = np.mean((given - shears) ** 2)
         if error < BETTER * as_given:
-            where = f"of the group {group!r} " if group else ""
+            where = f"of the group {group!r} " if len(set(groups)) > 1 else ""
             log.warning(
                 "Stress (%s): the shears %sagree better with the predictions if the last three of the six numbers are "
                 "%s%s (RMSE %.3g GPa, as given %.3g GPa). Expected are xx yy zz yz xz xy in ASE's sign; VASP prints "
@@ -62,8 +59,3 @@ def better_order(given: np.ndarray, shears: np.ndarray) -> tuple[tuple[int, ...]
     ]
     error, order, sign = min(found)
     return order, sign, error
-
-
-def group_of(name: str) -> str:
-    """A label without the digits that number it: `shear_12`, `shear_13` are one group."""
-    return re.sub(r"[\W_]*\d+$", "", name)

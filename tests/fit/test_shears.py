@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from pacehpc.fit.shears import better_order, group_of, warn_of_shears
+from pacehpc.fit.shears import better_order, warn_of_shears
 
 
 @pytest.fixture
@@ -27,11 +27,11 @@ def test_the_order_of_the_columns(stresses, order, sign):
 
 def test_a_group_in_the_order_of_vasp_is_named(stresses, caplog):
     right, predicted = stresses
-    names = [f"bulk_{k}" for k in range(6)] + [f"shear_{k}" for k in range(6)]
+    groups = np.repeat(["bulk", "shear"], 6)
     data = right.copy()
     data[6:] = data[6:, [0, 1, 2, 5, 3, 4]]  # xx yy zz xy yz zx
     with caplog.at_level(logging.WARNING):
-        warn_of_shears(data, predicted, names, "train")
+        warn_of_shears(data, predicted, groups, "train")
     assert len(caplog.records) == 1
     assert "of the group 'shear'" in caplog.text and "xy yz xz (RMSE" in caplog.text
 
@@ -39,17 +39,10 @@ def test_a_group_in_the_order_of_vasp_is_named(stresses, caplog):
 def test_right_small_few_and_unknown_stresses_say_nothing(stresses, caplog):
     right, predicted = stresses
     with caplog.at_level(logging.WARNING):
-        warn_of_shears(right, predicted, [""] * 12, "train")
-        warn_of_shears(-right[:4], predicted[:4], [""] * 4, "train")
-        warn_of_shears(-1e-3 * right, 1e-3 * predicted, [""] * 12, "train")
-        warn_of_shears(np.full((12, 6), np.nan), predicted, [""] * 12, "train")
+        warn_of_shears(right, predicted, np.repeat("all", 12), "train")
+        warn_of_shears(-right[:4], predicted[:4], np.repeat("all", 4), "train")
+        warn_of_shears(-1e-3 * right, 1e-3 * predicted, np.repeat("all", 12), "train")
+        warn_of_shears(np.full((12, 6), np.nan), predicted, np.repeat("all", 12), "train")
         random = np.random.default_rng(4)  # a potential that knows nothing
-        warn_of_shears(right, random.normal(0, 0.01, (12, 6)), [""] * 12, "train")
+        warn_of_shears(right, random.normal(0, 0.01, (12, 6)), np.repeat("all", 12), "train")
     assert not caplog.records
-
-
-@pytest.mark.parametrize(
-    "name, group", [("shear_12", "shear"), ("Vacancy", "Vacancy"), ("mp-23#4", "mp-23"), ("", ""), ("a1", "a")]
-)
-def test_groups(name, group):
-    assert group_of(name) == group
