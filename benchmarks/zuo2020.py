@@ -22,10 +22,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import pandas as pd
 from evaluation import machine
 
 import pacehpc
-from pacehpc.dataset.files import read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "zuo2020"
@@ -104,9 +104,9 @@ def fit(element: str, seed: int, ranks: int) -> dict:
 
 def errors_of(path: Path) -> dict[str, float]:
     """Errors of a file of predictions: energies per structure (eV/atom), forces per component (eV/Å)."""
-    columns = read_table(path).columns
-    n_atoms = np.array([len(forces) for forces in columns["forces"]])
-    energy = (np.array(columns["energy_pred"], float) - np.array(columns["energy_corrected"], float)) / n_atoms
+    columns = pd.read_pickle(path, compression="gzip")
+    n_atoms = columns["NUMBER_OF_ATOMS"].to_numpy()
+    energy = (columns["energy_pred"] - columns["energy_corrected"]).to_numpy() / n_atoms
     force = np.concatenate([np.ravel(a - b) for a, b in zip(columns["forces_pred"], columns["forces"], strict=True)])
     return {
         "mae_energy": float(np.abs(energy).mean()),

@@ -413,6 +413,32 @@ SECTIONS = {
             ],
         ),
     ],
+    "Active learning": [
+        Entry(
+            "Active sets and distances",
+            cause="the file is missing, of another kind, or was made for another potential.",
+            cure="make it again for this potential: `pacehpc activeset POTENTIAL -d DATA`, with `--distance` for both.",
+            sources=["active/active_set.py", "active/distance.py"],
+        ),
+        Entry(
+            "Structures of a pool",
+            cause="a file that is no data file, dump or POSCAR file, or a dump whose types have no elements.",
+            cure="name files that ASE reads; `-e` gives the elements of the types.",
+            sources=["active/structure_files.py"],
+        ),
+        Entry(
+            "Options of active learning",
+            cause="an option is out of range, or leaves nothing to do.",
+            cure="follow the message; [active learning](active-learning.md) explains the commands.",
+            sources=[
+                "utilities/activeset.py",
+                "utilities/augment.py",
+                "utilities/corerep.py",
+                "utilities/predict.py",
+                "utilities/select.py",
+            ],
+        ),
+    ],
     "Other programs": [
         Entry(
             "LAMMPS plugin",
@@ -427,7 +453,6 @@ SECTIONS = {
             sources=[
                 "calculator.py:__init__",
                 "utilities/clean.py",
-                "utilities/corerep.py",
                 "utilities/timing.py",
                 "utilities/yaml2yace.py",
             ],

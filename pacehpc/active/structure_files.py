@@ -15,7 +15,7 @@ from pacehpc.dataset import checks
 from pacehpc.dataset.files import file_format, find_file, read_bytes
 from pacehpc.dataset.frames import write_frame
 from pacehpc.dataset.reading import read_table
-from pacehpc.dataset.table import KEYS
+from pacehpc.dataset.table import row_name
 from pacehpc.errors import PacehpcError
 
 
@@ -116,8 +116,36 @@ def _read_data(path: Path, found: Candidates) -> None:
         Atoms(numbers=numbers[a:b], positions=positions[a:b], cell=cell, pbc=periodic)
         for a, b, cell, periodic in zip(offsets[:-1].tolist(), offsets[1:].tolist(), cells, pbc, strict=True)
     ]
-    columns = {name: list(values) for name, values in table.columns.items() if name in KEYS}
+    counts = np.diff(offsets).tolist()
+    columns = {
+        name: [
+            _value(table.columns[name][k], shape(n), f"{name} of {row_name(table, k)}") for k, n in enumerate(counts)
+        ]
+        for name, shape in _SHAPES.items()
+        if name in table.columns
+    }
+    if "name" in table.columns:
+        columns["name"] = [name if isinstance(name, str) else "" for name in table.columns["name"]]
     found.add(atoms, [f"{path}, row {label}" for label in table.labels], columns)
+
+
+_SHAPES = {
+    "energy": lambda _: (),
+    "energy_corrected": lambda _: (),
+    "forces": lambda n: (n, 3),
+    "w_energy": lambda _: (),
+    "w_forces": lambda n: (n,),
+}
+"""Columns that are kept, and the shape of a structure of n atoms."""
+
+
+def _value(value: object, shape: tuple[int, ...], what: str) -> np.ndarray | float | None:
+    """A value as numbers; None where it is none."""
+    try:
+        numbers = checks.as_numbers(value, shape, what, "")
+    except PacehpcError:
+        return None
+    return numbers if shape else float(numbers)
 
 
 def _read_dump(path: Path, types: Sequence[str], found: Candidates) -> None:
