@@ -33,7 +33,7 @@ FN void envelope(const BondType& bond, lanes r, lanes& x, lanes& dx, lanes& env,
     dx = scale * (-bond.lambda / rc) * decay;
     env = 0.5 * (1 + lane_cos(t));
     denv = (-0.5 * PI / rc) * lane_sin(t);
-    if (bond.dcut > 0) {
+    if (bond.dcut > 0 && in_any_lane(r > rc - bond.dcut)) {
       const lanes s = (r - (rc - bond.dcut)) * (PI / bond.dcut);
       const lanes cut = select(s > 0, 0.5 * (1 + lane_cos(s)), one);
       const lanes dcut = select(s > 0, (-0.5 * PI / bond.dcut) * lane_sin(s), zero);

@@ -42,6 +42,7 @@ FN lanes lane_pow(lanes x, lanes y) { return pow(x, y); }
 FN lanes lane_sqrt(lanes x) { return sqrt(x); }
 FN lanes lane_abs(lanes x) { return fabs(x); }
 FN lanes select(bool condition, lanes yes, lanes no) { return condition ? yes : no; }
+FN bool in_any_lane(bool condition) { return condition; }
 
 // x, y, z of the row of 4 doubles that belongs to each lane's atom
 FN void gather_rows(const double* rows, const int* atoms, lanes& x, lanes& y, lanes& z) {
@@ -140,6 +141,11 @@ FN lanes keep_in_register(lanes x) {
   return x;
 }
 FN lanes select(lane_mask condition, lanes yes, lanes no) { return condition ? yes : no; }
+FN bool in_any_lane(lane_mask condition) {
+  int64_t any = 0;
+  for (int i = 0; i < LANES; i++) any |= condition[i];
+  return any;
+}
 FN lanes lane_abs(lanes x) { return select(x < 0, -x, x); }
 
 // exp, sin, cos, pow of all lanes: glibc's vector versions (4 ulp) where they exist

@@ -10,6 +10,7 @@
 #include "forces.h"
 #include "grades.h"
 #include "moments.h"
+#include "neighbour_search.h"
 #include "products.h"
 #include "radial.h"
 #include "right_nodes.h"
@@ -22,6 +23,7 @@
 #include <vector>
 
 #define WINDOW 512  // atoms among which those with similar numbers of neighbours share a tile
+#define RUN 16      // bonds whose harmonics are kept at a time
 
 namespace {
 
@@ -222,6 +224,23 @@ void distribute(const PaceProgram& p, const Tile& tile, const double* x, const i
   }
 }
 
+// make_base_of_bonds, a few bonds at a time, so that their harmonics stay in the first cache
+void make_base_in_runs(const Problem& P, Lanes rows, Lanes angular, Lanes A, lanes* density) {
+  const index_t tile = 0, e = P.tile_element[0];
+  const ElementTable& element = P.elements[e];
+  for (index_t k = 0; k < element.n_leaves; k++) A[k] = broadcast(0);
+  for (int p = 0; p < ND; p++) density[p] = broadcast(0);
+#define CASE(id, J, L, N)                                                                                                 \
+  case id:                                                                                                                \
+    for (int b = 0; b < n; b += RUN)                                                                                      \
+      add_base_of_bonds<J, L, N>(P, slot + b, std::min(n - b, RUN), element.c_radial + pair.radial_offset,                \
+                                 element.c_first + pair.first_offset, rows + (done + b) * P.row_size, angular,            \
+                                 A + pair.leaf_offset, density);                                                          \
+    break;
+  FOR_NEIGHBOUR_ELEMENTS(CASE, )
+#undef CASE
+}
+
 void evaluate_tile(PaceProgram& p, const Tile& tile, const double* x, Worker& w, Problem& P, PaceResults& out) {
   gather(p, tile, x, w, P);
   const int e = tile.element;
@@ -241,8 +260,8 @@ void evaluate_tile(PaceProgram& p, const Tile& tile, const double* x, Worker& w,
   if (bondwise) {
     const size_t slots = std::accumulate(w.slots.begin(), w.slots.end(), (size_t)0);
     rows = lane_array(w.rows.get(slots * P.row_size * LANES));
-    angular = lane_array(w.angular.get(slots * P.angular_size * LANES));
-    make_base_of_bonds(P, 0, rows, angular, Phi, rho);
+    angular = lane_array(w.angular.get(RUN * P.angular_size * LANES));
+    make_base_in_runs(P, rows, angular, Phi, rho);
   } else {
     make_moments(P, 0, false, G);
     make_atomic_base(P, e, G, Phi, rho);
@@ -336,7 +355,7 @@ void pace_set_neighbours(PaceProgram* program, const PaceNeighbours* given, cons
   p.starts.clear();
   p.neighbours.clear();
   // how many of each element are within the cutoff now
-  std::vector<int> order, counts((size_t)given->n_centres * n, 0);
+  std::vector<int> order, counts((size_t)given->n_centres * n, 0), total(given->n_centres);
   for (int e = 0; e < n; e++) {
     order.clear();
     for (int64_t k = 0; k < given->n_centres; k++)
@@ -352,11 +371,11 @@ void pace_set_neighbours(PaceProgram* program, const PaceNeighbours* given, cons
         const double dx = xj[0] - xi[0], dy = xj[1] - xi[1], dz = xj[2] - xi[2];
         counts[(size_t)k * n + mu] += dx * dx + dy * dy + dz * dz < rcut * rcut;
       }
+      total[k] = std::accumulate(&counts[(size_t)k * n], &counts[(size_t)k * n] + n, 0);
     }
     auto fewer = [&](int a, int b) {
+      if (total[a] != total[b]) return total[a] < total[b];
       const int *u = &counts[(size_t)a * n], *v = &counts[(size_t)b * n];
-      const int all_u = std::accumulate(u, u + n, 0), all_v = std::accumulate(v, v + n, 0);
-      if (all_u != all_v) return all_u < all_v;
       return std::lexicographical_compare(u, u + n, v, v + n);
     };
     for (size_t first = 0; first < order.size(); first += WINDOW)
@@ -381,6 +400,34 @@ void pace_set_neighbours(PaceProgram* program, const PaceNeighbours* given, cons
     }
   }
   p.starts.push_back(p.neighbours.size());
+}
+
+void pace_find_neighbours(PaceProgram* program, int64_t n_structures, const int64_t* starts, const int64_t* n_centres,
+                          const int* elements, const double* positions, double skin) {
+  const Problem& P = program->problem;
+  const int n = P.n_elements;
+  std::vector<double> squared(n * n);
+  double reach = 0;
+  for (int k = 0; k < n * n; k++) {
+    const double r = P.bond_types[k].rcut + skin;
+    squared[k] = r * r;
+    reach = std::max(reach, r);
+  }
+  NeighbourLists lists;
+  lists.starts.push_back(0);
+  std::vector<int> centres, counts(starts[n_structures], 0);
+  std::vector<const int*> of_atom(starts[n_structures], nullptr);
+  for (int64_t s = 0; s < n_structures; s++) {
+    find_neighbours(positions, elements, starts[s], starts[s + 1], n_centres[s], squared.data(), n, reach, lists);
+    for (int64_t i = 0; i < n_centres[s]; i++) centres.push_back(starts[s] + i);
+  }
+  for (size_t k = 0; k < centres.size(); k++) {
+    counts[centres[k]] = lists.starts[k + 1] - lists.starts[k];
+    of_atom[centres[k]] = lists.atoms.data() + lists.starts[k];
+  }
+  const PaceNeighbours given = {starts[n_structures], elements, (int64_t)centres.size(), centres.data(), counts.data(),
+                                of_atom.data(), ~0};
+  pace_set_neighbours(program, &given, positions);
 }
 
 void pace_evaluate(PaceProgram* program, const double* positions, PaceResults* results) {

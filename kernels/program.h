@@ -50,6 +50,10 @@ double pace_cutoff(const PaceProgram* program, int centre, int neighbour);  // b
 int pace_has_grades(const PaceProgram* program);                       // whether an active set came with the tables
 double pace_memory(const PaceProgram* program);                         // bytes of lists and work space
 void pace_set_neighbours(PaceProgram* program, const PaceNeighbours* neighbours, const double* positions);
+// The same with lists made here, of structures one after the other: atoms starts[s] to starts[s + 1] are structure s, whose
+// first n_centres[s] are centres; the others are their periodic images, as many as `skin` beyond the cutoffs asks for.
+void pace_find_neighbours(PaceProgram* program, int64_t n_structures, const int64_t* starts, const int64_t* n_centres,
+                          const int* elements, const double* positions, double skin);
 void pace_evaluate(PaceProgram* program, const double* positions, PaceResults* results);
 
 #ifdef __cplusplus

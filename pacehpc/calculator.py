@@ -13,11 +13,12 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from pacehpc.active.active_set import ActiveSet, grades_of
 from pacehpc.backends import create_evaluator, resolve
-from pacehpc.backends.interface import Evaluator, LossWeights
+from pacehpc.backends.interface import Evaluator, LossWeights, Prediction
 from pacehpc.backends.oracle import ReferenceEvaluator
 from pacehpc.dataset import structures_of
 from pacehpc.dataset.neighbours import cutoff_matrix, find_neighbours, species_indices, volumes
 from pacehpc.errors import PacehpcError
+from pacehpc.moving_atoms import MovingAtoms, is_complete
 from pacehpc.potential import Potential
 from pacehpc.structures import Structures
 
@@ -34,7 +35,9 @@ class PaceCalculator(Calculator):
         backend: 'auto', 'cpu', 'cuda' or 'reference'.
         active_set: an ActiveSet or its file (.asi): adds the atoms' grades, `gamma`, and the largest, `gamma_max`.
         skin: Å added to the cutoffs of the neighbour list, which is used again while atoms move less than half of it
-            (and strains of the cell leave it complete).
+            (and strains of the cell leave it complete). Default: 1 with the cpu backend, whose kernels leave out
+            what is beyond the cutoffs, else 0.5.
+        threads: of the cpu backend's kernels.
 
     Properties: energy and free_energy (equal, eV), energies (per atom), forces (eV/Å), and stress (eV/Å³, structures
     that are periodic in three directions only).
@@ -49,11 +52,14 @@ class PaceCalculator(Calculator):
         self,
         potential: Potential | str | os.PathLike[str],
         backend: str = "auto",
-        skin: float = 0.5,
+        skin: float | None = None,
         active_set: ActiveSet | str | os.PathLike[str] | None = None,
+        threads: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if skin is None:
+            skin = 1.0 if resolve(backend) == "cpu" else 0.5
         if skin < 0.0:
             raise PacehpcError(f"PaceCalculator: skin is {skin} Å; it cannot be negative.")
         self.potential = potential.copy() if isinstance(potential, Potential) else Potential.load(potential)
@@ -63,6 +69,9 @@ class PaceCalculator(Calculator):
         if active_set is not None:
             self.set_active_set(active_set)
         self._evaluator: Evaluator | None = None
+        self.threads = threads
+        self._many: MovingAtoms | None = None
+        self._moving = MovingAtoms(self.potential, skin, threads) if self.backend == "cpu" else None
 
     def set_active_set(self, active_set: ActiveSet | str | os.PathLike[str]) -> None:
         """Compute extrapolation grades from now on.
@@ -76,6 +85,19 @@ class PaceCalculator(Calculator):
         self.implemented_properties = [*type(self).implemented_properties, "gamma", "gamma_max"]
         self.reset()
 
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What has changed since the last calculation, of all that energies depend on; tol has no meaning."""
+        old = self.atoms
+        if old is None or len(old) != len(atoms):
+            return list(all_changes)
+        pairs = {
+            "positions": (old.positions, atoms.positions),
+            "numbers": (old.numbers, atoms.numbers),
+            "cell": (old.cell.array, atoms.cell.array),
+            "pbc": (old.pbc, atoms.pbc),
+        }
+        return [name for name, (before, now) in pairs.items() if not np.array_equal(before, now)]
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -83,22 +105,39 @@ class PaceCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         super().calculate(atoms, properties, system_changes)
-        evaluator = self._follow(self.atoms)
-        prediction = evaluator.predict(self.potential.parameters)
-        energy = float(prediction.energies.sum())
-        self.results = {
-            "energy": energy,
-            "free_energy": energy,
-            "energies": prediction.energies,
-            "forces": prediction.forces,
-        }
-        if self.atoms.pbc.all():
-            self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.virials[0] / self.atoms.get_volume())
-        elif "stress" in properties:
+        evaluator = None
+        if self._moving is not None and self.active_set is None:
+            prediction = self._moving.predict([self.atoms])[0]
+        else:
+            evaluator = self._follow(self.atoms)
+            prediction = evaluator.predict(self.potential.parameters)
+        self.results = _results(self.atoms, prediction)
+        if "stress" in properties and "stress" not in self.results:
             raise PropertyNotImplementedError("stress needs a structure that is periodic in all three directions.")
-        if self.active_set is not None:
+        if evaluator is not None and self.active_set is not None:
             self.results["gamma"] = grades_of(evaluator, self.potential, self.active_set, len(self.atoms))
             self.results["gamma_max"] = float(self.results["gamma"].max(initial=0.0))
+
+    def calculate_many(self, frames: Sequence[Atoms]) -> list[dict[str, Any]]:
+        """Results of many structures, in one call of the kernels (cpu backend); for small ones much faster.
+
+        Args:
+            frames: structures; their calculators are neither used nor changed.
+
+        Returns:
+            For each the properties of `calculate`: energy, free_energy, energies, forces, and stress where it is
+            periodic in three directions.
+
+        Raises:
+            PacehpcError: elements that the potential lacks, or positions that are not numbers.
+        """
+        if self.backend == "cpu":
+            if self._many is None:
+                self._many = MovingAtoms(self.potential, 0.0, self.threads)
+            predictions = self._many.predict(frames) if len(frames) else []
+        else:
+            predictions = [self._follow(atoms).predict(self.potential.parameters) for atoms in frames]
+        return [_results(atoms, prediction) for atoms, prediction in zip(frames, predictions, strict=True)]
 
     def _follow(self, atoms: Atoms) -> Evaluator:
         """An evaluator whose bonds are those of `atoms`."""
@@ -114,6 +153,14 @@ class PaceCalculator(Calculator):
             evaluator = self._evaluator
             evaluator.update(self.neighbourhood.vectors)
         return evaluator
+
+
+def _results(atoms: Atoms, prediction: Prediction) -> dict[str, Any]:
+    energy = float(prediction.energies.sum())
+    results = {"energy": energy, "free_energy": energy, "energies": prediction.energies, "forces": prediction.forces}
+    if atoms.pbc.all():
+        results["stress"] = full_3x3_to_voigt_6_stress(prediction.virials[0] / atoms.get_volume())
+    return results
 
 
 def projections(potential: Potential, atoms: Atoms) -> list[np.ndarray]:
@@ -173,25 +220,7 @@ class Neighbourhood:
         return Structures(np.array([0, n]), self.species, offsets, self.atom[kept], self.vectors[kept], self.volume)
 
     def _holds(self, atoms: Atoms) -> bool:
-        """Whether no bond can have come within its cutoff that was beyond cutoff and skin.
-
-        A strain of the cell shortens a distance r to s·r or more, s the smallest stretch; displacements d from the
-        strained positions shorten it by 2 max d or less.
-        """
-        built = self.built
-        if built is None or len(built) != len(atoms) or not np.array_equal(built.numbers, atoms.numbers):
-            return False
-        if not np.array_equal(built.pbc, atoms.pbc):
-            return False
-        strain = np.eye(3)
-        if not np.array_equal(built.cell.array, atoms.cell.array):
-            if not atoms.pbc.all():
-                return False
-            strain = np.linalg.solve(built.cell.array, atoms.cell.array)
-        moved = np.linalg.norm(atoms.positions - built.positions @ strain, axis=1).max(initial=0.0)
-        stretch = np.linalg.svd(strain, compute_uv=False)[-1]
-        reach = self.cutoffs.max()
-        return bool(2 * moved < stretch * (reach + self.skin) - reach)
+        return self.built is not None and is_complete(self.built, atoms, float(self.cutoffs.max()), self.skin)
 
     def _build(self, atoms: Atoms) -> None:
         self.species = species_indices(atoms.numbers, self.elements)

@@ -6,12 +6,13 @@ The tables of a potential are one block of bytes whose pointers count from its s
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 
 import numpy as np
 
 from pacehpc.backends.bondwise import angular_size, row_size
-from pacehpc.backends.compile import lanes
+from pacehpc.backends.compile import lanes, load_library
 from pacehpc.backends.graph import element_functions
 from pacehpc.backends.records import record
 from pacehpc.backends.shape import Coefficients, Shape, make_shape
@@ -34,6 +35,57 @@ class Block:
         offset, raw = len(self.data), np.ascontiguousarray(array).tobytes()
         self.data += raw + bytes(-len(raw) % ALIGNMENT or ALIGNMENT)
         return offset
+
+
+class _Results(ctypes.Structure):
+    """PaceResults of kernels/program.h."""
+
+    _fields_ = (
+        ("energy", ctypes.c_double), ("virial", ctypes.c_double * 9), ("energies", ctypes.c_void_p),
+        ("forces", ctypes.c_void_p), ("pair_virials", ctypes.c_void_p), ("site_virials", ctypes.c_void_p),
+        ("grades", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+class Program:
+    """A potential that evaluates atoms with images, through the C interface; positions in Å, energies in eV."""
+
+    def __init__(self, potential: Potential, threads: int = 1) -> None:
+        shape, tables = potential_tables(potential)
+        self._library = load_library(shape.header, "program")
+        self._library.pace_open.restype = ctypes.c_void_p
+        self._tables = np.zeros(len(tables) + ALIGNMENT, np.uint8)  # the program reads them as long as it lives
+        start = -self._tables.ctypes.data % ALIGNMENT
+        self._tables[start : start + len(tables)] = np.frombuffer(tables, np.uint8)
+        address = ctypes.c_void_p(self._tables.ctypes.data + start)
+        self._program = ctypes.c_void_p(self._library.pace_open(address, threads))
+
+    def __del__(self) -> None:
+        if getattr(self, "_program", None):
+            self._library.pace_close(self._program)
+
+    def find_neighbours(
+        self, starts: np.ndarray, n_centres: np.ndarray, elements: np.ndarray, positions: np.ndarray, skin: float
+    ) -> None:
+        """New lists: atoms starts[s]:starts[s+1] are structure s, its n_centres[s] own atoms first, then images.
+
+        Args:
+            starts: int64 (n_structures + 1,).
+            n_centres: int64 (n_structures,).
+            elements: int32 (n_atoms,), indices into the potential's elements.
+            positions: float64 (n_atoms, 3), finite.
+            skin: what the lists reach beyond the cutoffs.
+        """
+        pointers = [ctypes.c_void_p(a.ctypes.data) for a in (starts, n_centres, elements, positions)]
+        count, reach = ctypes.c_int64(len(n_centres)), ctypes.c_double(skin)
+        self._library.pace_find_neighbours(self._program, count, *pointers, reach)
+
+    def evaluate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Energies (n_atoms,), 0 of images, and forces (n_atoms, 3), those on images not yet given to their atoms."""
+        energies, forces = np.zeros(len(positions)), np.zeros((len(positions), 3))
+        results = _Results(energies=energies.ctypes.data, forces=forces.ctypes.data)
+        self._library.pace_evaluate(self._program, ctypes.c_void_p(positions.ctypes.data), ctypes.byref(results))
+        return energies, forces
 
 
 @dataclass

@@ -75,12 +75,14 @@ def raw_lists(
             yield search.compute(points, full[s], True, "ijS")
 
 
-def _by_tree(
+def periodic_images(
     points: np.ndarray, cell: np.ndarray, periodic: np.ndarray, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(i, j, S) by a k-d tree over the atoms and their images: for huge extents."""
-    from scipy.spatial import cKDTree  # takes its time, and is rarely needed
+    """All images of atoms that may be within the cutoff of atoms in the cell, the latter included.
 
+    Returns (atom of each image, its shift (n_images, 3), cell of each atom (n_atoms, 3)): an image stands at
+    points[atom] + (shift - home[atom]) @ cell, and with shift 0 inside the cell.
+    """
     inverse = np.linalg.inv(cell)
     fractions = points @ inverse
     home = np.where(periodic, np.floor(fractions), 0).astype(int)
@@ -95,7 +97,17 @@ def _by_tree(
         place = fractions[atom, d] + shift[:, d]
         near = (place >= fractions[:, d].min() - reach[d]) & (place <= fractions[:, d].max() + reach[d])
         atom, shift = atom[near], shift[near]
-    wrapped = fractions @ cell
+    return atom, shift, home
+
+
+def _by_tree(
+    points: np.ndarray, cell: np.ndarray, periodic: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(i, j, S) by a k-d tree over the atoms and their images: for huge extents."""
+    from scipy.spatial import cKDTree  # takes its time, and is rarely needed
+
+    atom, shift, home = periodic_images(points, cell, periodic, cutoff)
+    wrapped = points - home @ cell
     images = cKDTree(wrapped[atom] + shift @ cell)
     hits = images.query_ball_point(wrapped, cutoff)
     i = np.repeat(np.arange(len(points)), [len(h) for h in hits])
