@@ -74,6 +74,9 @@ class Record:
         if not self.resumed:
             for name in TABLES:
                 (self.folder / f"{name}.txt").unlink(missing_ok=True)
+        for name in TABLES:
+            if name.startswith("test_"):  # programs read them without a test set, too
+                tables.MetricsTable(self.folder / f"{name}.txt").close()
 
     def shows(self, iteration: int) -> bool:
         """Whether this is one of every display_step, which get a block of errors and rows in the tables."""

@@ -156,7 +156,7 @@ def test_a_storm_of_signals(zygote, tmp_path):
         ("mkdir", "checkpoint", 1),
         ("fallocate", "prepared", 1),
         ("ftruncate", "prepared_test", 2),
-        ("write", "metrics.txt", 3),
+        ("write", "metrics.txt", 6),
         ("fsync", "cycle_metrics.txt", 2),
         ("write", "fitting_data_info", 2),
         ("write", "pacehpc.lock", 1),

@@ -37,6 +37,9 @@ def test_outputs_of_a_plain_fit(fit):
         "metrics.txt",
         "cycle_metrics.txt",
         "ladder_metrics.txt",
+        "test_metrics.txt",
+        "test_cycle_metrics.txt",
+        "test_ladder_metrics.txt",
         "report/learning_curve.png",
         "report/train_groups.csv",
         "report/train_groups.png",
@@ -45,6 +48,8 @@ def test_outputs_of_a_plain_fit(fit):
     }
     metrics = read_table(folder / "metrics.txt")
     assert tuple(metrics) == COLUMNS
+    empty = read_table(folder / "test_metrics.txt")  # as in pacemaker: without a test set the columns alone
+    assert tuple(empty) == COLUMNS and len(empty["loss"]) == 0
     assert metrics["iter_num"].tolist() == [0, 4, 8]
     assert np.all(np.diff(metrics["loss"]) < 0)
     text = (folder / "log.txt").read_text()
