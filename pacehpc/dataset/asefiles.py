@@ -55,7 +55,7 @@ def read_extxyz(data: bytes, source: str, keys: Mapping[str, str] | None = None)
     for match in re.finditer(rb"^[ \t]*(\d+)[ \t\r]*$", data, re.MULTILINE):
         if len(match[1]) > 12 or int(match[1]) > n_lines:  # ASE would count up to it
             raise PacehpcError(f"{source}: a frame of {match[1][:20].decode()} atoms in a file of {n_lines} lines.")
-    data = full_tensors(fortran_numbers(data))
+    data = as_ase_writes(fortran_numbers(data))
     table, rows = Table(source, []), []
     frames = read_xyz(text_stream(data, source), index=slice(None))
     while True:
@@ -90,8 +90,18 @@ _NUMBER = rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+)?"
 _SIX = re.compile(rb"""(?<=[\s"'])((?:stress|virial)=)(["'])\s*(""" + rb"[\s,]+".join([_NUMBER] * 6) + rb""")\s*\2""")
 
 
-def full_tensors(data: bytes) -> bytes:
-    """Extended xyz whose `stress` and `virial` of six numbers, which ASE refuses, have nine."""
+_CASE = re.compile(rb"(?im)(?<![^\s])(lattice|properties)=")
+_NONE = re.compile(rb"(?<![^\s])(?:stress|virial)=(?:None|null)(?![^\s])")
+
+
+def as_ase_writes(data: bytes) -> bytes:
+    """Extended xyz with what ASE refuses, or takes for something else, written as ASE writes it.
+
+    `lattice` in small letters (GPUMD), without which a crystal would be a cluster; a `stress` or `virial` of six
+    numbers; one that is None.
+    """
+    data = _CASE.sub(lambda match: match[1].capitalize() + b"=", data)
+    data = _NONE.sub(b"", data)
 
     def nine(match: re.Match[bytes]) -> bytes:
         six = re.split(rb"[\s,]+", match[3])

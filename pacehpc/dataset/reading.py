@@ -38,7 +38,7 @@ def read_table(path: Path, keys: Mapping[str, str] | None = None) -> Table:
         return readers[kind](path, keys)
     if kind == "hdf5":
         return store_table(path)
-    data = read_bytes(path)
+    data = read_bytes(path).removeprefix(b"\xef\xbb\xbf")  # the mark that editors on Windows put before UTF-8
     kind = file_format(data[:100])
     if kind == "pickle":
         return frame_table(data, str(path), keys)

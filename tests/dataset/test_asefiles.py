@@ -119,3 +119,32 @@ def test_broken_database(tmp_path):
     (tmp_path / "a.db").write_bytes(b"SQLite format 3\0" + b"\1" * 5000)
     with pytest.raises(PacehpcError, match="not an ASE database"):
         load_dataset(tmp_path / "a.db")
+
+
+TENSOR, ATOMS = "0.8 0 0 0 0.8 0 0 0 0.8", "Al 0 0 0 0.1 0 0\nAl 0 0 2.4 -0.1 0 0\n"
+LATTICE, FORCES = 'Lattice="4 0 0 0 4 0 0 0 5"', "Properties=species:S:1:pos:R:3:forces:R:3"
+PROGRAMS = {
+    "mace": (f'{LATTICE} {FORCES.replace(":f", ":REF_f")} REF_energy=-1.5 head=Default pbc="T T T"', {}),
+    "nequip": (f'{LATTICE} {FORCES} energy=-1.5 free_energy=-1.5 pbc="T T T"', {}),
+    "vasp through ase": (f'{LATTICE} {FORCES} energy=-1.6 free_energy=-1.5 magmom=0.0 pbc="T T T"', {}),
+    "gap": (
+        f'dft_energy=-1.5 dft_virial="{TENSOR}" {LATTICE} {FORCES.replace("forces", "dft_force")} nneightol=1.2',
+        {"energy": "dft_energy", "forces": "dft_force", "virial": "dft_virial"},
+    ),
+    "dpdata": (f'virial="{TENSOR}" energy=-1.5 {LATTICE} {FORCES.replace("forces", "force")}', {"forces": "force"}),
+    "gpumd": (f'energy=-1.5 {LATTICE.lower()} virial="{TENSOR}" {FORCES.replace("P", "p", 1)}', {}),
+    "maml": (f"pbc=[T, T, T] energy=-1.5 {LATTICE} {FORCES} virial=None", {}),
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_files_as_other_programs_write_them(tmp_path, program, ends):
+    header, keys = PROGRAMS[program]
+    text = f"\ufeff2\n{header}\n{ATOMS}".replace("\n", ends)
+    (tmp_path / "a.xyz").write_bytes(text.encode())
+    data = load_dataset(tmp_path / "a.xyz", reference_energy=0.0, keys=keys)
+    assert data.energy.tolist() == [-1.5] and data.flat_forces[:, 0].tolist() == [0.1, -0.1]
+    assert data.pbc.all() and data.volumes.tolist() == pytest.approx([80])
+    if "virial" in header and "None" not in header:
+        np.testing.assert_allclose(data.stress, [[-0.01, -0.01, -0.01, 0, 0, 0]])

@@ -199,3 +199,38 @@ def test_refused(section, edit, message):
 def test_not_a_section(data):
     with pytest.raises(PacehpcError):
         build_potential(data)
+
+
+TWELVE = ["Al", "Co", "Cr", "Cu", "Fe", "Mn", "Mo", "Nb", "Ni", "Ta", "Ti", "W"]
+
+
+def test_too_few_functions_for_the_blocks(section):
+    """12 elements have 12, 132 and 660 blocks of one to three elements: 67 functions per element give each one."""
+    functions = {"number_of_functions_per_element": 66, "ALL": {"nradmax_by_orders": [2, 1], "lmax_by_orders": [0, 1]}}
+    with pytest.raises(PacehpcError, match=r"per_element: 66: .*804 blocks .*660 of 3.*at least 67"):
+        build_potential(section(TWELVE, functions))
+    functions["number_of_functions_per_element"] = 67
+    assert build_potential(section(TWELVE, functions)).n_functions == 804
+    with pytest.raises(PacehpcError, match="number_of_functions_per_element: 50, but no functions are described"):
+        build_potential(section(["Al"], {"number_of_functions_per_element": 50}))
+
+
+def test_the_block_that_is_too_large_is_named(section):
+    large = {"nradmax_by_orders": [30, 20, 20, 20], "lmax_by_orders": [0, 4, 4, 4]}
+    small = {"nradmax_by_orders": [2, 1], "lmax_by_orders": [0, 1]}
+    functions = {"ALL": small, "BINARY": large}
+    with pytest.raises(PacehpcError, match=r"12 blocks have 420,351,756 .*largest is block Al Cu with 70,058,610 \(6"):
+        build_potential(section(["Al", "Cu", "Ni"], functions))
+
+
+def test_more_functions_asked_for_than_there_are(section, caplog):
+    functions = {"number_of_functions_per_element": 1000, "ALL": {"nradmax_by_orders": [4], "lmax_by_orders": [0]}}
+    with caplog.at_level("INFO"):
+        build_potential(section(["Al"], functions))
+    assert caplog.text.count("4 functions in all, fewer than number_of_functions_per_element: 1000 asks for") == 1
+
+
+def test_an_old_ace_file_says_what_it_is(tmp_path):
+    (tmp_path / "old.ace").write_text("nelements=1\nelements: Cu\n\nlmax=0\n")
+    with pytest.raises(PacehpcError, match=r"old\.ace: .*before October 2021.*B-basis file"):
+        Potential.load(tmp_path / "old.ace")

@@ -207,3 +207,27 @@ def test_ingest_and_mistakes(source, tmp_path, capsys):
     ):
         assert cli.main(arguments) == 1
         assert message in capsys.readouterr().err
+
+
+def test_options_before_the_files(tmp_path, capsys):
+    """`--keys COLUMN=NAME FILE` as the help shows it, several after one --keys, and a unit that begins with a minus."""
+    text = '2\nLattice="4 0 0 0 4 0 0 0 5" Properties=species:S:1:pos:R:3:f_dft:R:3 e_dft=-1.5'
+    text += ' stress="9 0 0 0 9 0 0 0 9"\n'
+    path = tmp_path / "a.xyz"
+    path.write_text(text + "Al 0 0 0 0.1 0 0\nAl 0 0 2.4 -0.1 0 0\n")
+    for order in (["--stress-units", "-kbar", "--keys", "energy=e_dft", "forces=f_dft", str(path)],
+                  [str(path), "--keys", "energy=e_dft", "--keys", "forces=f_dft", "--stress-units=-kbar"]):  # fmt: skip
+        assert cli.main(["data", "info", *order]) == 0
+        shown = capsys.readouterr().out
+        assert (
+            "-0.7500 to -0.7500 eV/atom" in shown and "up to 0.1000 eV/Å" in shown and "up to 0.005617 eV/Å³" in shown
+        )
+    assert cli.main(["data", "info", "--keys", "energy", str(path)]) == 1
+    assert "is not COLUMN=NAME" in capsys.readouterr().err
+
+
+def test_energies_alone_are_shown(tmp_path, capsys):
+    (tmp_path / "a.xyz").write_text('2\nenergy=-1.5 pbc="F F F"\nAl 0 0 0\nAl 0 0 2.4\n')
+    assert cli.main(["data", "info", str(tmp_path / "a.xyz")]) == 0
+    shown = capsys.readouterr().out
+    assert "-0.7500 to -0.7500 eV/atom" in shown and "forces" not in shown

@@ -106,3 +106,21 @@ def test_impossible_choices(changes, message):
 
 def test_without_data_or_a_terminal(capsys):
     assert main([]) == 1 and "name the data" in capsys.readouterr().err
+
+
+def test_names_units_stresses_and_free_atoms(tmp_path):
+    """What the files call their columns goes into the input, which runs; `auto` is never written without a word."""
+    lattice = 'Lattice="4 0 0 0 4 0 0 0 5"'
+    text = f'2\n{lattice} Properties=species:S:1:pos:R:3:f_dft:R:3 e_dft=-1.5 stress="9 0 0 0 9 0 0 0 9"\n'
+    (tmp_path / "a.xyz").write_text(text + "Al 0 0 0 0.1 0 0\nAl 0 0 2.4 -0.1 0 0\n")
+    names = ["--keys", "energy=e_dft", "forces=f_dft", "--stress-units", "-kbar"]
+    given = ["-d", str(tmp_path / "a.xyz"), "--functions", "10", "--cutoff", "5"]
+    assert main([*names, *given, "-o", str(tmp_path / "a.yaml")]) == 0
+    settings = load_settings(tmp_path / "a.yaml", needs=("data", "potential"))
+    assert settings.data.keys == {"energy": "e_dft", "forces": "f_dft"} and settings.data.stress_units == "-kbar"
+    assert settings.fit.loss.stress > 0 and settings.fit.optimizer == "GN-BFGS"
+    written = (tmp_path / "a.yaml").read_text(encoding="utf-8")
+    assert "Free atoms of Al are not in the data" in written and "# reference_energy: {Al: ...}" in written
+    assert main([*names, *given, "--free-atoms", "Al=-0.21", "-o", str(tmp_path / "b.yaml")]) == 0
+    assert load_settings(tmp_path / "b.yaml").data.reference_energy == {"Al": -0.21}
+    assert main([*names, *given, "--free-atoms", "Al", "-o", str(tmp_path / "c.yaml")]) == 1
