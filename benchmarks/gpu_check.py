@@ -498,7 +498,7 @@ def measure(
         "atoms": s.n_atoms,
         "bonds_per_atom": s.n_bonds / s.n_atoms,
         "setup_s": setup,
-        "batches": len(evaluator._batches),
+        "batches": len(evaluator.batches),
         "moments_stored": evaluator.moments_stored,
         "peak_bytes": evaluator.peak_bytes,
         "evaluation_ms": 1e3 * float(np.median(full)),
@@ -517,7 +517,7 @@ def device_seconds(evaluator: CudaEvaluator, x: np.ndarray, repeats: int = 5) ->
     cupy, times = load_cupy(), []
     evaluator.evaluate(x)
     for _ in range(repeats):
-        with evaluator._on_device():
+        with evaluator.on_device():
             begin, end = cupy.cuda.Event(), cupy.cuda.Event()
             begin.record(evaluator._stream)
             evaluator._run_evaluation(gradient=True)
@@ -614,7 +614,7 @@ def counts_of_sums(evaluator: CudaEvaluator) -> dict[str, tuple[float, float]]:
     """Operations and bytes per atom of the sums over structures and over rows of gradients."""
     s = evaluator.structures
     terms = (N_TERMS + N_MAXIMA) * s.n_structures / s.n_atoms
-    rows = evaluator._columns * sum(batch.n_rows for batch in evaluator._batches) / s.n_atoms
+    rows = evaluator._columns * sum(batch.n_rows for batch in evaluator.batches) / s.n_atoms
     return {"add_terms": (terms, 8 * terms), "add_rows": (rows, 8 * rows)}
 
 

@@ -23,7 +23,8 @@ from gpu_check import NEIGHBOURS, kernel_counts, load_inputs
 from gpu_traffic import WALKS, node_bytes
 
 from pacehpc import metrics
-from pacehpc.backends.cuda import BLOCK, MEMORY_FRACTION, MOMENT_BLOCK, N_MAXIMA
+from pacehpc.backends.cuda import MEMORY_FRACTION, N_MAXIMA
+from pacehpc.backends.device_launch import BLOCK, MOMENT_BLOCK
 from pacehpc.backends.device_memory import memory_needs, row_memory
 from pacehpc.backends.shape import Shape, make_shape
 from pacehpc.backends.source import LANES, cuda_source

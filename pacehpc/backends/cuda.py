@@ -11,14 +11,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pacehpc import fixed_point, metrics
+from pacehpc.backends.cpu import CpuEvaluator
 from pacehpc.backends.device import chosen_device, describe, load_cupy
 from pacehpc.backends.device_batches import Batch, Places, filled_sizes, incoming_bonds
+from pacehpc.backends.device_launch import Launcher
 from pacehpc.backends.device_memory import (
     WORK_BOND,
     batches,
@@ -33,7 +36,17 @@ from pacehpc.backends.device_memory import (
     work_arrays,
     work_per_atom,
 )
-from pacehpc.backends.interface import EvaluatorOptions, LossWeights, Prediction, Sums, predicts_virials
+from pacehpc.backends.device_rows import each_a_shard, structure_rows
+from pacehpc.backends.interface import (
+    AtomRows,
+    EvaluatorOptions,
+    LossWeights,
+    Prediction,
+    Rows,
+    Sums,
+    check_rows,
+    predicts_virials,
+)
 from pacehpc.backends.layout import make_layout
 from pacehpc.backends.memory import keeps_moments
 from pacehpc.backends.records import record
@@ -47,9 +60,7 @@ from pacehpc.structures import Structures, virial_matrix
 log = logging.getLogger("pacehpc")
 
 MEMORY_FRACTION = 0.9  # of the memory that is free at the start, less what other ranks on the device get
-BLOCK, MOMENT_BLOCK = 128, 256  # threads
 FORCE_WARPS = 8  # as in evaluate.cu
-BLOCKS_PER_MULTIPROCESSOR = 16
 N_TERMS, N_MAXIMA = len(metrics.TERMS), 4  # the last of metrics.MAXIMA, too_large, is made on the host
 
 
@@ -75,8 +86,6 @@ class CudaEvaluator:
         self.coefficients = Coefficients(potential, self.shape)
         self._potential, self._options = potential, options
         self._elements = potential.elements
-        block = options.block or BLOCK
-        self._block, self._moment_block = block, min(block, MOMENT_BLOCK) if block < BLOCK else MOMENT_BLOCK
         with cupy.cuda.Device(index):
             self._stream = cupy.cuda.Stream()
             self._pool = cupy.cuda.MemoryPool()
@@ -84,11 +93,10 @@ class CudaEvaluator:
             self._limit = min(share, options.memory_limit) if options.memory_limit else share
             self._pool.set_limit(size=self._limit)
             properties = cupy.cuda.runtime.getDeviceProperties(index)
-            self._multiprocessors = properties["multiProcessorCount"]
-            self._most_blocks = BLOCKS_PER_MULTIPROCESSOR * self._multiprocessors
-        with self._on_device():
-            self._module = module_of(cupy, self.shape.header)
-            self._kernels: dict[str, Any] = {}
+            multiprocessors = properties["multiProcessorCount"]
+        with self.on_device():
+            module = module_of(cupy, self.shape.header)
+            self._launch = Launcher(cupy, module, self._stream, multiprocessors, options.block, options.profile)
             self._graphs: dict[bool, Any] = {}  # by whether the gradient is made; None: launched once, not yet recorded
             self._records = True
             self._check_sizes()
@@ -101,7 +109,7 @@ class CudaEvaluator:
         moments = "stored" if self.moments_stored else "made for each batch"
         return (
             f"peak memory {size_of(self.peak_bytes)} of {size_of(self._limit)} allowed, "
-            f"{counted_batches(len(self._batches))}, moments {moments}"
+            f"{counted_batches(len(self.batches))}, moments {moments}"
         )
 
     @property
@@ -117,7 +125,7 @@ class CudaEvaluator:
         n_terms = fixed_point.LIMBS * N_TERMS
         head = n_terms + N_MAXIMA + 1
         if s.n_structures:
-            with self._on_device():
+            with self.on_device():
                 self._upload(parameters)
                 self._run_evaluation(gradient)
                 result = (self._result if gradient else self._result[:head]).get()
@@ -127,7 +135,7 @@ class CudaEvaluator:
         maxima = np.append(result[n_terms : head - 1].view(np.float64), float(result[head - 1] > 0))
         if not gradient:
             return Sums(terms, maxima)
-        return Sums(terms, maxima, result[head:].reshape(fixed_point.LIMBS, self._columns), self._in_parameters)
+        return Sums(terms, maxima, result[head:].reshape(fixed_point.LIMBS, self._columns), self.in_parameters)
 
     def _run_evaluation(self, gradient: bool) -> None:
         """The kernels of an evaluation: one by one the first time, from the second on as one graph.
@@ -135,7 +143,7 @@ class CudaEvaluator:
         Nothing but the contents of arrays changes between evaluations, so the graph stays valid. Ranges of the profiler
         and times of kernels need single launches, and so does a device or driver that cannot record.
         """
-        single = self._options.profile or self._timed is not None or not self._records
+        single = self._options.profile or self._launch.timed is not None or not self._records
         if single or gradient not in self._graphs:
             self._queue_evaluation(gradient)
             if not single:
@@ -164,8 +172,8 @@ class CudaEvaluator:
     def _queue_evaluation(self, gradient: bool) -> None:
         """All kernels of an evaluation of loss terms, or also of the gradient."""
         self._result.fill(0)
-        for batch in self._batches:
-            self._first_pass(batch, targets=True)
+        for batch in self.batches:
+            self.first_pass(batch, targets=True)
             pieces = batch.work["n_pieces"].item()
             self._launch("add_terms", pieces * (N_TERMS + N_MAXIMA) * LANES, batch.problem, batch.work)
             if gradient:
@@ -181,8 +189,8 @@ class CudaEvaluator:
         offsets = self.structures.bond_offsets
         if not self.structures.n_bonds:
             return
-        with self._on_device():
-            for batch in self._batches:
+        with self.on_device():
+            for batch in self.batches:
                 vectors = bond_vector[offsets[batch.atoms.start] : offsets[batch.atoms.stop]]
                 if batch.n_slots:
                     batch.arrays["bonds"].set(batch.places.records(vectors).reshape(-1), stream=self._stream)
@@ -196,11 +204,11 @@ class CudaEvaluator:
         virials = np.full((s.n_structures, 3, 3), np.nan)
         if not s.n_structures:
             return Prediction(energies, forces, virials)
-        with self._on_device():
+        with self.on_device():
             self._upload(parameters)
-            for batch in self._batches:
-                self._first_pass(batch, targets=False)
-            for batch in self._batches:
+            for batch in self.batches:
+                self.first_pass(batch)
+            for batch in self.batches:
                 energies[batch.atoms] = batch.arrays["atom_energies"].get()
                 forces[batch.atoms] = batch.arrays["atom_forces"].get().reshape(-1, 4)[:, :3]
                 if self.with_virials:
@@ -210,21 +218,49 @@ class CudaEvaluator:
                     virials[batch.structures] = virial_matrix(sums)
         return Prediction(energies, forces, virials)
 
+    def rows(
+        self, parameters: np.ndarray, kind: str, directions: np.ndarray | None = None, strains: np.ndarray | None = None
+    ) -> Iterator[Rows]:
+        """See `Evaluator.rows`; by an evaluator of its own in what is left of the device's memory. Strains need virials."""
+        self._check(parameters)
+        _, q = check_rows(self.structures, kind, directions, strains)
+        if strains is not None and not self.with_virials:
+            raise ValueError("strains need an evaluator that makes virials (EvaluatorOptions.virials)")
+        if not self.structures.n_structures:
+            return
+        options = replace(
+            self._options, virials=self.with_virials, store_moments=self.moments_stored,
+            memory_limit=max(self._limit - self.peak_bytes, 1),
+        )  # fmt: skip
+        loss = LossWeights(kappa=0.5 if q else 0.0)
+        kernels = CudaEvaluator(self._potential, each_a_shard(self.structures), loss, options)
+        with kernels.on_device():
+            kernels._upload(parameters)
+        yield from structure_rows(kernels, len(parameters), kind, directions, strains)
+
+    def atom_rows(self, parameters: np.ndarray, kind: str) -> Iterator[AtomRows]:
+        """Values of the functions of each atom, see `Evaluator.atom_rows`; by the cpu backend."""
+        host = CpuEvaluator(self._potential, self.structures, self.loss)
+        yield from host.atom_rows(parameters, kind)
+
+    def second_pass(self, batch: Batch) -> np.ndarray:
+        """Rows of gradient sums of a batch along its residuals, (n_rows, n_columns)."""
+        rows = self._rows[: batch.n_rows * self._columns]
+        rows.fill(0)
+        self._second_pass(batch)
+        return rows.get().reshape(batch.n_rows, self._columns)
+
     def stage_seconds(self, parameters: np.ndarray) -> dict[str, float]:
         """Seconds of one loss and gradient kernel by kernel, each timed by events of the device."""
-        self._timed: dict[str, float] | None = {}
+        self._launch.timed = found = {}
         try:
             self.evaluate(parameters)
-            return self._timed
+            return found
         finally:
-            self._timed = None
-
-    # ---- running ----
-
-    _timed: dict[str, float] | None = None
+            self._launch.timed = None
 
     @contextmanager
-    def _on_device(self) -> Iterator[None]:
+    def on_device(self) -> Iterator[None]:
         """This evaluator's device, stream and memory pool; waits for the stream at the end."""
         cupy = self._cupy
         with cupy.cuda.Device(self.device.index), self._stream, cupy.cuda.using_allocator(self._pool.malloc):
@@ -235,44 +271,16 @@ class CudaEvaluator:
         if np.shape(parameters) != (self.coefficients.n_parameters,):
             raise ValueError(f"{np.shape(parameters)} parameters given, {self.coefficients.n_parameters} expected")
 
-    def _launch(self, name: str, threads: int, *arguments: Any, block: int | None = None) -> None:
-        """Queue a kernel with a thread for each of `threads` items, or fewer that take several."""
-        block = block or self._block_for(threads)
-        grid = int(max(1, min(-(-int(threads) // block), self._most_blocks)))
-        kernel = self._kernels.get(name)
-        if kernel is None:
-            kernel = self._kernels[name] = self._module.get_function(name)
-        if self._options.profile:
-            self._cupy.cuda.nvtx.RangePush(name)
-        if self._timed is None:
-            kernel((grid,), (block,), arguments)
-        else:
-            begin, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
-            begin.record(self._stream)
-            kernel((grid,), (block,), arguments)
-            end.record(self._stream)
-            end.synchronize()
-            seconds = self._cupy.cuda.get_elapsed_time(begin, end) / 1000
-            self._timed[name] = self._timed.get(name, 0.0) + seconds
-        if self._options.profile:
-            self._cupy.cuda.nvtx.RangePop()
-
-    def _block_for(self, threads: int) -> int:
-        """Threads of a block: fewer where there is so little to do that multiprocessors would have none."""
-        block = self._block
-        while block > LANES and threads <= block // 2 * self._multiprocessors:
-            block //= 2
-        return block
-
     def _tiles(self, batch: Batch, *names: str) -> None:
         for name in names:
             self._launch(name, batch.n_tiles * LANES, batch.problem, batch.work)
 
     def _moments(self, batch: Batch, name: str) -> None:
-        block = self._moment_block
+        block = self._launch.moment_block
         self._launch(name, batch.n_tiles * block, batch.problem, batch.work, block=block)
 
-    def _first_pass(self, batch: Batch, targets: bool) -> None:
+    def first_pass(self, batch: Batch, targets: bool = False) -> None:
+        """Energies, forces and adjoints of a batch; targets: residuals as well."""
         if not self.moments_stored:
             self._moments(batch, "make_batch_moments")
         self._tiles(
@@ -299,8 +307,6 @@ class CudaEvaluator:
     def _upload(self, parameters: np.ndarray) -> None:
         self.coefficients.set(np.asarray(parameters, np.float64))
         self._coefficients.set(self.coefficients.values, stream=self._stream)
-
-    # ---- what stays on the device ----
 
     def _check_sizes(self) -> None:
         """The compiler's structs are what the records here say."""
@@ -347,12 +353,12 @@ class CudaEvaluator:
         work["element_columns"] = keep(np.ascontiguousarray(c.starts))
         work["columns"] = self._columns
         # without this evaluator, whose memory would live on with the sums
-        self._in_parameters = partial(self.coefficients.gradient_of, places)
+        self.in_parameters = partial(self.coefficients.gradient_of, places)
 
     def _build_structures(self, batch_bytes: int | None) -> None:
         """Batches and all arrays; when they do not fit, work arrays of half the size are tried."""
         s = self.structures
-        self._batches, self._n_batches, self.moments_stored, self.batch_bytes = [], 0, False, 0
+        self.batches, self._n_batches, self.moments_stored, self.batch_bytes = [], 0, False, 0
         if not s.n_structures:
             return
         self._most_rows = most_rows(self.shape)
@@ -407,7 +413,7 @@ class CudaEvaluator:
     def _release(self) -> None:
         for name in ("_rows", "_result", "_workspace"):
             self.__dict__.pop(name, None)
-        self._batches = []
+        self.batches = []
         self._pool.free_all_blocks()
 
     def _allocate(self, batch_bytes: int) -> None:
@@ -420,7 +426,7 @@ class CudaEvaluator:
         for cut in cuts:
             made.append(self._make_batch(cut))
         self._allocate_work(made)
-        self._batches = made
+        self.batches = made
         for batch in made:
             self._prepare(batch)
 
@@ -460,7 +466,7 @@ class CudaEvaluator:
         work["result"] = self._result.data.ptr
         offsets = self.structures.atom_offsets
         atoms = slice(int(offsets[cut.start]), int(offsets[cut.stop]))
-        batch = Batch(cut, atoms, layout.n_tiles, layout.n_slots, int(piece_rows[-1]), problem, work, arrays)
+        batch = Batch(cut, atoms, layout.n_tiles, layout.n_slots, piece_rows, problem, work, arrays)
         if s.energy is None:
             batch.places = places
         return batch

@@ -51,12 +51,18 @@ class Batch:
     atoms: slice
     n_tiles: int
     n_slots: int
-    n_rows: int
+    piece_rows: np.ndarray
+    """int64 (n_pieces + 1,): rows of gradient sums of each virtual shard."""
     problem: np.ndarray
     work: np.ndarray
     arrays: dict[str, Any]
     places: Places | None = None
     """Only without targets, where `update` brings new vectors."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of gradient sums of all virtual shards."""
+        return int(self.piece_rows[-1])
 
 
 def incoming_bonds(structures: Structures, layout: Layout, places: Places) -> dict[str, np.ndarray]:

@@ -134,7 +134,7 @@ def test_repeats_and_batches(case, fake_cupy):
     assert whole.moments_stored
 
     parts = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(batch_bytes=1, store_moments=False))
-    assert len(parts._batches) == s.n_structures and not parts.moments_stored
+    assert len(parts.batches) == s.n_structures and not parts.moments_stored
     again = parts.evaluate(x)
     np.testing.assert_allclose(again.gradient, first.gradient, rtol=0, atol=1e-13 * np.abs(first.gradient).max())
     np.testing.assert_allclose(again.terms, first.terms, rtol=1e-12)
@@ -169,7 +169,7 @@ def test_the_same_bits_on_any_number_of_ranks(case, monkeypatch):
             total = total + np.hstack([sums.encoded_terms, sums.encoded_gradient])
         np.testing.assert_array_equal(total, np.hstack([whole.encoded_terms, whole.encoded_gradient]))
     one_by_one = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(batch_bytes=1))
-    assert len(one_by_one._batches) == n  # a shard is cut only where memory is too small for it
+    assert len(one_by_one.batches) == n  # a shard is cut only where memory is too small for it
     again = one_by_one.evaluate(x)
     np.testing.assert_allclose(again.gradient, whole.gradient, rtol=0, atol=1e-12 * np.abs(whole.gradient).max())
 
@@ -235,7 +235,7 @@ def test_new_vectors_of_the_same_bonds(case, name):
     s = replace(s, energy=None, forces=None, w_energy=None, w_forces=None, stress=None, low=None)
     expected = CudaEvaluator(potential, s, LOSS).predict(x)
     stretched = CudaEvaluator(potential, replace(s, bond_vector=1.1 * vectors), LOSS, EvaluatorOptions(batch_bytes=1))
-    assert len(stretched._batches) == s.n_structures
+    assert len(stretched.batches) == s.n_structures
 
     rcut = np.array([[potential.bonds[a, b].rcut for b in potential.elements] for a in potential.elements])
     centre = np.repeat(np.arange(s.n_atoms), np.diff(s.bond_offsets))
@@ -260,7 +260,7 @@ def test_new_vectors_of_the_same_bonds(case, name):
 def test_no_synchronisation_between_batches(case):
     potential, s = case("al_cheblinear")
     evaluator = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(batch_bytes=1))
-    assert len(evaluator._batches) > 2
+    assert len(evaluator.batches) > 2
     before = evaluator._stream.synchronizations
     evaluator.evaluate(potential.parameters)
     assert evaluator._stream.synchronizations == before + 1
@@ -374,8 +374,8 @@ def test_out_of_memory_halves_the_batches(case, caplog):
         tight = CudaEvaluator(
             potential, s, LOSS, EvaluatorOptions(memory_limit=int(0.8 * whole.peak_bytes), batch_bytes=2**40)
         )
-    assert "out of memory" in caplog.text and f" {len(tight._batches)} batches" in tight.report
-    assert len(tight._batches) > 1 and tight.peak_bytes <= 0.8 * whole.peak_bytes
+    assert "out of memory" in caplog.text and f" {len(tight.batches)} batches" in tight.report
+    assert len(tight.batches) > 1 and tight.peak_bytes <= 0.8 * whole.peak_bytes
     agree(tight.evaluate(x), whole.evaluate(x))
     with pytest.raises(PacehpcError, match="not even one structure"):
         CudaEvaluator(potential, s, LOSS, EvaluatorOptions(memory_limit=100_000))
@@ -407,7 +407,7 @@ def test_memory_is_what_was_estimated(golden, brute_force, stored):
     frames = read(golden / "potentials" / "alni_mixed.extxyz", ":")
     many = with_random_targets(brute_force(potential, 12 * frames))
     evaluator = CudaEvaluator(potential, many, LOSS, EvaluatorOptions(store_moments=stored))
-    assert len(evaluator._batches) == 1
+    assert len(evaluator.batches) == 1
     shards = np.diff(many.atom_offsets[np.append(evaluator._starts, many.n_structures)])
     needs = sum(memory_needs(evaluator.shape, shards, many.n_bonds, stored))
     assert 0.6 * needs < evaluator.peak_bytes <= needs, evaluator.peak_bytes / needs
@@ -463,8 +463,8 @@ def test_small_data_in_small_blocks(case):
     potential, s = case("alni_mixed")
     x = potential.parameters
     usual, spread = (CudaEvaluator(potential, s, LOSS) for _ in range(2))
-    spread._multiprocessors = 10**6
-    assert [e._block_for(32 * len(s.species)) for e in (usual, spread)] == [128, 32]
+    spread._launch.multiprocessors = 10**6
+    assert [e._launch._block_for(32 * len(s.species)) for e in (usual, spread)] == [128, 32]
     same(spread.evaluate(x), usual.evaluate(x))
 
 

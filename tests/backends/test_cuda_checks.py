@@ -13,7 +13,7 @@ import pytest
 from ase.io import read
 
 from pacehpc import Potential
-from pacehpc.backends import cuda, source
+from pacehpc.backends import device_launch, source
 from pacehpc.backends.cuda import CudaEvaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.backends.source import cuda_source
@@ -255,7 +255,7 @@ def exercise(cupy, potential, s, loss, **options):
     for call in (evaluator.evaluate, lambda x: evaluator.evaluate(x, gradient=False), evaluator.predict):
         for _ in range(2):  # the second evaluation is recorded
             cupy._checks.forget_contents(*evaluator._workspace.values())
-            for batch in evaluator._batches:
+            for batch in evaluator.batches:
                 cupy._checks.forget_contents(*(batch.arrays[name] for name in made))
             call(x)
     return evaluator
@@ -284,13 +284,13 @@ def test_kernels_make_no_stray_access_and_no_race(case, fake_cupy, name, loss):
 @pytest.mark.slow
 def test_with_more_work_than_blocks(case, fake_cupy, monkeypatch):
     """A block goes on with another tile, a warp with other rows and structures."""
-    monkeypatch.setattr(cuda, "BLOCKS_PER_MULTIPROCESSOR", 2)
+    monkeypatch.setattr(device_launch, "BLOCKS_PER_MULTIPROCESSOR", 2)
     potential, s = case("al_cheblinear", times=4)
     s.shards = np.arange(0, s.n_structures + 1, 2)
     exercise(fake_cupy, potential, s, FORCES, radial_gradient=False)
     evaluator = exercise(fake_cupy, potential, s, FORCES, block=32)
-    (batch,) = evaluator._batches
-    assert min(batch.n_tiles, batch.work["n_items"].item()) > 2 * evaluator._most_blocks
+    (batch,) = evaluator.batches
+    assert min(batch.n_tiles, batch.work["n_items"].item()) > 2 * evaluator._launch.most_blocks
 
 
 MUTANTS = {

@@ -13,7 +13,7 @@ from pacehpc.backends import create_evaluator
 from pacehpc.backends.interface import EvaluatorOptions, LossWeights
 from pacehpc.calculator import projections
 
-ROWS_BACKENDS = ["reference", "cpu"]
+ROWS_BACKENDS = ["reference", "cpu", "cuda"]
 KAPPA, STRESS = 0.3, 0.2
 
 
@@ -44,7 +44,7 @@ def rows_of(evaluator, x, kind, *moving):
 
 
 @pytest.mark.parametrize("name", ROWS_BACKENDS)
-def test_the_gradient_is_made_of_rows(case, name):
+def test_the_gradient_is_made_of_rows(case, name, fake_cupy):
     """With the residuals as directions, the rows of all structures add up to the gradient of the loss."""
     potential, s = case
     x = potential.parameters
@@ -66,7 +66,7 @@ def test_the_gradient_is_made_of_rows(case, name):
 
 
 @pytest.mark.parametrize("name", ROWS_BACKENDS)
-def test_rows_are_derivatives(case, name):
+def test_rows_are_derivatives(case, name, fake_cupy):
     potential, s = case
     x, random = potential.parameters, np.random.default_rng(1)
     directions, strains = random.normal(size=(3, s.n_atoms, 3)), random.normal(size=(3, s.n_structures, 3, 3))
@@ -97,7 +97,7 @@ def test_rows_are_derivatives(case, name):
 
 
 @pytest.mark.parametrize("name", ROWS_BACKENDS)
-def test_atoms_of_a_piece(case, name):
+def test_atoms_of_a_piece(case, name, fake_cupy):
     """B values are the projections; with the densities' slopes they give the rows of the energy."""
     potential, s = case
     x = potential.parameters
@@ -140,7 +140,7 @@ def test_projections_follow_the_blocks(golden):
 
 
 @pytest.mark.parametrize("name", ROWS_BACKENDS)
-def test_what_is_refused(case, name):
+def test_what_is_refused(case, name, fake_cupy):
     potential, s = case
     evaluator, x = create_evaluator(name, potential, s, LossWeights()), potential.parameters
     u = np.zeros((2, s.n_atoms, 3))
