@@ -221,7 +221,7 @@ class CudaEvaluator:
     def rows(
         self, parameters: np.ndarray, kind: str, directions: np.ndarray | None = None, strains: np.ndarray | None = None
     ) -> Iterator[Rows]:
-        """See `Evaluator.rows`; by an evaluator of its own in what is left of the device's memory. Strains need virials."""
+        """See `Evaluator.rows`; by an evaluator of its own in what memory is left. Strains need virials."""
         self._check(parameters)
         _, q = check_rows(self.structures, kind, directions, strains)
         if strains is not None and not self.with_virials:
