@@ -161,6 +161,14 @@ def objective_of(potential, structures, backend):
     return Objective(potential, structures, loss={"kappa": 0.4}, backend=backend)._evaluators["train"]
 
 
+def test_a_rank_without_structures_has_no_rows(data):
+    found = objective(data, {"kappa": 0.4})
+    none = found.shards["train"].structures.select(slice(0, 0))
+    sketcher = Sketcher(Linear(none, len(found.x)), none, found._weights, 10, found.trainable)
+    for plan in (RowPlan(2, 1, True), RowPlan(1, 3, True)):
+        assert sketcher.rows(found.x, plan, 1, 0).shape == (0, len(found.x))
+
+
 def test_sizes_are_added():
     a = Sizes(np.array([3, 6]), np.array([2, 1]), np.array([4, 0]), 10)
     b = Sizes(np.array([6, 9]), np.array([1, 5]), np.array([1, 16]), 20)

@@ -184,7 +184,9 @@ class Renewals:
             self._failed_at = iterate.number
             if self._failures > FAILURES:
                 return None
-            self.mu = min(self.mu * FACTOR, self.method.mu_max)
+            failed = self.count > 0  # before the first renewal there was no μ to blame
+            if failed:
+                self.mu = min(self.mu * FACTOR, self.method.mu_max)
         elif iterate.number < self._due:
             return None
         inverse = self._find(f, iterate, failed)
