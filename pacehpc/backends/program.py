@@ -133,7 +133,8 @@ def _grade_table(potential: Potential, shape: Shape, e: int, grades: Grades, put
 
     column = {position: k for k, position in enumerate(sorted(functions, key=order))}
     kernel_order = [column[p] for p in (*(p for p, _ in rank1), *table.positions.tolist())]
-    parts = [part[kernel_order] for part in grades.inverse.reshape(-1, len(column), grades.inverse.shape[1])]
+    densities = max(1, len(grades.inverse) // max(1, len(column)))
+    parts = [part[kernel_order] for part in np.split(grades.inverse, densities)]
     if grades.full:
         parts += [np.zeros_like(parts[0])] * (shape.n_densities - len(parts))
     inverse = np.concatenate(parts)

@@ -7,8 +7,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from pacehpc.active.active_set import ActiveSet
+from pacehpc.backends.program import Grades
 from pacehpc.errors import PacehpcError
-from pacehpc.lammps.active_set import read_active_set
 from pacehpc.lammps.build import build_plugin
 from pacehpc.lammps.target import find_target
 from pacehpc.potential import Potential
@@ -39,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise PacehpcError(f"-o {output}: is not a file in an existing folder; name one.")
     start = time.perf_counter()
     potential = Potential.load(name)
-    grades = read_active_set(arguments.asi, potential) if arguments.asi else None
+    grades = None
+    if arguments.asi:
+        active_set = ActiveSet.load(arguments.asi, potential)
+        found, empty = active_set.inverses, np.zeros((0, 0))
+        grades = {element: Grades(found.get(element, empty), active_set.full) for element in potential.elements}
     target = find_target(arguments.lmp, arguments.headers, arguments.mpi_headers)
     build_plugin(potential, name.name, output, target, grades)
     seconds = time.perf_counter() - start
