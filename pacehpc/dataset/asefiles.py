@@ -40,7 +40,8 @@ def read_extxyz(data: bytes, source: str, keys: Mapping[str, str] | None = None)
     """All frames of an extended xyz file.
 
     Args:
-        data: the file's content, unpacked; source: its name, for messages.
+        data: the file's content, unpacked.
+        source: its name, for messages.
         keys: names in the file that differ from `KEYS`, such as {"energy": "dft_energy"}.
 
     Raises:

@@ -105,7 +105,9 @@ def query(
     """Structures of a database as a frame ready to fit, E^ref included.
 
     Args:
-        name: the database; elements: those that may occur; calculator: key `calculator` of the rows (None: any).
+        name: the database.
+        elements: those that may occur.
+        calculator: key `calculator` of the rows (None: any).
         ref_energy: eV per atom, of every element; None: the energies of the isolated atoms in the database.
         limit: at most so many structures, chosen by `seed`.
 

@@ -93,7 +93,7 @@ class Dataset:
 
     @property
     def atoms(self) -> list[Atoms]:
-        """The structures as ase.Atoms without calculators; made anew at each call."""
+        """The structures as ase.Atoms without calculators, built at each call."""
         bounds = self.atom_offsets.tolist()
         return [
             Atoms(

@@ -11,7 +11,8 @@ def hull_distances(counts: np.ndarray, energy: np.ndarray) -> np.ndarray:
     """Energy per atom above the lower convex hull over composition, eV/atom.
 
     Args:
-        counts: (n_structures, n_elements) atoms of each element; energy: (n_structures,) eV.
+        counts: (n_structures, n_elements) atoms of each element.
+        energy: (n_structures,) eV.
 
     Terms linear in the composition (energies of the elements) have no influence.
     """

@@ -158,8 +158,12 @@ def find_neighbours(
     """All bonds with 0 < r < cutoffs[species_i, species_j].
 
     Args:
-        atom_offsets: (n_structures+1,); positions (n_atoms, 3) and cells (n_structures, 3, 3) in Å;
-            pbc (n_structures, 3); species (n_atoms,) indices into `cutoffs` (n_elements, n_elements), Å.
+        atom_offsets: (n_structures+1,), where the atoms of each structure begin.
+        positions: (n_atoms, 3), Å.
+        cells: (n_structures, 3, 3), Å.
+        pbc: (n_structures, 3) bool.
+        species: (n_atoms,) indices into `cutoffs`.
+        cutoffs: (n_elements, n_elements), Å.
         progress: called with the number of finished structures, if given.
 
     Returns:

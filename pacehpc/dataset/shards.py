@@ -25,8 +25,9 @@ def costs(n_atoms: np.ndarray, n_bonds: np.ndarray, species_costs: np.ndarray | 
     """Cost of each structure in bonds: bonds + cost of its atoms.
 
     Args:
-        n_atoms, n_bonds: (n_structures,); species_costs: (n_structures,) summed cost of the atoms, if it differs
-            between elements (else ATOM_COST each).
+        n_atoms: (n_structures,).
+        n_bonds: (n_structures,).
+        species_costs: (n_structures,) summed cost of the atoms, if it differs between elements (else ATOM_COST each).
     """
     return n_bonds + (ATOM_COST * n_atoms if species_costs is None else species_costs)
 
@@ -59,7 +60,8 @@ def virtual_shards(cost: np.ndarray, n_atoms: np.ndarray) -> tuple[np.ndarray, n
     """Structures in the order of the shards, and where each shard begins.
 
     Args:
-        cost, n_atoms: (n_structures,).
+        cost: (n_structures,).
+        n_atoms: (n_structures,).
 
     Returns:
         order (n_structures,): rows, shard after shard, ascending within a shard; bounds (n_shards+1,).

@@ -115,8 +115,12 @@ def energy_based(
 
     Args:
         weighting: the keys nfit, n_lower, n_upper, DElow, DEup, DE, DF, wlow, DFup, reftype, energy, seed.
-        offsets: (n_structures+1,); numbers (n_atoms,); pbc (n_structures, 3); energy (n_structures,) E^ref in eV;
-            forces (n_atoms, 3) eV/Å.
+        offsets: (n_structures+1,), where the atoms of each structure begin.
+        numbers: (n_atoms,) atomic numbers.
+        pbc: (n_structures, 3) bool.
+        energy: (n_structures,) E^ref, eV.
+        forces: (n_atoms, 3), eV/Å.
+        seed: of the random choice of structures.
 
     Raises:
         PacehpcError: impossible options, or no structure left.
@@ -190,8 +194,11 @@ def external(
     """ExternalWeightingPolicy: weights of a frame indexed like the data; structures that it lacks are dropped.
 
     Args:
-        columns: the frame's columns `w_energy` and `w_forces`; labels: its index; where: its name.
-        index: the row labels of the data; offsets: (n_structures+1,) of the data.
+        columns: the frame's columns `w_energy` and `w_forces`.
+        labels: the frame's index.
+        where: the frame's name.
+        index: the row labels of the data.
+        offsets: (n_structures+1,) of the data.
 
     Raises:
         PacehpcError: missing columns, wrong lengths, unknown or repeated row labels.

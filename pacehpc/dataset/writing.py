@@ -47,8 +47,10 @@ def write_data(data: Dataset, path: str | os.PathLike[str], cutoff: float = 0.0,
     """Write structures as they came from `read_raw`: with the columns that all of them have.
 
     Args:
-        data: eV, Å; path: .pckl.gzip, .extxyz, .xyz.gz, .db or .h5.
-        cutoff: of the neighbour lists in a store, Å; 0: none. calculator: its name in a database.
+        data: eV, Å.
+        path: .pckl.gzip, .extxyz, .xyz.gz, .db or .h5.
+        cutoff: of the neighbour lists in a store, Å; 0: none.
+        calculator: its name in a database.
 
     Raises:
         PacehpcError: an unknown format, or a file that cannot be written.

@@ -22,7 +22,7 @@ PREPARED = ("prepared_data.h5", "prepared_test_data.h5")
 
 
 def patterns(outputs: Iterable[str]) -> list[str]:
-    """Names, with wildcards, of all that a run may write; ``outputs``: the names that its command line gave."""
+    """Names, with wildcards, of all that a run may write; `outputs`: the names that its command line gave."""
     from pacehpc.fit.outputs import RESULTS
 
     return [*(f"{name}/*" if name == "report" else name for name in RESULTS), *PREPARED, *map(escape, outputs)]
@@ -54,7 +54,7 @@ def _read(folder: Path) -> dict[str, list[str]]:
 
 
 def record(folder: Path, outputs: Sequence[str]) -> None:
-    """Note, before a run writes, what it will write; ``outputs``: its own names (potential, log).
+    """Note, before a run writes, what it will write; `outputs`: its own names (potential, log).
 
     Where the record is damaged, all that is here counts as not written by runs.
 
@@ -94,7 +94,7 @@ def _own(folder: Path, held: dict[str, list[str]]) -> set[str]:
 
 
 def clean(folder: Path, input_file: Path | None = None) -> tuple[list[str], dict[str, str]]:
-    """Remove the outputs of runs in ``folder``.
+    """Remove the outputs of runs in `folder`.
 
     Returns:
         Names that were removed, and those that were kept with the reason.

@@ -73,7 +73,7 @@ def kind_of(path: Path) -> str | None:
 
 
 def find_calculations(top: Path) -> list[list[Path]]:
-    """Files of calculations under ``top``, those of one calculation together, best format first."""
+    """Files of calculations under `top`, those of one calculation together, best format first."""
     groups: dict[tuple[str, str], list[tuple[int, Path]]] = {}
     for folder, subfolders, files in os.walk(top):
         subfolders.sort()
@@ -323,7 +323,7 @@ _READERS = {
 
 
 def collect(top: Path, selection: str = "last", jobs: int = 1, progress: bool = False) -> tuple[Dataset, list[str]]:
-    """All structures under ``top``, in the order of the folders' names, and what was skipped.
+    """All structures under `top`, in the order of the folders' names, and what was skipped.
 
     Args:
         selection: which steps of each calculation: first, last, all, first_and_last. jobs: processes.
@@ -371,7 +371,7 @@ def collect(top: Path, selection: str = "last", jobs: int = 1, progress: bool = 
 def free_atom_energies(words: Sequence[str], data: Dataset) -> dict[str, float]:
     """Energies of free atoms in eV from the words of the command line.
 
-    ``Al:-0.123``, ``Al:auto`` (the isolated atom in the data), ``auto`` (those of all elements), ``lsq`` (least squares
+    `Al:-0.123`, `Al:auto` (the isolated atom in the data), `auto` (those of all elements), `lsq` (least squares
     over all compositions, which gives all elements); 0 for what is not named.
 
     Raises:

@@ -126,7 +126,7 @@ def describe(data: Dataset) -> str:
 
 
 def shortest_distances(data: Dataset, reach: float = 4.0) -> dict[tuple[str, str], float]:
-    """Smallest distance of each pair of elements that come closer than ``reach``, Angstrom."""
+    """Smallest distance of each pair of elements that come closer than `reach`, Å."""
     from pacehpc.dataset import neighbours
 
     elements = data.elements
