@@ -30,6 +30,17 @@ def test_frames_of_other_programs(name):
         assert data.names == [f"s{k}" for k in range(8)]
 
 
+VERSIONS = Path(__file__).parent / "frames_of_versions"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in VERSIONS.iterdir()))
+def test_frames_of_other_versions(name):
+    """Written by the pandas and NumPy in the name, with numbers and texts in extension and Arrow arrays."""
+    data = load_dataset(VERSIONS / name, reference_energy=0.0)
+    assert data.energy.tolist() == [-1, -2, -3, -4] and data.names == ["s0", "s1", "s2", "s3"]
+    np.testing.assert_allclose(data.flat_forces[:, 0], np.repeat([0, 0.1, 0.2, 0.3], 2))
+
+
 ODD = {
     "date": [datetime.datetime(2026, 1, k + 1) for k in range(4)],
     "day": pd.to_datetime(["2026-01-01"] * 4),
