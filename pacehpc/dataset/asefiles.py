@@ -23,15 +23,13 @@ _MAX_COLUMNS = 1000
 
 def fill_columns(table: Table, rows: list[Mapping[str, Any]], keys: Mapping[str, str]) -> None:
     """Columns from one mapping of everything known per structure; a column is there if any structure has it."""
-    for column, names in KEYS.items():
-        names = (keys[column],) if column in keys else names
+    for column, usual in KEYS.items():
+        names = (keys[column], *usual) if column in keys else usual
         found = [next((name for name in names if row.get(name) is not None), None) for row in rows]
-        if not any(found):
+        if not any(found) or (column in keys and keys[column] not in found):
             continue
         table.columns[column] = [None if name is None else row[name] for name, row in zip(found, rows, strict=True)]
-        passed = [n for n, row in zip(found, rows, strict=True) if n == "free_energy" and row.get("energy") is not None]
-        if passed:
-            log.info("%s: the force-consistent free_energy is taken as energy, not `energy`", table.source)
+        _say_names(table.source, column, found, rows, keys.get(column))
     geometry = {"numbers", "positions", "pbc", "cell"}
     table.names = sorted({name for row in rows for name in row if name not in geometry})
 
@@ -85,6 +83,24 @@ def fortran_numbers(data: bytes) -> bytes:
             lines[k] = re.sub(rb"(?<=\s)([+-]?\d+\.?\d*)[dD]([+-]?\d+)(?=\s|$)", rb"\1e\2", lines[k])
         row += 2 + count
     return b"\n".join(lines)
+
+
+def _say_names(
+    source: str, column: str, found: list[str | None], rows: list[Mapping[str, Any]], key: str | None
+) -> None:
+    """Say where frames of one file do not all have a column under the same name."""
+    others = [name for name in found if name not in (None, key)]
+    if key is not None and others:
+        log.warning("%s: %d structures have no %s; %s is taken there", source, len(others), key, others[0])
+    if any(name == "free_energy" and row.get("energy") is not None for name, row in zip(found, rows, strict=True)):
+        log.info("%s: the force-consistent free_energy is taken as energy, not `energy`", source)
+    lacking = [row for name, row in zip(found, rows, strict=True) if name is None]
+    alike = sorted({name for row in lacking for name in row if column.rstrip("s") in str(name).lower()})
+    if column == "forces" and alike:
+        log.warning(
+            "%s: %d structures have no forces, but %s: data.keys: {forces: %s} would read them",
+            source, len(lacking), ", ".join(alike), alike[0],
+        )  # fmt: skip
 
 
 _NUMBER = rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+)?"

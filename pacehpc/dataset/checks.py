@@ -153,7 +153,8 @@ def scalars(table: Table, name: str, unusable: dict[str, str]) -> np.ndarray:
         try:
             found[row] = as_numbers(value, (), name, row_name(table, row))
         except PacehpcError as problem:
-            unusable.setdefault(name, str(problem))
+            known = f" It has: {', '.join(table.names)}. See data.keys." if value is None and table.names else ""
+            unusable.setdefault(name, f"{problem}{known}")
     return found
 
 

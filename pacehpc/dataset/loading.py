@@ -360,6 +360,8 @@ def _energies_weighted(data: Dataset, w_energy: np.ndarray, needed: bool) -> np.
             or data.unusable.get("energy")
             or f"{data.where(int(np.argmax(missing)))}: no {name}"
         )
+        if missing.all() and "energy" in data.unusable and data.energy is None:
+            raise PacehpcError(cause)
         if data.reference_energy is None and data.energy is not None:
             cause += " Set data.reference_energy to fit the column 'energy' of all structures."
         raise PacehpcError(

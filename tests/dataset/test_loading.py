@@ -148,6 +148,17 @@ def test_errors_list_the_names_in_the_file(tmp_path):
     assert data.energy.tolist() == [-1] and data.flat_forces[0].tolist() == [0.1, 0, 0]
 
 
+def test_names_that_only_some_frames_have(tmp_path, caplog):
+    text = [FRAME.format(keys="energy=-1", forces="forces"), FRAME.format(keys="qm_energy=-2", forces="qm_forces")]
+    (tmp_path / "a.xyz").write_text("".join(text))
+    with pytest.raises(PacehpcError, match=r"row 1: energy is missing. It has: .*qm_energy.*data\.keys"):
+        load_dataset(tmp_path / "a.xyz", reference_energy=0.0)
+    assert "1 structures have no forces, but qm_forces: data.keys: {forces: qm_forces}" in caplog.text
+    data = load_dataset(tmp_path / "a.xyz", reference_energy=0.0, keys={"energy": "qm_energy", "forces": "qm_forces"})
+    assert data.energy.tolist() == [-1, -2] and data.flat_w_forces.all()
+    assert "1 structures have no qm_energy; energy is taken there" in caplog.text
+
+
 def test_names_in_frames(tmp_path):
     make_frame().rename(columns={"forces": "dft_forces"}).to_pickle(tmp_path / "a.pkl")
     data = load_dataset(tmp_path / "a.pkl", keys={"forces": "dft_forces"})
