@@ -97,6 +97,7 @@ def test_repulsion_auto_replaces_an_inner_cutoff_before_the_fit(fit, keys, said)
 def test_a_cutoff_below_rcut_is_a_warning_and_changes_nothing(fit):
     _, folder = fit(cutoff=4.0, fit__maxiter=2)
     said = [line for line in (folder / "log.txt").read_text().splitlines() if " W - " in line]
+    said = [line for line in said if "atoms without neighbours" not in line]  # dimers of the data beyond the cutoff
     assert len(said) == 1 and "cutoff: 4 Å is smaller than the largest rcut and not used" in said[0]
     low = Potential.load("output_potential.yaml")
     fit(Tasks(predict=False, output="plain.yaml"), cutoff=None, fit__maxiter=2)
@@ -121,7 +122,7 @@ def test_columns_of_other_names(fit):
         np.testing.assert_array_equal(found, parameters[0])
     text = Path("log.txt").read_text()
     assert text.count("data.energy_key: the column `e_dft` holds the energies\n") == 1
-    with pytest.raises(PacehpcError, match=r"no column 'e' for energy \(columns: .*energy"):
+    with pytest.raises(PacehpcError, match=r"energy: 'e' is in none of .*They have: .*energy"):
         fit(data__filename=["plain.pckl.gzip"], data__energy_key="e")
 
 
