@@ -199,21 +199,35 @@ def recursive(potential: Potential, name: str, arguments: argparse.Namespace, wo
 
 def write_page(told: dict[str, object]) -> None:
     """The table of docs/lammps.md and its figure."""
-    theirs = "recursive C++: energies and forces alone"
-    head = ["potential", "functions", "neighbours", "plugin: a whole step", theirs, "2 ranks"]
-    rows = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
-    points = []
+    head = [
+        "potential",
+        "functions",
+        "neighbours",
+        "plugin: a whole step",
+        "recursive C++: energies and forces alone",
+        "2 ranks",
+    ]
+    table, points, shares = [head], [], []
     for name, found in told["results"].items():
         one, *others = [r for r in found["runs"] if r["atoms"] == 4000]
         slow = found["recursive"]["us"] if found["recursive"] else None
         points.append((found["functions"], one["us"], slow))
-        ranks = f"{one['wall_us'] / others[0]['wall_us']:.2f} times" if others else "–"
+        shares += [r["cpu"] / r["wall"] for r in found["runs"]]
+        undisturbed = others and all(r["cpu"] > 0.9 * r["wall"] for r in (one, others[0]))
+        ranks = f"{one['wall_us'] / others[0]['wall_us']:.2f} times" if undisturbed else "–"
         theirs = f"{slow:.0f}, {slow / one['us']:.0f} times" if slow else "–"
-        cells = [name, str(found["functions"]), f"{found['neighbours']:.0f}", f"{one['us']:.1f}", theirs, ranks]
-        rows.append(f"| {' | '.join(cells)} |")
+        table.append([name, str(found["functions"]), f"{found['neighbours']:.0f}", f"{one['us']:.1f}", theirs, ranks])
+    if all(row[-1] == "–" for row in table[1:]):  # a busy machine says nothing of several ranks
+        table = [row[:-1] for row in table]
+    table.insert(1, ["---"] * len(table[0]))
     runs = [(name, r) for name, found in told["results"].items() for r in found["runs"] if r["atoms"] != 4000]
     sizes = [f"{r['us']:.1f} at {r['atoms']:,} ({name})" for name, r in runs]
-    text = "\n".join(rows) + (f"\n\nOther numbers of atoms: {', '.join(sizes)}." if sizes else "")
+    text = "\n".join(f"| {' | '.join(row)} |" for row in table) + "\n\n"
+    text += f"Other numbers of atoms: {', '.join(sizes)}. " if sizes else ""
+    text += (
+        f"Processor time on {told['machine']['processor']}, of which other work left these runs "
+        f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %."
+    )
     page = PAGE.read_text(encoding="utf-8")
     start, end = "<!-- speed -->\n", "<!-- end of speed -->"
     before, rest = page.split(start)
