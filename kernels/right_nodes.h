@@ -58,10 +58,10 @@ STAGE void adjoint_by_right_nodes(const RightTable& rights, const ElementTable& 
 }
 
 // how sums over atoms are kept: added up over the tile, or lane by lane, which the first of several tiles starts
-enum Sums { OVER_TILE, STARTED_BY_LANE, BY_LANE };
+enum { OVER_TILE, STARTED_BY_LANE, BY_LANE };
 
 // the tangent of Φ̄_b, and alpha_p B + beta_p Ḃ of the node's functions, added to gradient[entry][p] or [entry][p][lane]
-template <Sums SUMS, int M>
+template <int SUMS, int M>
 FN void gradient_of_right_node(LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, int right, const int* entry, index_t n,
                                const double* c, const lanes* dF, const lanes* dF_dot, const lanes* alpha,
                                const lanes* beta, double* gradient) {
@@ -112,7 +112,7 @@ FN void tangent_of_left_node(Lanes a_bar, const lanes* dF, const lanes* dF_dot, 
   }
 }
 
-template <Sums SUMS>
+template <int SUMS>
 STAGE void gradient_by_right_nodes(const RightTable& rights, const ElementTable& element, LanesIn Phi, LanesIn dPhi,
                                 Lanes dPhi_bar, const lanes* dF, const lanes* dF_dot, const lanes* alpha,
                                 const lanes* beta, LanesIn y, LanesIn dy, double* gradient) {
@@ -122,7 +122,7 @@ STAGE void gradient_by_right_nodes(const RightTable& rights, const ElementTable&
     switch (node[1]) {
 #define CASE(M)                                                                                                       \
   case M:                                                                                                             \
-    gradient_of_right_node<SUMS, M>   (Phi, dPhi, dPhi_bar, node[0], rights.entries + 2 * (index_t)node[2], node[3],   \
+    gradient_of_right_node<SUMS, M>(Phi, dPhi, dPhi_bar, node[0], rights.entries + 2 * (index_t)node[2], node[3],   \
                                        element.c, dF, dF_dot, alpha, beta,                                             \
                                        gradient + (index_t)node[2] * ND * (SUMS ? LANES : 1));                      \
     break;
