@@ -159,4 +159,5 @@ def test_one_rank_without_a_gpu_makes_all_use_the_cpu(tmp_path, of_the_cpu):
 def test_auto_takes_the_gpu_where_every_rank_has_one(tmp_path):
     text = INPUT.replace("evaluator: cuda", "evaluator: auto").replace("maxiter: 2", "maxiter: 1")
     code, said = run(tmp_path, "--no-predict", ranks=2, text=text)
-    assert code == 0 and "Backend cuda ready" in said and " W - " not in said, said
+    warned = said.replace("atoms without neighbours", "").count(" W - ") - said.count("atoms without neighbours")
+    assert code == 0 and "Backend cuda ready" in said and warned == 0, said
