@@ -6,7 +6,8 @@ strong: one and two ranks in turns, the fastest of each. balance: the time of ea
 surfaces and dense bulk on 2 to 7 ranks, one after the other in one process, against the prediction. sums: what sums
 with the same bits on any number of ranks cost beside a plain allreduce. wait: how late the other ranks hear of the
 root, and what waiting takes. growth: time per atom against atoms, bonds and functions, one thread. model: calibrated
-terms of the time of an iteration, and the efficiency that they predict for ranks and atoms that are not here. Parts
+terms of the time of an iteration, and the efficiency that they predict for ranks and atoms that are not here.
+renewals: the same for what GN-BFGS does between its iterations, in processor time. Parts
 that are not asked for keep their results; --page writes docs/scaling.md and its figure, --part with nothing measures
 nothing.
 """
@@ -19,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +51,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "scaling.json"
 PAGE, FIGURE = ROOT / "docs" / "scaling.md", ROOT / "docs" / "figures" / "growth.png"
-PARTS = ("strong", "balance", "sums", "wait", "growth", "model")
+PARTS = ("strong", "balance", "sums", "wait", "growth", "model", "renewals")
+MODELLED = ("ethanol_4836", "hea_55360")
 STRONG = ("ethanol_4836", "hea_435")
 LARGEST = 112_745  # parameters of hea_55360
 RANKS, ATOMS = (16, 64, 256, 1024), (10**4, 10**5, 10**6, 10**7, 10**8)
@@ -64,7 +67,7 @@ REMEDIES = {
     "optimizer": "`backend.optimizer_threads`, L-BFGS-B for many parameters",
     "root": "fewer parameters: a ladder, or `fit.trainable_parameters`",
     "journal": "a faster file system for the folder of the fit",
-    "renewals": "`options.renewal_cost` and `options.renew` of GN-BFGS",
+    "renewals": "a smaller `options.renewal_cost` of GN-BFGS (its factorisations are the first rank's), or BFGS",
     "launches": "fewer devices, so that each has more atoms",
 }
 UPDATES = 100  # of the inverse Hessian that an iteration of the model works with
@@ -93,6 +96,7 @@ def main() -> None:
         "wait": lambda: launch(2, "wait", arguments.seconds),
         "growth": lambda: growth(arguments.seconds, arguments.atoms),
         "model": lambda: model(arguments.seconds),
+        "renewals": lambda: renewal_terms(arguments.seconds),
     }
     for part in arguments.part:
         print(f"{part} …", flush=True)
@@ -102,7 +106,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
         print(json.dumps(results[part], indent=1), flush=True)
     if "model" in results:
-        predict_all(results["model"], arguments.latency, arguments.bandwidth)
+        predict_all(results["model"], results.get("renewals"), arguments.latency, arguments.bandwidth)
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     if arguments.page:
         write_page(results)
@@ -435,8 +439,7 @@ def growth(seconds: float, most_atoms: int) -> dict:
 def model(seconds: float) -> dict:
     """Calibrated terms of the time of an iteration for two shapes."""
     found = {"cases": {}}
-    rates = renewals.rates(seconds)
-    for name in ("ethanol_4836", "hea_55360"):
+    for name in MODELLED:
         potential, data, kappa = case(name)
         structures = data.structures(potential, np.arange(min(len(data), 100 if name.startswith("hea") else 400)))
         check_parity(potential, structures, LossWeights(kappa))
@@ -453,26 +456,35 @@ def model(seconds: float) -> dict:
             "root_s": root,
             "optimizer_s": optimizer_seconds(len(x)),
             "journal_s": journal_seconds(len(x)),
-            **rates,
-            **renewals.work(potential, structures),
         }
         gpu = terms | {"per_atom_s": gpu_seconds(name, potential), "launches_s": GPU_LAUNCHES}
         found["cases"][name] = {"terms": terms, "gpu_terms": gpu}
     return found
 
 
-def predict_all(found: dict, latency: float, bandwidth: float) -> None:
+def renewal_terms(seconds: float) -> dict:
+    """What the model needs to know of the renewals of GN-BFGS."""
+    found = {"rates": renewals.rates(seconds), "work": {}}
+    for name in MODELLED:
+        potential, data, _ = case(name)
+        found["work"][name] = renewals.work(potential, data.structures(potential, np.arange(min(len(data), 20))))
+    return found
+
+
+def predict_all(found: dict, of_renewals: dict | None, latency: float, bandwidth: float) -> None:
     """Seconds of an iteration and efficiencies for all sizes on a network: "rows" and "gpu" of every case."""
     network = {"latency_s": latency, "bytes_per_s": bandwidth}
     found |= network
-    for one in found["cases"].values():
+    for name, one in found["cases"].items():
         for rows, terms in (("rows", one["terms"]), ("gpu", one["gpu_terms"])):
             one[rows] = [
                 {"ranks": ranks, "atoms": atoms, **predicted(terms | network, atoms, ranks)}
                 for atoms in ATOMS
                 for ranks in RANKS
             ]
-        terms = one["terms"] | network
+        if of_renewals is None:
+            continue
+        terms = one["terms"] | network | of_renewals["rates"] | of_renewals["work"][name]
         one["gn"] = [
             {"ranks": row["ranks"], "atoms": row["atoms"]}
             | renewals.predicted(terms, row["seconds"], row["atoms"], row["ranks"])
@@ -630,8 +642,8 @@ def model_table(found: dict) -> str:
             f"root {1e3 * terms['root_s']:.2f} ms, optimizer {1e3 * terms['optimizer_s']:.2f} ms, journal "
             f"{1e3 * terms['journal_s']:.2f} ms. Efficiency on CPU cores, and what costs most of the rest:",
             efficiencies(one["rows"], "ranks"),
-            "With GN-BFGS, whose renewals are spread over the iterations between them; in brackets the time of an "
-            "iteration over that of BFGS:",
+            "With GN-BFGS, its renewals shared out over the iterations between them, and in brackets the time of an "
+            "iteration over that of BFGS, of which it needs several times more:",
             efficiencies(one["gn"], "ranks"),
             f"The same on GPUs, an estimate and not a measurement: {1e6 * gpu['per_atom_s']:.2f} µs per atom from the "
             f"counts of its kernels at {GPU_BYTES / 1e12:g} TB/s and {GPU_FLOPS / 1e12:g} Tflop/s, "
@@ -641,6 +653,7 @@ def model_table(found: dict) -> str:
         limits |= {row["limit"] for row in one["rows"] + one["gpu"] + one["gn"]}
     lines = ["| limit | what removes it |", "| --- | --- |"]
     lines += [f"| {limit} | {remedy} |" for limit, remedy in REMEDIES.items() if limit in limits]
+    blocks = [block if block.startswith("|") else textwrap.fill(block, 120) for block in blocks]
     return "\n\n".join([*blocks, "\n".join(lines)])
 
 

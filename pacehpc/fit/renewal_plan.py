@@ -35,6 +35,7 @@ FACTORISATIONS = 2.5  # of a renewal: values of μ that are tried
 FIRST_PASS, PER_ROW = 0.5, 0.5  # evaluations that the rows of a renewal take: together, and for each row of a structure
 FEWEST_GROUPS = 64  # of structures whose rows are added
 MANY_PASSES = 200  # second passes that would be too many for n rows: large structures alone add enough in each
+DEAR = 2.0  # cost of a renewal on the ranks of now, over that on one rank, from which the log says so
 COST_SHARE = 4.0  # iterations from one renewal to the next, at least, over its cost in evaluations
 
 
@@ -49,6 +50,8 @@ class RenewalPlan:
     """Whether all ranks form JᵀJ; else the root takes the rows themselves (Woodbury)."""
     cost: float
     """Predicted, in evaluations of one rank."""
+    serial: float
+    """Of these, what the first rank does alone, so that it weighs more the more ranks there are."""
     interval: int
     """Iterations from one renewal to the next."""
     reduced: bool
@@ -77,7 +80,7 @@ def plan_renewals(
         PacehpcError: where even few rows take more memory.
     """
     candidates = _candidates(method, n, sizes, energies, forces)
-    costs = [_cost(count, n, rows, operations) for count, rows in candidates]
+    costs = [sum(_costs(count, n, rows, operations)) for count, rows in candidates]
     possible = [k for k, (count, _) in enumerate(candidates) if renewal_memory(count, n, method.renew) <= memory]
     if not possible:
         least = candidates[0][0]
@@ -90,7 +93,8 @@ def plan_renewals(
     chosen = max(cheap) if cheap else possible[0]
     count, rows = candidates[chosen]
     interval = max(method.renew, round(COST_SHARE * costs[chosen]))
-    return RenewalPlan(rows, count, _products(count, n), costs[chosen], interval, chosen < len(candidates) - 1)
+    serial, _ = _costs(count, n, rows, operations)
+    return RenewalPlan(rows, count, _products(count, n), costs[chosen], serial, interval, chosen < len(candidates) - 1)
 
 
 def _candidates(method: Method, n: int, sizes: Sizes, energies: bool, forces: bool) -> list[tuple[int, RowPlan]]:
@@ -123,14 +127,13 @@ def _products(count: int, n: int) -> bool:
     return count > NORMAL_FROM * n
 
 
-def _cost(count: int, n: int, rows: RowPlan, operations: float) -> float:
-    """Of a renewal, in evaluations."""
-    if _products(count, n):
-        matrices = count * n**2 + FACTORISATIONS * n**3 / 3
-    else:
-        matrices = FACTORISATIONS * (count**2 * n + count**3 / 3)
+def _costs(count: int, n: int, rows: RowPlan, operations: float) -> tuple[float, float]:
+    """Of a renewal, in evaluations: what the first rank does alone, what is spread over the ranks."""
+    factors = FACTORISATIONS * (n if _products(count, n) else count) ** 3 / 3
+    products = count * n**2 if _products(count, n) else FACTORISATIONS * count**2 * n
     passes = FIRST_PASS + PER_ROW * (rows.energies + rows.combinations)
-    return passes + matrices / PRODUCTS * KERNELS / operations
+    unit = KERNELS / PRODUCTS / operations
+    return factors * unit, passes + products * unit
 
 
 def renewal_memory(count: int, n: int, interval: int) -> int:
@@ -141,9 +144,17 @@ def renewal_memory(count: int, n: int, interval: int) -> int:
 
 def plan_of(objective: Objective, method: Method) -> RenewalPlan:
     """The plan of an objective, said in the log. On the root; raises PacehpcError where memory does not suffice."""
-    return plan_for(
+    plan = plan_for(
         method, objective.potential, len(objective.x), objective.sizes, objective.kappa, objective.loss["stress"]
     )
+    here = plan.cost - plan.serial + plan.serial * objective.ranks.size
+    if here > DEAR * max(plan.cost, 1.0):
+        log.info(
+            "GN-BFGS: on %d ranks a renewal costs about %.0f evaluations, because factorisations are the first rank's: "
+            "a smaller options.renewal_cost pays",
+            objective.ranks.size, here,
+        )  # fmt: skip
+    return plan
 
 
 def plan_for(method: Method, potential: Potential, n: int, sizes: Sizes, kappa: float, stress: float) -> RenewalPlan:
