@@ -34,6 +34,7 @@ NORMAL_FROM = 0.7  # rows over parameters from which the normal matrix costs les
 FACTORISATIONS = 2.5  # of a renewal: values of μ that are tried
 FIRST_PASS, PER_ROW = 0.5, 0.5  # evaluations that the rows of a renewal take: together, and for each row of a structure
 FEWEST_GROUPS = 64  # of structures whose rows are added
+ADDED = 0.5  # rows that are sums over structures, over those that each see one, for the same fit
 MANY_PASSES = 200  # second passes that would be too many for n rows: large structures alone add enough in each
 DEAR = 2.0  # cost of a renewal on the ranks of now, over that on one rank, from which the log says so
 COST_SHARE = 4.0  # iterations from one renewal to the next, at least, over its cost in evaluations
@@ -65,8 +66,8 @@ def plan_renewals(
 
     At least `method.rows` times n: of every structure the energy and as few combinations of forces as make so many, up
     to `method.combinations`, and beyond, up to n rows, where structures are large. Where there are more structures than
-    that, rows of several are added, down to about so many. Fewer where they cost more than `method.renewal_cost`, or
-    take more than the memory.
+    that, rows of several are added, down to about half as many. Fewer where they cost more than `method.renewal_cost`,
+    or take more than the memory.
 
     Args:
         method: Options.
@@ -105,11 +106,12 @@ def _candidates(method: Method, n: int, sizes: Sizes, energies: bool, forces: bo
         return energies * n_structures + sizes.rows(q), RowPlan(q, 1, energies)
 
     kinds = int(energies) + int(forces)
-    least = max(1, int(np.ceil(kinds * n_structures / wanted)))
+    separated = kinds * n_structures <= wanted
+    least = 1 if separated else int(np.ceil(kinds * n_structures / (ADDED * wanted)))
     most = max(least, n_structures // FEWEST_GROUPS)
     added = np.unique(np.geomspace(most, least, 20).round().astype(int))[::-1]
     found = [(kinds * -(-n_structures // int(g)), RowPlan(int(forces), int(g), energies)) for g in added if g > 1]
-    if least > 1:
+    if not separated:
         return found
     q = int(forces)
     found.append(separate(q))
