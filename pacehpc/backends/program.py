@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pacehpc.backends.bondwise import angular_size, row_size
-from pacehpc.backends.compile import lanes, load_library
+from pacehpc.backends.compile import compile_library, lanes, load_library
 from pacehpc.backends.graph import element_functions
 from pacehpc.backends.records import record
 from pacehpc.backends.shape import Coefficients, Shape, make_shape
@@ -98,6 +98,11 @@ class Grades:
 
     inverse: np.ndarray
     full: bool = False
+
+
+def prepare_program(potential: Potential) -> None:
+    """Compile what `PaceCalculator` runs into the cache."""
+    compile_library(make_shape(potential, stress=False).header, "program")
 
 
 def potential_tables(potential: Potential, grades: dict[str, Grades] | None = None) -> tuple[Shape, bytes]:

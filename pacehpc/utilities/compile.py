@@ -10,6 +10,7 @@ import numpy as np
 
 from pacehpc.backends import prepare_kernels, resolve
 from pacehpc.backends.interface import LossWeights
+from pacehpc.backends.program import prepare_program
 from pacehpc.config import load_settings
 from pacehpc.config.models import Settings
 from pacehpc.fit.repulsion import with_zbl
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             prepare_kernels(backend, final, loss)
         prepare_kernels(backend, final, with_stress)
         steps += 1
+    if backend == "cpu":
+        prepare_program(final)
     print(f"Kernels of {steps} potential{'s' if steps > 1 else ''} for {backend}: {time.perf_counter() - start:.1f} s")
     return 0
 

@@ -121,8 +121,9 @@ def test_compile_fills_the_cache(folder, capsys, monkeypatch, ladder):
     (folder / "input.yaml").write_text(
         INPUT.replace("fit: {loss: {kappa: 0.3}}\n", "fit:\n  loss: {kappa: 0.3}\n" + ladder)
     )
-    prepared = []
+    prepared, prepared_for_ase = [], []
     monkeypatch.setattr(compile_ahead, "prepare_kernels", lambda *args: prepared.append(args))
+    monkeypatch.setattr(compile_ahead, "prepare_program", lambda potential: prepared_for_ase.append(potential))
     assert compile_ahead.main([]) == 0
     target = build_potential(compile_ahead.load_settings("input.yaml").potential)
     assert [name for name, _, _ in prepared] == ["cpu"] * len(prepared)
@@ -131,6 +132,7 @@ def test_compile_fills_the_cache(folder, capsys, monkeypatch, ladder):
     predicted = [potential.n_functions for _, potential, loss in prepared if loss.stress > 0]
     assert (len(fitted) > 1) == bool(ladder)
     assert fitted == predicted == sorted(set(fitted))
+    assert [potential.n_functions for potential in prepared_for_ase] == [9]
     assert "for cpu" in capsys.readouterr().out
 
 
@@ -142,7 +144,8 @@ def test_compile_leaves_nothing_for_the_fit(folder, tmp_path, monkeypatch):
     from pacehpc.backends.shape import make_shape
 
     potential = build_potential(compile_ahead.load_settings("input.yaml").potential)
-    assert compile_library(make_shape(potential, stress=False).header)[1] == 0.0
+    for program in ("evaluate", "program"):
+        assert compile_library(make_shape(potential, stress=False).header, program)[1] == 0.0
 
 
 @pytest.mark.slow
