@@ -85,3 +85,9 @@ def test_mistakes(path):
     atoms.positions[1, 2] = np.nan
     with pytest.raises(PacehpcError, match="not a number"):
         calculator.calculate_many([atoms])
+
+
+def test_tables_of_another_interface_are_refused(path, monkeypatch):
+    monkeypatch.setattr("pacehpc.backends.program.INTERFACE", 0)
+    with pytest.raises(PacehpcError, match="install pacehpc again"):
+        PaceCalculator(path, backend="cpu")

@@ -17,6 +17,7 @@ from pacehpc.backends.graph import element_functions
 from pacehpc.backends.records import record
 from pacehpc.backends.shape import Coefficients, Shape, make_shape
 from pacehpc.backends.tables import Put, put_tables
+from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
 
 INTERFACE = 1
@@ -59,6 +60,10 @@ class Program:
         self._tables[start : start + len(tables)] = np.frombuffer(tables, np.uint8)
         address = ctypes.c_void_p(self._tables.ctypes.data + start)
         self._program = ctypes.c_void_p(self._library.pace_open(address, threads))
+        if not self._program:
+            raise PacehpcError(
+                "kernels/program.h and backends/program.py do not belong together: install pacehpc again."
+            )
 
     def __del__(self) -> None:
         if getattr(self, "_program", None):
