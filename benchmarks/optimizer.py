@@ -321,7 +321,10 @@ def table(cases: dict) -> str:
     for name, case in cases.items():
         cells = []
         for mark in marks:
-            found = [run["marks"][mark] for run in case["runs"]]
+            found = [run["marks"][mark] for run in case["runs"] if mark in run["marks"]]
+            if not found:
+                cells.append("not run")
+                continue
             factors = [one["factor"] for one in found if "factor" in one]
             missed = len(found) - len(factors)
             if not factors:
@@ -330,7 +333,8 @@ def table(cases: dict) -> str:
             means[mark].append(geometric(factors))
             spread = f" ({min(factors):.1f}–{max(factors):.1f})" if len(factors) > 1 else ""
             cells.append(f"{geometric(factors):.1f}{spread}" + f", {missed} not reached" * bool(missed))
-        ends = [run["marks"][marks[-1]] for run in case["runs"] if "factor" in run["marks"][marks[-1]]]
+        last = max((mark for run in case["runs"] for mark in run["marks"]), key=int)
+        ends = [run["marks"][last] for run in case["runs"] if "factor" in run["marks"].get(last, {})]
         errors = [
             f"{np.median(values):.2f} ({min(values):.2f}–{max(values):.2f})" if values else "–"
             for values in ([end[key] for end in ends] for key in ("test_energy", "test_forces"))
@@ -371,7 +375,10 @@ def draw(cases: dict) -> None:
                     counts += found["plan"]["cost"] * np.searchsorted(at, counts)
                 axis.loglog(counts, losses, color=colour, label=method if seed in (0, case.seeds[0]) else None)
         axis.set_title(f"{name}, {cases[name]['parameters']} parameters", fontsize=9)
-        axis.set_xlim(20, 4200)
+        axis.set_xlim(30, 4200)
+        axis.set_ylim(0.8 * losses[-1], 1.5 * losses[min(29, len(losses) - 1)])
+    for axis in axes.flat[len(cases) :]:
+        axis.set_axis_off()
     axes.flat[0].legend()
     figure.supxlabel("evaluations, renewals charged")
     figure.supylabel("training loss")
@@ -384,7 +391,9 @@ def page() -> None:
     cases = gather()
     results = {"date": date.today().isoformat(), "machine": machine(), "cases": cases}
     (ROOT / "benchmarks" / "results" / "optimizer.json").write_text(json.dumps(results, indent=1) + "\n")
-    replace_between_marks("gn_bfgs", table(cases))
+    m = results["machine"]
+    note = f"\n\n{m['processor']}, {m['cores']} cores, {results['date']}, one rank with one thread."
+    replace_between_marks("gn_bfgs", table(cases) + note)
     draw(cases)
 
 
