@@ -14,9 +14,15 @@ ROOT = Path(__file__).parents[2]
 SHIM = ROOT / "packaging" / "pacemaker"
 
 
+def environ() -> dict[str, str]:
+    """This process's environment, with the MPI library of the tests."""
+    libraries = os.pathsep.join(filter(None, [f"{sys.prefix}/lib", os.environ.get("LD_LIBRARY_PATH")]))
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    return kept | {"LD_LIBRARY_PATH": libraries}
+
+
 def call(*words: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run(list(map(str, words)), cwd=cwd, env=environ, text=True, capture_output=True)
+    done = subprocess.run(list(map(str, words)), cwd=cwd, env=environ(), text=True, capture_output=True)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -39,8 +45,12 @@ def from_index(folder: Path, *installs: tuple[str, ...]) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory) -> Path:
-    """The folder `bin` of an environment with pacehpc and the package, and this one's dependencies."""
-    folder = tmp_path_factory.mktemp("shim") / "environment"
+    """The folder `bin` of an environment with pacehpc and the package."""
+    return with_package(tmp_path_factory.mktemp("shim") / "environment")
+
+
+def with_package(folder: Path) -> Path:
+    """The folder `bin` of a new environment with pacehpc and the package, and this one's dependencies."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     own = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
     dependencies = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}

@@ -12,7 +12,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import write
-from conftest import from_index
+from conftest import environ, from_index
 
 from pacehpc.report.tables import read_table
 
@@ -68,8 +68,10 @@ def test_its_fit_function_reads_our_errors(environment, tmp_path):
     data.mkdir()
     work.mkdir()
     write_data(data)
-    environ = os.environ | {"PATH": f"{environment}:{os.environ['PATH']}"}
-    done = subprocess.run([python, "-c", CALL, data], cwd=work, env=environ, text=True, capture_output=True)
+    path = os.pathsep.join([str(environment), os.environ["PATH"]])
+    done = subprocess.run(
+        [python, "-c", CALL, data], cwd=work, env=environ() | {"PATH": path}, text=True, capture_output=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
     found = json.loads((work / "found.json").read_text())

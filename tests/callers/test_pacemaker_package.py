@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from conftest import ROOT, SHIM, call
+from conftest import ROOT, SHIM, call, with_package
 
 POTENTIAL = ROOT / "tests" / "golden" / "potentials" / "alni_mixed.yaml"
 
@@ -72,8 +72,9 @@ def test_grades_of_the_calculator(environment, shared, tmp_path):
     call(environment / "python", "-c", GRADES, golden, cwd=tmp_path)
 
 
-def test_python_ace_goes_first_and_uninstalling_leaves_nothing(environment, tmp_path):
+def test_python_ace_goes_first_and_uninstalling_leaves_nothing(tmp_path):
     """A `pyace` that is installed is the one imported, and the command does not stand in for its pacemaker."""
+    environment = with_package(tmp_path / "environment")
     packages = site(environment)
     original, about = packages / "pyace", packages / "python_ace-0.3.0.dist-info"
     for folder in (original, about):
