@@ -15,6 +15,7 @@ import pytest
 
 from pacehpc import Potential
 from pacehpc.config import load_settings
+from pacehpc.utilities import template
 from pacehpc.yamlio import loads_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +75,36 @@ def test_first_example_fits(tmp_path):
     assert (tmp_path / "output_potential.yaml").is_file()
     assert (tmp_path / "report" / "train_EF-pairplots.png").is_file()
     assert "Energy/at, meV/at" in log  # what `make demo` shows at the end
+
+
+SILICON = ROOT / "examples" / "silicon"
+
+
+def test_the_template_writes_the_input_of_the_tutorial(tmp_path, monkeypatch):
+    """By the command that its README and the tutorial name."""
+    for name in ("train.extxyz.gz", "test.extxyz.gz"):
+        shutil.copy(SILICON / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    for text in ((SILICON / "README.md").read_text(encoding="utf-8"), page):
+        command = re.search(r"pacehpc (-t .*?)\n```", text.replace("\\\n", " "), re.DOTALL)[1]
+        assert template.main(command.split("\n")[0].split()) == 0
+        assert (tmp_path / "input.yaml").read_text() == (SILICON / "input.yaml").read_text()
+        (tmp_path / "input.yaml").unlink()
+
+
+@pytest.mark.slow
+def test_tutorial_fits(tmp_path):
+    """A short version, with few functions."""
+    shutil.copytree(SILICON, tmp_path, dirs_exist_ok=True)
+    text = (tmp_path / "input.yaml").read_text()
+    log = fit(tmp_path, text, number_of_functions_per_element=40, maxiter=30, display_step=10)
+    metrics = pd.read_csv(tmp_path / "test_metrics.txt", sep=r"\s+")
+    assert metrics.rmse_epa.iloc[-1] < 0.02 * metrics.rmse_epa.iloc[0]
+    assert metrics.rmse_stress.iloc[-1] < 0.5 * metrics.rmse_stress.iloc[0]
+    groups = pd.read_csv(tmp_path / "report" / "test_groups.csv")
+    assert set(groups.iloc[:, 0]) | set(groups.iloc[:, -1]) >= {"AIMD-NVT", "Elastic", "Surface", "Vacancy"}
+    assert "Errors by group (test)" in log
 
 
 STRATEGIES = {

@@ -190,7 +190,9 @@ def ingest(name: str, data: Dataset, calculator: str, complete: bool = False) ->
                     results["stress"] = data.stress[k]
                 atoms.calc = SinglePointCalculator(atoms, **results)
                 atoms.calc.name = calculator
-                keys, own = _key(data.names[k]), {}
+                keys, own = _key("name", data.names[k]), {}
+                if data.info:
+                    keys |= _key("config_type", str(data.info[k].get("config_type") or ""))
                 if complete:
                     keys |= {key: float(data.extra[key][k]) for key in ("w_energy", "w_factor") if key in data.extra}
                     if np.isfinite(data.energy_corrected[k]):
@@ -204,15 +206,15 @@ def ingest(name: str, data: Dataset, calculator: str, complete: bool = False) ->
     return len(data)
 
 
-def _key(label: str) -> dict[str, Any]:
-    """The name as a key of the row, where ASE accepts it (no text that looks like a number or a word of its own)."""
+def _key(key: str, label: str) -> dict[str, Any]:
+    """A name or group as a key of the row, where ASE accepts it (no text that looks like a number or a word of its own)."""
     from ase.db.core import check
 
     try:
-        check({"name": label})
+        check({key: label})
     except ValueError:
         return {}
-    return {"name": label} if label else {}
+    return {key: label} if label else {}
 
 
 def cache_name(calculator: str | None, elements: Sequence[str]) -> str:

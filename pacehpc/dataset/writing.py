@@ -117,6 +117,11 @@ def _numbers(values: np.ndarray) -> str:
     return " ".join(repr(float(v)) for v in np.ravel(values))
 
 
+def _text_key(key: str, text: str) -> str:
+    cleaned = re.sub(r'["\\\s]', "_", text)
+    return f'{key}="{cleaned}"'
+
+
 def _write_frames(data: Dataset, out: io.TextIOWrapper) -> None:
     """Extended xyz with all digits, of which ASE keeps eight; keys as `REF_energy`, which ASE leaves alone."""
     weights = data.per_structure(data.extra["w_forces"]) if "w_forces" in data.extra else None
@@ -134,8 +139,11 @@ def _write_frames(data: Dataset, out: io.TextIOWrapper) -> None:
         for key in ("w_energy", "w_factor"):
             if key in data.extra:
                 keys.append(f"{key}={float(data.extra[key][s])!r}")
-        if data.names[s]:
-            keys.append('config_type="' + re.sub(r'["\\\s]', "_", data.names[s]) + '"')
+        group = data.info[s].get("config_type", "") if data.info else ""
+        if group and data.names[s] not in ("", group):
+            keys.append(_text_key("name", data.names[s]))
+        if group or data.names[s]:
+            keys.append(_text_key("config_type", str(group or data.names[s])))
         known = np.isfinite(forces[s]).any()
         columns = "species:S:1:pos:R:3" + (":REF_forces:R:3" if known else "")
         columns += ":w_forces:R:1" if weights is not None else ""

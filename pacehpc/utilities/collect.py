@@ -108,6 +108,7 @@ def read_calculation(paths: Sequence[Path], selection: str = "last") -> Calculat
             return found
         chosen = frames if kind == "extxyz" else _select(frames, selection)
         for label, atoms, energy, forces, stress in chosen:
+            group = {k: v for k, v in atoms.info.items() if k == "config_type"}
             complaint = _complaint(atoms, energy, forces)
             if complaint:
                 found.problems.append(f"{path}, step {label}: {complaint}")
@@ -116,6 +117,7 @@ def read_calculation(paths: Sequence[Path], selection: str = "last") -> Calculat
                 {
                     "name": f"{path}#{label}", "numbers": atoms.numbers, "positions": atoms.positions,
                     "cell": atoms.cell.array, "pbc": atoms.pbc, "energy": energy, "forces": forces, "stress": stress,
+                    "info": group,
                 }
             )  # fmt: skip
         return found
@@ -247,6 +249,7 @@ def _extxyz(path: Path) -> tuple[list[Any], list[str]]:
             bad.append(f"frame {k}: no energy or forces")
             continue
         atoms = Atoms(numbers=table.numbers[k], positions=table.positions[k], cell=table.cells[k], pbc=table.pbc[k])
+        atoms.info = table.info[k] if table.info else {}
         if values[2] is not None and np.shape(values[2]) == (3, 3):
             values[2] = np.asarray(values[2])[VOIGT]
         frames.append((k, atoms, *values))
@@ -359,7 +362,9 @@ def collect(top: Path, selection: str = "last", jobs: int = 1, progress: bool = 
     if not frames:
         raise PacehpcError(f"{top}: no converged calculation among {len(groups)}:\n  " + "\n  ".join(skipped[:20]))
     table = Table(
-        str(top), list(range(len(frames))), *([f[k] for f in frames] for k in ("numbers", "positions", "cell", "pbc"))
+        str(top),
+        list(range(len(frames))),
+        *([f[k] for f in frames] for k in ("numbers", "positions", "cell", "pbc", "info")),
     )
     names = [os.path.relpath(f["name"], top) for f in frames]
     table.columns = {"name": names, **{k: [f[k] for f in frames] for k in ("energy", "forces", "stress")}}
@@ -446,6 +451,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "".join(sorted({chemical_symbols[z] for z in part})) for part in data.per_structure(data.numbers)
     )
     print("free atoms: " + ", ".join(f"{e} {v:.6f} eV" for e, v in energies.items()))
+    if not arguments.free_atom_energy:
+        print(
+            "free atoms: none given, taken as 0 eV, so energy_corrected is the total energy; give --free-atom-energy "
+            "to fit energies that vanish for atoms far apart"
+        )
     print(", ".join(f"{name}: {count}" for name, count in sorted(formulas.items())))
     print(f"{output}: {len(data)} structures, {data.n_atoms} atoms; {len(skipped)} skipped")
     return 0

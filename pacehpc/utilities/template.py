@@ -44,6 +44,7 @@ class Choices:
     functions: int = 700
     weighting: str = "auto"
     test_size: float | None = None
+    test_data: list[str] = field(default_factory=list)
     stress_units: str = "eV/A3"
     keys: dict[str, str] = field(default_factory=dict)
     free_atoms: dict[str, float] = field(default_factory=dict)
@@ -60,7 +61,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--cutoff", type=float, help="Å; default: 7")
     p.add_argument("--functions", type=int, help="number of functions per element; default: 700")
     p.add_argument("--weighting", choices=POLICIES, help="auto: by energy where energies are high")
-    p.add_argument("--test-size", type=float, help="fraction set aside as test data; default: 0.05 of many structures")
+    tests = p.add_mutually_exclusive_group()
+    tests.add_argument(
+        "--test-size", type=float, help="fraction set aside as test data; default: 0.05 of many structures"
+    )
+    tests.add_argument("--test-data", nargs="+", metavar="FILE", help="separate data to test on")
     p.add_argument(
         "--free-atoms", nargs="+", default=[], metavar="ELEMENT=eV",
         help="energies of free atoms with the settings of the data, such as Al=-0.21; default: those in the data",
@@ -80,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise PacehpcError(f"{output} exists already; name another file with -o, or remove it.")
     choices = _choices(arguments)
     data = read_raw(choices.data, stress_units=choices.stress_units, keys=choices.keys)
+    if choices.test_data:
+        _check_test_data(data, read_raw(choices.test_data, stress_units=choices.stress_units, keys=choices.keys))
     _ask_for_free_atoms(choices, data)
     text = template(choices, data)
     try:
@@ -92,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _choices(arguments: argparse.Namespace) -> Choices:
     """From the options; the others by asking on a terminal, else by default."""
-    given = {k: v for k in ("data", "elements", "cutoff", "functions", "weighting", "test_size")
+    given = {k: v for k in ("data", "elements", "cutoff", "functions", "weighting", "test_size", "test_data")
              if (v := getattr(arguments, k)) is not None}  # fmt: skip
     given |= {"stress_units": arguments.stress_units, "keys": keys_of(arguments.keys)}
     given["free_atoms"] = _energies(arguments.free_atoms)
@@ -113,6 +120,12 @@ def _choices(arguments: argparse.Namespace) -> Choices:
                 except ValueError:
                     print("Please give a number." if kind is not _policy else f"Please give {', '.join(POLICIES)}.")
     return Choices(**given)
+
+
+def _check_test_data(data: Dataset, test: Dataset) -> None:
+    """Raise for elements that only the test data have."""
+    if unknown := sorted(set(test.elements) - set(data.elements)):
+        raise PacehpcError(f"--test-data: {', '.join(unknown)} is not in the data to fit; leave these structures out.")
 
 
 def _energies(pairs: Sequence[str]) -> dict[str, float]:
@@ -187,7 +200,6 @@ def template(choices: Choices, data: Dataset) -> str:
         )
     n_atoms = data.atoms_per_structure
     nradmax, lmax = ORDERS[min(len(elements), 3)]
-    names = choices.data if len(choices.data) > 1 else choices.data[0]
     close = ", ".join(f"{a}-{b} {d:.2f}" for (a, b), d in sorted(shortest.items())) or "none within 4 Å"
     n_parameters = 2 * choices.functions * len(elements)
     optimizer = "GN-BFGS" if n_parameters <= BFGS_LIMIT else "L-BFGS-B"
@@ -200,7 +212,7 @@ cutoff: {choices.cutoff:g}  # nothing is seen beyond; time grows with its third 
 seed: 42
 
 data:
-  filename: {json.dumps(names, ensure_ascii=False)}
+  filename: {_files(choices.data)}
 {_names(choices)}{_reference(choices, data)}{_test(choices, data)}
 potential:
   deltaSplineBins: 0.001
@@ -258,6 +270,10 @@ def _quoted(element: str) -> str:
     return f'"{element}"' if element in ("No", "Y", "N") else element
 
 
+def _files(names: list[str]) -> str:
+    return json.dumps(names if len(names) > 1 else names[0], ensure_ascii=False)
+
+
 def _names(choices: Choices) -> str:
     """What the files call their columns, and units of the stress, where they are not the usual ones."""
     keys = ", ".join(f"{column}: {json.dumps(name, ensure_ascii=False)}" for column, name in choices.keys.items())
@@ -294,6 +310,8 @@ def _reference(choices: Choices, data: Dataset) -> str:
 
 
 def _test(choices: Choices, data: Dataset) -> str:
+    if choices.test_data:
+        return f"  test_filename: {_files(choices.test_data)}\n"
     size = choices.test_size
     if size is None:
         size = 0.05 if len(data) >= FEW_STRUCTURES else 0.0

@@ -193,3 +193,16 @@ def test_command(tmp_path, capsys, monkeypatch):
         (["-wd", "work", "-o", "x.what"], "format is not known"),
     ):
         assert main(wrong) == 1 and message in capsys.readouterr().err
+
+
+def test_groups_of_collected_frames_are_kept(tmp_path, capsys):
+    text = "1\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-1.5 config_type=kind{}\nAl 0 0 0 0 0 0\n"
+    put(tmp_path / "a" / "all.extxyz", "".join(text.format(k) for k in range(2)))
+    output = tmp_path / "out.pckl.gzip"
+    assert main(["-wd", str(tmp_path / "a"), "-o", str(output)]) == 0
+    data = read_raw(output)
+    assert [one["config_type"] for one in data.info] == ["kind0", "kind1"]
+    assert data.names == ["all.extxyz#0", "all.extxyz#1"]
+    assert "none given, taken as 0 eV" in capsys.readouterr().out  # else energy_corrected looks like what it is not
+    assert main(["-wd", str(tmp_path / "a"), "-o", str(output), "--free-atom-energy", "Al:-1"]) == 0
+    assert "none given" not in capsys.readouterr().out

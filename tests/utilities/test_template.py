@@ -124,3 +124,21 @@ def test_names_units_stresses_and_free_atoms(tmp_path):
     assert main([*names, *given, "--free-atoms", "Al=-0.21", "-o", str(tmp_path / "b.yaml")]) == 0
     assert load_settings(tmp_path / "b.yaml").data.reference_energy == {"Al": -0.21}
     assert main([*names, *given, "--free-atoms", "Al", "-o", str(tmp_path / "c.yaml")]) == 1
+
+
+def test_separate_test_data(tmp_path, monkeypatch, capsys):
+    from ase import Atoms
+    from ase.io import write
+
+    monkeypatch.chdir(tmp_path)
+    for name, symbol in (("train.xyz", "Al"), ("test.xyz", "Al"), ("other.xyz", "Ni")):
+        atoms = Atoms([symbol] * 2, [[0, 0, 0], [2.5, 0, 0]])
+        atoms.info["REF_energy"] = -1.0
+        atoms.arrays["REF_forces"] = np.zeros((2, 3))
+        write(name, atoms)
+    assert main(["-d", "train.xyz", "--test-data", "test.xyz", "--free-atoms", "Al=0"]) == 0
+    settings = load_settings(tmp_path / "input.yaml", needs=("data", "potential"))
+    assert [settings.data.test_filename, settings.data.test_size] == [["test.xyz"], None]
+    assert main(["-d", "train.xyz", "--test-data", "other.xyz", "-o", "second.yaml"]) != 0
+    assert "Ni is not in the data to fit" in capsys.readouterr().err
+    assert not (tmp_path / "second.yaml").exists()
