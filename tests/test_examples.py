@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pacehpc import Potential
+from pacehpc import Potential, cli
 from pacehpc.config import load_settings
-from pacehpc.utilities import template
 from pacehpc.yamlio import loads_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -88,7 +87,7 @@ def test_the_template_writes_the_input_of_the_tutorial(tmp_path, monkeypatch):
     page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
     for text in ((SILICON / "README.md").read_text(encoding="utf-8"), page):
         command = re.search(r"pacehpc (-t .*?)\n```", text.replace("\\\n", " "), re.DOTALL)[1]
-        assert template.main(command.split("\n")[0].split()) == 0
+        assert cli.main(command.split()) == 0
         assert (tmp_path / "input.yaml").read_text() == (SILICON / "input.yaml").read_text()
         (tmp_path / "input.yaml").unlink()
 

@@ -235,7 +235,8 @@ def test_energies_alone_are_shown(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["o.extxyz", "o.pckl.gzip", "o.db", "o.h5"])
 def test_names_and_groups_are_kept(name, tmp_path):
-    text = '1\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-1.5 name=s{} config_type=kind{}\nAl 0 0 0 0 0 0\n'
+    columns = "species:S:1:pos:R:3:REF_forces:R:3"
+    text = f"1\nProperties={columns} REF_energy=-1.5 name=s{{}} config_type=kind{{}}\nAl 0 0 0 0 0 0\n"
     (tmp_path / "a.extxyz").write_text("".join(text.format(k, k % 2) for k in range(4)))
     assert cli.main(["data", "convert", str(tmp_path / "a.extxyz"), str(tmp_path / name)]) == 0
     data = read_raw(tmp_path / name)
