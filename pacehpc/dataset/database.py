@@ -207,7 +207,7 @@ def ingest(name: str, data: Dataset, calculator: str, complete: bool = False) ->
 
 
 def _key(key: str, label: str) -> dict[str, Any]:
-    """A name or group as a key of the row, where ASE accepts it (no text that looks like a number or a word of its own)."""
+    """A name or group as a key, where ASE accepts it (no text that looks like a number or a word of its own)."""
     from ase.db.core import check
 
     try:

@@ -242,7 +242,10 @@ def _joined(parts: list[Dataset]) -> Dataset:
     total = len(labels)
     numbered = len(set(map(str, labels))) < total
     if numbered:
-        log.info("%s: row labels repeat, rows are numbered from 0", ", ".join(p.sources[0] for p in parts))
+        log.info(
+            "%s: rows are numbered from 0 through all files, because their labels repeat",
+            ", ".join(p.sources[0] for p in parts),
+        )
         labels = list(range(total))
     if len(parts) == 1:
         return replace(parts[0], index=labels, numbered=numbered)
