@@ -17,6 +17,7 @@ from pacehpc.dataset.frames import write_frame
 from pacehpc.dataset.reading import read_table
 from pacehpc.dataset.table import row_name
 from pacehpc.errors import PacehpcError
+from pacehpc.report.groups import group_labels
 
 
 @dataclass
@@ -26,18 +27,27 @@ class Candidates:
     Args:
         atoms: without calculators.
         origins: file and row.
+        infos: what the files note of each structure, such as `config_type`.
         columns: values of the files by column, one entry per structure; None where a file lacks it.
     """
 
     atoms: list[Atoms] = field(default_factory=list)
     origins: list[str] = field(default_factory=list)
+    infos: list[dict] = field(default_factory=list)
     columns: dict[str, list] = field(default_factory=dict)
 
-    def add(self, atoms: Sequence[Atoms], origins: Sequence[str], columns: dict[str, Sequence]) -> None:
+    def add(
+        self,
+        atoms: Sequence[Atoms],
+        origins: Sequence[str],
+        columns: dict[str, Sequence],
+        infos: Sequence[dict] | None = None,
+    ) -> None:
         """Append structures; columns that other files lack are filled with None."""
         before = len(self.atoms)
         self.atoms += atoms
         self.origins += origins
+        self.infos += infos or [{} for _ in atoms]
         for name, values in columns.items():
             self.columns.setdefault(name, [None] * before).extend(values)
         for values in self.columns.values():
@@ -48,6 +58,13 @@ class Candidates:
         """Reference forces of all structures; None if one lacks them."""
         values = self.columns.get("forces")
         return None if values is None or any(v is None for v in values) else [np.asarray(v, float) for v in values]
+
+    @property
+    def atom_groups(self) -> np.ndarray:
+        """Group of the structure of each atom, see `group_labels`; (n_atoms,) of str."""
+        names = self.columns.get("name", [""] * len(self.atoms))
+        groups = group_labels([name or "" for name in names], self.infos)
+        return np.repeat(groups, [len(atoms) for atoms in self.atoms])
 
     @property
     def symbols(self) -> np.ndarray:
@@ -126,7 +143,7 @@ def _read_data(path: Path, found: Candidates) -> None:
     }
     if "name" in table.columns:
         columns["name"] = [name if isinstance(name, str) else "" for name in table.columns["name"]]
-    found.add(atoms, [f"{path}, row {label}" for label in table.labels], columns)
+    found.add(atoms, [f"{path}, row {label}" for label in table.labels], columns, table.info)
 
 
 _SHAPES = {

@@ -24,7 +24,7 @@ from pacehpc.report.predictions import Predictions
 
 MANY = 5000  # points from which a panel shows counts per cell instead of points
 _BLUE, _ORANGE, _GREY = "#1f5a94", "#d1600a", "#7f7f7f"
-_COLOURS = (
+COLOURS = (
     "#1f5a94",
     "#d1600a",
     "#2a8f5b",
@@ -75,7 +75,7 @@ def save_predictions(
         figure.suptitle(title, fontsize=9)
         paths.append(_save(figure, Path(folder) / f"{prefix}_{name}.{imagetype}"))
 
-    with _style():
+    with styled():
         figure = Figure(figsize=(7.2, 3.6 if of_structures is None else 4.2))
         left, right = figure.subplots(1, 2)
         _pair(left, energy, energy_pred, de, "Energy", _E_LABEL, _DE_LABEL, of_structures)
@@ -159,7 +159,7 @@ def save_stress(
     colours = Colours.of(groups)
     colours = colours and colours.repeated(6)
     stress, stress_pred = np.ravel(stress), np.ravel(stress_pred)
-    with _style():
+    with styled():
         figure = Figure(figsize=(7.2, 3.4))
         left, right = figure.subplots(1, 2)
         _pair(left, stress, stress_pred, stress_pred - stress, "Stress component", "GPa", "GPa", colours)
@@ -184,7 +184,7 @@ def save_groups(
     n_structures: int = 0,
 ) -> Path:
     """{prefix}_groups: RMSE of energies per atom, eV, and force components, eV/Å, of each group, as bars."""
-    with _style():
+    with styled():
         figure = Figure(figsize=(7.2, 1.3 + 0.19 * len(names)))
         panels = figure.subplots(1, 2, sharey=True)
         for axes, values, label in zip(
@@ -207,7 +207,7 @@ def save_distributions(
 ) -> Path:
     """{prefix}_ef-distributions: histograms of the reference energies per atom (n,), eV, and forces (m, 3), eV/Å."""
     forces = np.reshape(forces, (-1, 3))
-    with _style():
+    with styled():
         figure = Figure(figsize=(7.2, 2.8))
         panels = figure.subplots(1, 3)
         for axes, values, label, unit in zip(
@@ -243,7 +243,7 @@ def save_learning_curve(
     if not train or len(train["loss"]) == 0:
         return None
     starts = _starts(train)
-    with _style():
+    with styled():
         figure = Figure(figsize=(7.2, 5.6))
         panels = figure.subplots(3, 1, sharex=True)
         curves = (
@@ -306,7 +306,7 @@ class Colours:
         if len(sizes) < 2:
             return None
         order = [name for name, _ in sizes.most_common()]
-        kept = order if len(order) <= len(_COLOURS) else order[: len(_COLOURS) - 1]
+        kept = order if len(order) <= len(COLOURS) else order[: len(COLOURS) - 1]
         names = kept if kept == order else [*kept, f"{len(order) - len(kept)} more"]
         index = {name: min(k, len(names) - 1) for k, name in enumerate(order)}
         return cls(names, np.array([index[name] for name in groups.tolist()]))
@@ -323,7 +323,7 @@ class Colours:
         """Below the panels."""
         marks = [
             Line2D([], [], ls="", marker="o", ms=4, color=colour, label=name)
-            for name, colour in zip(self.names, _COLOURS, strict=False)
+            for name, colour in zip(self.names, COLOURS, strict=False)
         ]
         figure.legend(handles=marks, loc="outside lower center", ncols=min(5, len(marks)), fontsize=7)
 
@@ -389,9 +389,9 @@ def _points(
     if colours is not None:
         size = 16 if len(x) < 50 else 8 if len(x) < 500 else 4 if len(x) < MANY else 1.5
         order = list(range(len(colours.names)))  # small groups last, on top; what is summed up, below all
-        for k in (order[-1:] + order[:-1]) if len(order) == len(_COLOURS) else order:
+        for k in (order[-1:] + order[:-1]) if len(order) == len(COLOURS) else order:
             chosen = colours.number == k
-            axes.scatter(x[chosen], y[chosen], s=size, color=_COLOURS[k], alpha=0.6, lw=0, rasterized=len(x) > 1000)
+            axes.scatter(x[chosen], y[chosen], s=size, color=COLOURS[k], alpha=0.6, lw=0, rasterized=len(x) > 1000)
         return
     if len(x) < MANY:
         size = 20 if len(x) < 50 else 9 if len(x) < 500 else 4
@@ -486,7 +486,7 @@ def _number(value: float) -> str:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def styled() -> Iterator[None]:
     with matplotlib.rc_context(_STYLE):
         yield
 

@@ -22,10 +22,12 @@ from pacehpc.machine import available_memory
 from pacehpc.objective import agreed_backend
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
+from pacehpc.report.grades import grade_table, save_grades
 from pacehpc.utilities.command import run_on_ranks
 
 log = logging.getLogger("pacehpc")
 SWEEPS = 100
+TEST = "test_pred.pckl.gzip"
 
 
 def add_search_options(add, sweeps: int) -> None:
@@ -103,7 +105,29 @@ def _activeset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         log.info("%s written; %.1f s", path, time.perf_counter() - start)
 
     ranks.on_root(write)
+    if not arguments.full:
+        _report_grades(Path(arguments.potential).parent, potential, chosen, backend, ranks)
     return 0
+
+
+def _report_grades(folder: Path, potential: Potential, chosen: dict[str, Chosen], backend: str, ranks: Ranks) -> None:
+    """Add the grades of a fit's test data to its report, if the potential stands in the folder of its fit."""
+    data = ranks.share(lambda: read_structures([str(folder / TEST)]) if (folder / TEST).exists() else None)
+    if data is None or data.forces is None or not set(data.symbols.tolist()) <= set(chosen):
+        return
+    active_set = ActiveSet({element: choice.inverse for element, choice in chosen.items()})
+    rows = DataRows(data.atoms, potential, backend, ranks.rank, ranks.size)
+    parts = ranks.gather(list(rows.predictions(active_set)))
+
+    def write() -> None:
+        found = [one for part in parts for one in part]
+        grades = np.concatenate([one.grades for one in found])
+        errors = np.linalg.norm(np.concatenate([one.forces for one in found]) - np.concatenate(data.forces), axis=1)
+        for line in grade_table(grades, data.atom_groups, errors):
+            log.info("%s", line)
+        log.info("%s written", save_grades(folder / "report", "test", grades, errors, data.atom_groups))
+
+    ranks.on_root(write)
 
 
 def asi_name(potential: str, full: bool = False) -> str:
@@ -145,7 +169,8 @@ def _queried(data: Candidates, query: str | None) -> Candidates:
         raise PacehpcError(f"-q {query!r}: no row is left.")
     found = Candidates()
     columns = {name: [values[k] for k in kept] for name, values in data.columns.items()}
-    found.add([data.atoms[k] for k in kept], [data.origins[k] for k in kept], columns)
+    infos = [data.infos[k] for k in kept]
+    found.add([data.atoms[k] for k in kept], [data.origins[k] for k in kept], columns, infos)
     return found
 
 

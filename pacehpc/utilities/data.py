@@ -24,7 +24,10 @@ def parser() -> argparse.ArgumentParser:
     sub = p.add_subparsers(dest="task", required=True)
     inputs = argparse.ArgumentParser(add_help=False)
     add_reading_options(inputs)
-    sub.add_parser("info", parents=[inputs], help="what the files hold").add_argument("files", nargs="+")
+    info = sub.add_parser("info", parents=[inputs], help="what the files hold")
+    info.add_argument("files", nargs="+")
+    info.add_argument("--potential", help="whose extrapolation grades of the atoms are shown, by group")
+    info.add_argument("--active-set", metavar="ASI", help="of the potential; default: its name with .asi")
     convert = sub.add_parser("convert", parents=[inputs], help="write all files into one of another format")
     convert.add_argument("files", nargs="+")
     convert.add_argument("output", help=".pckl.gzip, .extxyz, .xyz.gz, .db or .h5")
@@ -52,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = read_raw(arguments.files, stress_units=arguments.stress_units, keys=keys_of(arguments.keys))
     if arguments.task == "info":
         print(describe(data))
+        if arguments.potential:
+            print("\n".join(grades_by_group(data, arguments.potential, arguments.active_set)))
     elif arguments.task == "convert":
         _write(data, arguments.output, arguments.files, arguments.cutoff, arguments.calculator)
     elif arguments.task == "split":
@@ -88,6 +93,22 @@ def split(data: Dataset, test_size: float, seed: int) -> tuple[Dataset, Dataset]
     is_test = np.zeros(len(data), bool)
     is_test[np.random.default_rng(seed).permutation(len(data))[: int(n_test)]] = True
     return data.subset(~is_test), data.subset(is_test)
+
+
+def grades_by_group(data: Dataset, potential_file: str, active_set_file: str | None) -> list[str]:
+    """Lines of a table: extrapolation grades of the atoms by group of structures."""
+    from pacehpc.active.active_set import ActiveSet
+    from pacehpc.active.grader import Grader
+    from pacehpc.backends import resolve
+    from pacehpc.potential import Potential
+    from pacehpc.report.grades import grade_table
+    from pacehpc.report.groups import group_labels
+    from pacehpc.utilities.activeset import asi_name
+
+    potential = Potential.load(potential_file)
+    active_set = ActiveSet.load(active_set_file or asi_name(potential_file), potential)
+    grades = np.concatenate(Grader(potential, active_set, resolve("auto")).grades(data.atoms))
+    return grade_table(grades, np.repeat(group_labels(data.names, data.info), data.atoms_per_structure))
 
 
 def describe(data: Dataset) -> str:

@@ -20,6 +20,7 @@ from pacehpc.errors import PacehpcError
 from pacehpc.objective import agreed_backend
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
+from pacehpc.report.grades import grade_table
 from pacehpc.utilities.command import run_on_ranks
 
 COLUMNS = {"grades": "gamma", "distances": "distance_grade"}
@@ -68,10 +69,12 @@ def _predict(arguments: argparse.Namespace, ranks: Ranks) -> int:
         _write(data, found, arguments.output, {COLUMNS[name]: name for name in names})
         if active_set is not None:
             grades = np.concatenate([one.grades for one in found])
-            log.info(
-                "Grades: median %.3g, largest %.3g; %d of %d atoms above 1, %d above 10",
-                np.median(grades), grades.max(), (grades > 1.01).sum(), len(grades), (grades > 10).sum(),
-            )  # fmt: skip
+            errors = None
+            if data.forces is not None:
+                forces = np.concatenate([one.forces for one in found])
+                errors = np.linalg.norm(forces - np.concatenate(data.forces), axis=1)
+            for line in grade_table(grades, data.atom_groups, errors):
+                log.info("%s", line)
         log.info("%s: %d structures; %.1f s", arguments.output, len(found), time.perf_counter() - start)
 
     ranks.on_root(write)

@@ -39,6 +39,16 @@ def test_grades_of_the_data(alni: Path, command: Command) -> None:
             np.testing.assert_allclose(frame.stress_pred[k], atoms.get_stress(), atol=1e-12)
 
 
+def test_grades_in_data_and_report(alni: Path, command: Command) -> None:
+    """Grades by group for a data file, and the figure of errors against grades in a fit's folder."""
+    text = command("data", "info", "data.pckl.gzip", "--potential", "pot.yaml", folder=alni)
+    assert "above 10" in text
+    command("predict", "pot.yaml", "data.pckl.gzip", "-o", "test_pred.pckl.gzip", folder=alni)
+    command("activeset", "pot.yaml", "-d", "data.pckl.gzip", "-a", "-o", "again.asi", ranks=2, folder=alni)
+    assert (alni / "report" / "test_F-grade.png").stat().st_size > 5000
+    (alni / "test_pred.pckl.gzip").unlink()
+
+
 def test_full_active_set(alni: Path, command: Command) -> None:
     text = command("activeset", "pot.yaml", "-d", "data.pckl.gzip", "-a", "-f", ranks=2, folder=alni)
     assert "Al: 231 atoms, 84 functions" in text
