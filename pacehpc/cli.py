@@ -175,7 +175,7 @@ def _locked(
     from pacehpc.utilities.clean import record, remove_leftovers
 
     prepares = arguments.prepare_data or arguments.query_data
-    fits = not (arguments.no_fit or arguments.dry_run or prepares)
+    fits = _fits(arguments)
     if not fits:
         stop.end_at_once()  # nothing that a later start could resume
     moved, resume = ranks.on_root(lambda: _resume_or_fresh(arguments, fits)) or (None, None)
@@ -211,6 +211,11 @@ def _input_file(arguments: argparse.Namespace) -> Path | None:
     return Path("input.yaml") if Path("input.yaml").exists() else None
 
 
+def _fits(arguments: argparse.Namespace) -> bool:
+    """Whether the run fits, and so writes a potential."""
+    return not (arguments.no_fit or arguments.dry_run or arguments.prepare_data or arguments.query_data)
+
+
 def _settings(arguments: argparse.Namespace) -> Any:
     from pacehpc.config import load_settings
 
@@ -228,8 +233,8 @@ def _settings(arguments: argparse.Namespace) -> Any:
         folder = Path(name).parent
         if not folder.is_dir():
             raise PacehpcError(f"{option} {name}: there is no folder {folder}; make it, or correct the name.")
-        if Path(name).resolve() in read:
-            raise PacehpcError(f"{option} {name}: this run reads the file; give another name.")
+        if Path(name).resolve() in read and (option == "-l" or _fits(arguments)):
+            raise PacehpcError(f"{option} {name}: this run reads the file; give another name with {option}.")
     if path is None and not (arguments.data and arguments.potential):
         raise PacehpcError("there is no input.yaml here: name the input file, or give -p POTENTIAL and -d DATA.")
     overrides = {

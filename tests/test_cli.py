@@ -150,6 +150,15 @@ def test_what_a_run_reads_it_does_not_write(tmp_path, monkeypatch):
             cli._settings(cli.parser().parse_args(argv))
 
 
+def test_a_potential_that_is_only_evaluated_may_have_the_name_of_the_output(pacehpc, tmp_path):
+    pacehpc("--no-predict")
+    fitted = (tmp_path / "output_potential.yaml").read_bytes()
+    for argv in (["--no-fit"], ["--dry-run"]):
+        done = pacehpc("-p", "output_potential.yaml", *argv)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "output_potential.yaml").read_bytes() == fitted
+
+
 def test_potential_and_log_in_other_folders(pacehpc, tmp_path):
     (tmp_path / "out").mkdir()
     names = ["-o", str(tmp_path / "out" / "fitted.yaml"), "-l", "out/fit[1].log", "--no-predict"]

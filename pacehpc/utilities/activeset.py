@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="pacehpc activeset",
         description="Choose the active set of a potential among the atoms of its training data and write it beside the "
-        "potential as .asi. With mpirun the atoms are shared out over the ranks; the set is the same on any number.",
+        "potential as .asi. With mpirun the atoms are distributed over the ranks; the set is the same on any number.",
     )
     add = p.add_argument
     add("potential", help="potential file (.yaml or .yace)")

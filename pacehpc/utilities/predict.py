@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     """All options."""
     p = argparse.ArgumentParser(
         prog="pacehpc predict",
-        description="Evaluate a potential on structures of any files. With mpirun they are shared out over the ranks.",
+        description="Evaluate a potential on structures of any files. With mpirun they are distributed over the ranks.",
     )
     add = p.add_argument
     add("potential", help="potential file (.yaml or .yace)")

@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="pacehpc select",
         description="Select structures by the active set of a pool: those with the most chosen atoms come first. With "
-        "mpirun the pool is shared out over the ranks; the selection is the same on any number.",
+        "mpirun the pool is distributed over the ranks; the selection is the same on any number.",
     )
     add = p.add_argument
     add("dataset", nargs="+", help="pool: data files, LAMMPS dumps, POSCAR files or folders")
