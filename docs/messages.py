@@ -441,6 +441,12 @@ SECTIONS = {
     ],
     "Other programs": [
         Entry(
+            "Validation",
+            cause="a crystal or reference file cannot be read, a crystal does not relax, or phonopy is missing.",
+            cure="follow the message; a property that fails does not end the others.",
+            sources=["utilities/validate.py", "validate/crystals.py", "validate/properties.py"],
+        ),
+        Entry(
             "LAMMPS plugin",
             cause="LAMMPS, its headers or MPI were not found, compilation failed, or the active set does not match.",
             cure="follow the message; [LAMMPS](lammps.md) describes what a plugin needs.",

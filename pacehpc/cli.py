@@ -28,7 +28,7 @@ _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, err
 DESCRIPTION = """Fit an atomic cluster expansion (PACE) potential to energies, forces and stresses.
 On several ranks: mpirun -n 16 pacehpc input.yaml
 Active learning, on any ranks: pacehpc activeset | predict | select | augment | corerep
-Other programs: pacehpc info | timing | yaml2yace | collect | data | template | compile | lammps
+Other programs: pacehpc info | timing | validate | yaml2yace | collect | data | template | compile | lammps
 Each of them explains its options with -h."""
 
 SUBCOMMANDS = {
@@ -41,6 +41,7 @@ SUBCOMMANDS = {
     "template": "pacehpc.utilities.template",
     "compile": "pacehpc.utilities.compile",
     "lammps": "pacehpc.utilities.lammps",
+    "validate": "pacehpc.utilities.validate",
     "activeset": "pacehpc.utilities.activeset",
     "select": "pacehpc.utilities.select",
     "predict": "pacehpc.utilities.predict",

@@ -1,6 +1,6 @@
 """Validation: physical properties of a potential, as a command and as callbacks of a fit.
 
-`fit.callbacks: [pacehpc.validate.elastic]` logs the elastic constants of the elements' crystals every `EVERY` iterations.
+`fit.callbacks: [pacehpc.validate.elastic]` logs the elastic constants of the elements' crystals now and then.
 """
 
 from __future__ import annotations
