@@ -26,9 +26,8 @@ def parser() -> argparse.ArgumentParser:
     """All options."""
     p = argparse.ArgumentParser(
         prog="pacehpc validate",
-        description="Compute lattice constants, elastic constants, energy-volume and dimer curves, phonons, vacancy and "
-        "surface energies, and the energy drift of a short run. With mpirun the properties are shared out over the "
-        "ranks.",
+        description="Compute lattice constants, elastic constants, energy-volume and dimer curves, phonons, vacancy "
+        "and surface energies, and the energy drift of a short run. With mpirun the ranks share the properties.",
     )
     add = p.add_argument
     add("potential", help="potential file (.yaml or .yace)")

@@ -67,7 +67,7 @@ def validate(
     """
     share = share or (lambda tasks: [task() for task in tasks])
     validation, relaxed = Validation(), {}
-    found = share([_guarded(lambda a=a: properties.equilibrium(a, make_calculator())) for a in crystals.values()])
+    found = share([_guarded(lambda a=a: _relaxed(a, make_calculator())) for a in crystals.values()])
     for label, (result, failure) in zip(crystals, found, strict=True):
         validation.add(label, "equilibrium", None if result is None else (result[1], None), failure)
         if result is not None:
@@ -82,22 +82,26 @@ def validate(
     return validation
 
 
-def _of_crystal(atoms: Atoms, wanted: Sequence[str]) -> list[tuple[str, Callable[[Calculator], tuple]]]:
-    bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
+def _relaxed(atoms: Atoms, calculator: Calculator) -> tuple[Atoms, dict[str, float]]:
+    """A crystal without its calculator, which could not travel between ranks, and its properties."""
+    relaxed, found = properties.equilibrium(atoms, calculator)
+    return Atoms(relaxed.numbers, positions=relaxed.positions, cell=relaxed.cell, pbc=True), found
 
+
+def _of_crystal(atoms: Atoms, wanted: Sequence[str]) -> list[tuple[str, Callable[[Calculator], tuple]]]:
     def with_energy(calculator: Calculator) -> Atoms:
-        copy = bare.copy()
+        copy = atoms.copy()
         copy.calc = calculator
         return copy
 
     tasks = {
-        "eos": lambda c: properties.equation_of_state(bare, c),
-        "elastic": lambda c: (properties.elastic_constants(bare, c), None),
-        "phonons": lambda c: (properties.phonons(bare, c), None),
-        "dynamics": lambda c: (properties.dynamics(bare, c), None),
+        "eos": lambda c: properties.equation_of_state(atoms, c),
+        "elastic": lambda c: (properties.elastic_constants(atoms, c), None),
+        "phonons": lambda c: (properties.phonons(atoms, c), None),
+        "dynamics": lambda c: (properties.dynamics(atoms, c), None),
     }
-    if len(set(bare.numbers.tolist())) == 1:  # else the energies depend on chemical potentials
-        tasks["vacancy"] = lambda c: (properties.vacancy(bare, c), None)
+    if len(set(atoms.numbers.tolist())) == 1:  # else the energies depend on chemical potentials
+        tasks["vacancy"] = lambda c: (properties.vacancy(atoms, c), None)
         tasks["surfaces"] = lambda c: (properties.surfaces(with_energy(c), c), None)
     return [(name, tasks[name]) for name in PROPERTIES if name in wanted and name in tasks]
 
