@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             slow.add(group[item])
     if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
         items.sort(key=lambda item: (group[item] != "ranks", group[item] not in slow))
+
+
+@pytest.fixture(autouse=True)
+def level_of_log() -> Iterator[None]:
+    """What a program under test sets of the logger ends with the test."""
+    log = logging.getLogger("pacehpc")
+    level, propagate = log.level, log.propagate
+    yield
+    log.setLevel(level)
+    log.propagate = propagate
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ def test_only_listed_classes(tmp_path, call, protocol):
         Call(slice, "a", print),
         Call(np.ndarray.__reduce__),
     ],
-    ids=lambda t: str(t.call[0]),
+    ids=lambda t: t.call[0].__qualname__,
 )
 def test_hostile_values_inside_a_good_frame(tmp_path, thing):
     with pytest.raises(PacehpcError, match="refused"):
