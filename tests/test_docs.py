@@ -312,7 +312,7 @@ def test_outputs_are_those_of_the_table(finished):
     there = {path.name for path in finished.iterdir() if not path.name.startswith(".")}
     given = {path.name for path in EXAMPLE.iterdir()} | {name.split("/")[0] for name in MORE_DATA}
     assert listed <= there
-    others = {"cycle_metrics.txt", "ladder_metrics.txt"}
+    others = {f"{test}{kind}metrics.txt" for test in ("", "test_") for kind in ("", "cycle_", "ladder_")}
     assert there - given - listed <= others
 
 

@@ -52,7 +52,8 @@ def make_environment(folder: Path) -> Path:
 def test_wheel_holds_one_package_with_the_kernels(packages):
     names = zipfile.ZipFile(packages["wheel"]).namelist()
     assert sorted({name.split("/")[0] for name in names if ".dist-info/" not in name}) == ["pacehpc"]
-    sources = {f"pacehpc/kernels/{path.name}" for path in (ROOT / "kernels").iterdir() if path.is_file()}
+    kernels = [path for path in (ROOT / "kernels").rglob("*") if path.is_file()]
+    sources = {f"pacehpc/kernels/{path.relative_to(ROOT / 'kernels').as_posix()}" for path in kernels}
     assert sources
     assert {name for name in names if name.startswith("pacehpc/kernels/")} == sources
 

@@ -13,7 +13,11 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-USERS = ("pacehpc/backends/cuda.py", "benchmarks/gpu_check.py")
+USERS = (
+    *(f"pacehpc/backends/{name}.py" for name in ("cuda", "device", "device_batches", "device_launch", "device_memory")),
+    "pacehpc/backends/device_rows.py",
+    "benchmarks/gpu_check.py",
+)
 # what the tests alone use of the stand-in
 CONTROLS = {
     "order", "launches", "cuda.submit", "cuda.refuse_while_recording", "cuda.MemoryPointer.block", "cuda.nvtx.ranges",

@@ -112,6 +112,7 @@ BAD = [
     ("potential.reset", True, "needs potential.filename", {}),
     ("potential.initial_potential", [1], "initial_potential[0]: must be a text", {}),
     ("potential.on_mismatch", "initial", "must be keep_initial or use_input", {}),
+    ("potential.initial_conflict", "middle", "must be first or last", {}),
     ("potential.metadata", [1], "must hold names and texts", {}),
     ("fit", "BFGS", "must hold keys and values", {}),
     ("fit.kappa", 0.3, "it belongs to fit.loss.kappa", {}),

@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PYTHON_ACE = "python-ace==0.4.0rc1"
-SHARED_NAMES = ("pace_info", "pace_timing", "pace_yaml2yace", "pace_collect")
+SHARED_NAMES = tuple(
+    f"pace_{name}" for name in ("info", "timing", "yaml2yace", "collect", "activeset", "select", "augment", "corerep")
+)
 
 pytestmark = pytest.mark.slow
 
