@@ -307,7 +307,7 @@ def test_the_loss_of_a_node_puts_the_job_on_another_one(slurm, uninterrupted, tm
             assert time.time() < end
             time.sleep(0.2)
     log = (folder / "log.txt").read_text()
-    assert "The lock of this folder was left by" in log and "Replayed" in log
+    assert "Took over the lock of this folder, which was left by" in log and "Replayed" in log
     assert results(folder) == results(uninterrupted)
 
 
