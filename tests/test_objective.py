@@ -7,6 +7,7 @@ import pytest
 
 from pacehpc.errors import PacehpcError
 from pacehpc.objective import Objective, kappa_auto
+from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
 from pacehpc.shard import Shard
 from pacehpc.structures import Structures
@@ -105,7 +106,7 @@ def test_kappa_auto_is_the_ratio_of_variances(case):
     energies = structures.energy / structures.atoms_per_structure
     forces = np.linalg.norm(structures.forces, axis=1)
     expected = np.var(energies, ddof=1) / (np.var(energies, ddof=1) + np.var(forces))
-    assert kappa_auto(structures, None) == pytest.approx(expected, rel=1e-12)
+    assert kappa_auto(structures, Ranks()) == pytest.approx(expected, rel=1e-12)
     objective = Objective(potential, structures, {"kappa": "auto"}, backend="reference")
     assert objective.kappa == pytest.approx(expected, rel=1e-12)
 
