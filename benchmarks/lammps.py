@@ -124,7 +124,7 @@ def write_data(path: Path, atoms: Atoms, elements: tuple[str, ...]) -> None:
 
 
 def dynamics(lmp: Path, folder: Path, commands: str, ranks: int = 1) -> dict[str, float]:
-    """Seconds of the last loop: processor time of a rank and wall time; steps times atoms, list rebuilds."""
+    """Seconds of the last loop: processor time per rank, wall time; steps times atoms, list rebuilds."""
     (folder / "in.lammps").write_text(commands)
     start = [] if ranks == 1 else [lmp.parent / "mpirun", "-n", str(ranks)]
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MPI", "PMI", "OMPI"))}

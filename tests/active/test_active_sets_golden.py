@@ -14,6 +14,8 @@ from pacehpc import PaceCalculator, Potential
 from pacehpc.active.active_set import ActiveSet
 from pacehpc.active.choose import Limits, choose
 from pacehpc.active.data_rows import DataRows
+from pacehpc.active.grader import Grader
+from pacehpc.active.order import column_order
 from pacehpc.active.structure_files import read_structures
 
 DATA = {"alni": "exmpl_df.pckl.gzip", "cu": "Cu_df1_A1_A2_A3_EV_elast_phon.pckl.gzip", "eth": "ethanol.pckl.gzip"}
@@ -104,3 +106,15 @@ def test_calculator(name: str, folder: Path) -> None:
         atoms.get_potential_energy()
         np.testing.assert_allclose(calculator.results["gamma"], expected[f"gamma_{k}"], rtol=relative, atol=absolute)
         assert calculator.get_property("gamma_max", atoms) == calculator.results["gamma"].max()
+
+
+def test_calculator_with_a_full_set(name: str, folder: Path) -> None:
+    """The calculator's own order of functions and densities gives the grades of rows in the order of active sets."""
+    potential, rng = Potential.load(folder / f"{name}.yaml"), np.random.default_rng(0)
+    sizes = {e: len(column_order(potential, e)) * potential.embeddings[e].ndensity for e in potential.elements}
+    active_set = ActiveSet({e: rng.normal(size=(n, n)) for e, n in sizes.items()}, full=True)
+    atoms = ase.io.read(folder / f"{name}.extxyz", "1")
+    (expected,) = Grader(potential, active_set, "reference").grades([atoms])
+    atoms.calc = PaceCalculator(potential, backend="cpu", active_set=active_set)
+    atoms.get_potential_energy()
+    np.testing.assert_allclose(atoms.calc.results["gamma"], expected, rtol=1e-9)
