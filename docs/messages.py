@@ -243,6 +243,7 @@ SECTIONS = {
             ),
             sources=[
                 "dataset/dataset.py",
+                "dataset/groups.py",
                 "dataset/loading.py:_same_structures",
                 "dataset/loading.py:_selection",
                 "dataset/weights.py",

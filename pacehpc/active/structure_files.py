@@ -14,10 +14,10 @@ from ase import Atoms
 from pacehpc.dataset import checks
 from pacehpc.dataset.files import file_format, find_file, read_bytes
 from pacehpc.dataset.frames import write_frame
+from pacehpc.dataset.groups import group_labels
 from pacehpc.dataset.reading import read_table
 from pacehpc.dataset.table import row_name
 from pacehpc.errors import PacehpcError
-from pacehpc.report.groups import group_labels
 
 
 @dataclass

@@ -57,6 +57,37 @@ def _keys(value: Any) -> dict[str, str]:
     return value
 
 
+_FACTORS = ("energy", "forces")
+
+
+def group_weights(value: Any) -> dict[str, dict[str, float]]:
+    """Factors on weights by pattern; ValueError, or KeyedError at the pattern that is wrong."""
+    factor = kinds.checker(kinds.NotNegative)
+    if not isinstance(value, dict):
+        raise ValueError(f"must hold patterns of groups such as {{surface*: {{energy: 10}}}}, not {shown(value)}")
+    found = {}
+    for pattern, given in value.items():
+        path = (pattern,)
+        try:
+            if not isinstance(given, dict):
+                found[str(pattern)] = dict.fromkeys(_FACTORS, factor(given))
+                continue
+            found[str(pattern)] = {}
+            for key, number in given.items():
+                path = (pattern, key)
+                if key == "stress":
+                    raise ValueError("a stress has the weight of its structure's energy; write energy")
+                if key not in _FACTORS:
+                    raise ValueError(f"unknown key; {suggestion(key, _FACTORS)}")
+                found[str(pattern)][key] = factor(number)
+        except ValueError as error:
+            raise KeyedError(path, str(error)) from None
+    return found
+
+
+GroupWeights = kind("{pattern: number, or {energy: number, forces: number}}", group_weights)
+
+
 Keys = kind("{energy: name, forces: name, ...}", _keys)
 
 
@@ -104,6 +135,12 @@ class Data(Section):
     ignore_weights: kinds.Flag = Field(False, description="do not use the columns w_energy and w_forces of the data")
     aug_factor: kinds.NotNegative = Field(
         1e-4, description="factor on the weights of structures whose name starts with `augmented`"
+    )
+    weights: GroupWeights | None = Field(
+        None,
+        description="factors on the weights of groups of structures, by shell pattern of `config_type` or the "
+        "beginning of the name, such as {surface*: {energy: 10, forces: 1}}; of several patterns that match the last "
+        "one counts; stresses are weighted as energies",
     )
     stress_units: StressUnits = Field("eV/A3", description="of the column `stress`; -kbar: VASP's sign")
 

@@ -14,6 +14,7 @@ import numpy as np
 from pacehpc.dataset import checks, neighbours, reference_energies, weights
 from pacehpc.dataset.dataset import Dataset, progress_bar
 from pacehpc.dataset.files import file_hash, find_file, read_bytes
+from pacehpc.dataset.groups import GroupWeights, group_factors, log_factors, pattern_labels
 from pacehpc.dataset.reading import frame_table, read_table
 from pacehpc.dataset.table import KEYS, Table
 from pacehpc.dataset.unpickle import unpickle_frame
@@ -39,6 +40,7 @@ def load_dataset(
     seed: int = 42,
     keys: Mapping[str, str] | None = None,
     needed: Sequence[str] = NEEDED,
+    group_weights: GroupWeights | None = None,
 ) -> Dataset:
     """Read, check and weight reference data.
 
@@ -57,12 +59,14 @@ def load_dataset(
         keys: names in the files, such as {"energy": "dft_energy"}.
         needed: what the loss will use; data may lack "energy" or "forces" that are not among it, and what is wrong
             with a column that no loss uses does not matter. A stress may always be missing.
+        group_weights: factors on the weights by group, such as {"surface*": {"energy": 10, "forces": 1}}: shell
+            patterns of the structures' `config_type` or the beginning of their names, as errors by group have them.
 
     Raises:
         PacehpcError: what is wrong with which row of which file.
     """
     data = read_dataset(files, elements, rows, reference_energy, datapath, stress_units, keys)
-    return weighted(data, weighting, datapath, ignore_weights, aug_factor, seed, needed)
+    return weighted(data, weighting, datapath, ignore_weights, aug_factor, seed, needed, group_weights)
 
 
 def read_dataset(
@@ -326,14 +330,19 @@ def weighted(
     aug_factor: float = 1e-4,
     seed: int = 42,
     needed: Sequence[str] = NEEDED,
+    group_weights: GroupWeights | None = None,
 ) -> Dataset:
     """The structures that a weighting policy keeps, with normalised weights and `low` flags.
 
     Missing forces, and energies where they are not `needed`, get the weight 0. Arguments as of `load_dataset`.
 
     Raises:
-        PacehpcError: energies or forces that are needed are missing; impossible weights.
+        PacehpcError: energies or forces that are needed are missing; impossible weights; a pattern of `group_weights`
+            that matches no structure.
     """
+    if group_weights:  # of all structures: a pattern may name what the policy drops
+        labels = pattern_labels(data.names, data.info)
+        by_group = group_factors(labels, group_weights, "data.weights")
     selection = _selection(data, weighting, datapath, ignore_weights, seed)
     low = weights.low_energies(data.energy_corrected, data.atoms_per_structure, selection.above_hull)
     kept = data if len(selection.rows) == len(data) else data.subset(selection.rows)
@@ -345,9 +354,12 @@ def weighted(
     w_forces = _forces_weighted(kept, selection.w_forces, "forces" in needed)
     factor = np.array(kept.extra.get("w_factor", np.ones(len(kept))))
     factor[[name.startswith("augmented") for name in kept.names]] *= aug_factor
-    kept.w_energy, kept.flat_w_forces = weights.normalise(
-        w_energy * factor, w_forces * np.repeat(factor, kept.atoms_per_structure), ", ".join(kept.sources), needed
-    )
+    w_energy, w_forces = w_energy * factor, w_forces * np.repeat(factor, kept.atoms_per_structure)
+    if group_weights:
+        of_energy, of_forces = (factors[selection.rows] for factors in by_group)
+        log_factors(labels[selection.rows], of_energy, of_forces, "data.weights")
+        w_energy, w_forces = w_energy * of_energy, w_forces * np.repeat(of_forces, kept.atoms_per_structure)
+    kept.w_energy, kept.flat_w_forces = weights.normalise(w_energy, w_forces, ", ".join(kept.sources), needed)
     return kept
 
 

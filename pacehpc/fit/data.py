@@ -77,6 +77,7 @@ def prepare(
             "reference": reference,
             "stored": stored,
             "weighting": policy,
+            "weights": list((given.weights or {}).items()),  # their order counts
             "seed": settings.seed,
             "needed": needed_by(settings),
         },
@@ -167,7 +168,9 @@ def load_data(
         is_test[np.random.default_rng(given.seed).permutation(len(data))[:n_test]] = True
     test_rows = data.rows[is_test]
     needed = needed_by(settings)
-    data = weighted(data, policy, given.datapath, given.ignore_weights, given.aug_factor, settings.seed, needed)
+    data = weighted(
+        data, policy, given.datapath, given.ignore_weights, given.aug_factor, settings.seed, needed, given.weights
+    )
     if not len(test_rows):
         return data, None
     is_test = np.isin(data.rows, test_rows)

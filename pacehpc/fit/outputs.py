@@ -19,6 +19,7 @@ import scipy
 import pacehpc
 from pacehpc.dataset import frame_of, write_frame
 from pacehpc.dataset.files import file_hash
+from pacehpc.dataset.groups import group_labels
 from pacehpc.fit.record import TABLES
 from pacehpc.fit.shears import warn_of_shears
 from pacehpc.machine import blas_libraries, processor
@@ -224,7 +225,7 @@ def errors_by_structure(data: Dataset, energies: np.ndarray, forces: np.ndarray)
     energy_errors = np.where(data.w_energy != 0, energies - data.energy_corrected, np.nan)
     force_errors = np.where(data.flat_w_forces[:, None] != 0, forces - data.flat_forces, np.nan)
     files = [data.sources[k] for k in data.source]
-    labels = groups.group_labels(data.names, data.info)
+    labels = group_labels(data.names, data.info)
     return groups.structure_errors(
         data.index, data.names, files, labels, data.atom_offsets, energy_errors, force_errors,
     )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,7 @@ import numpy as np
 
 from pacehpc.replacing import replace_file
 
-MOST_GROUPS = 40  # with more, labels are no groups
 SHOWN = 10  # worst structures
-REST = "others"
 GROUP_COLUMNS = (
     "group",
     "structures",
@@ -63,26 +60,6 @@ class StructureErrors:
     def group_names(self) -> list[str]:
         """Groups by number of structures, the largest first."""
         return [name for name, _ in Counter(self.groups.tolist()).most_common()]
-
-
-def group_labels(names: Sequence[str], info: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """The group of each structure: `config_type`, else its name without a number at the end, else its first word.
-
-    Args:
-        names: of structures, "" where there is none.
-        info: further values of each structure, `config_type` among them.
-
-    Returns:
-        (n_structures,) of str; `others` for structures without a label, and for all where labels form no groups.
-    """
-    types = [str(one.get("config_type") or "") for one in info]
-    stems = [re.sub(r"[\W_]*\d+$", "", name) or name for name in names]
-    words = [re.split(r"[\W_]", name, maxsplit=1)[0] or name for name in names]
-    for labels in (types, stems, words):
-        groups = [label or REST for label in labels]
-        if 1 < len(set(groups)) <= min(MOST_GROUPS, max(2, len(groups) // 2)):
-            return np.array(groups, dtype=object)
-    return np.full(len(names), REST, dtype=object)
 
 
 def structure_errors(

@@ -100,9 +100,9 @@ def grades_by_group(data: Dataset, potential_file: str, active_set_file: str | N
     from pacehpc.active.active_set import ActiveSet
     from pacehpc.active.grader import Grader
     from pacehpc.backends import resolve
+    from pacehpc.dataset.groups import group_labels
     from pacehpc.potential import Potential
     from pacehpc.report.grades import grade_table
-    from pacehpc.report.groups import group_labels
     from pacehpc.utilities.activeset import asi_name
 
     potential = Potential.load(potential_file)

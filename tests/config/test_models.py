@@ -36,6 +36,7 @@ DEFAULTS = {
     "data.reference_energy": None,
     "data.ignore_weights": False,
     "data.aug_factor": 1e-4,
+    "data.weights": None,
     "data.stress_units": "eV/A3",
     "data.keys": None,
     "data.energy_key": None,

@@ -7,6 +7,7 @@ import csv
 import numpy as np
 import pytest
 
+from pacehpc.dataset.groups import group_labels
 from pacehpc.report import groups
 from pacehpc.report.figures import Colours, data_title
 
@@ -25,7 +26,7 @@ from pacehpc.report.figures import Colours, data_title
 )
 def test_groups_come_from_config_type_or_names(names, types, wanted):
     info = [{} if kind is None else {"config_type": kind} for kind in types]
-    assert groups.group_labels(names, info).tolist() == wanted
+    assert group_labels(names, info).tolist() == wanted
 
 
 @pytest.fixture
