@@ -18,7 +18,7 @@ from pacehpc.backends.oracle import ReferenceEvaluator
 from pacehpc.dataset import structures_of
 from pacehpc.dataset.neighbours import cutoff_matrix, find_neighbours, species_indices, volumes
 from pacehpc.errors import PacehpcError
-from pacehpc.moving_atoms import MovingAtoms, is_complete
+from pacehpc.moving_atoms import MovingAtoms, is_complete, same_bytes
 from pacehpc.potential import Potential
 from pacehpc.structures import Structures
 
@@ -96,7 +96,7 @@ class PaceCalculator(Calculator):
             "cell": (old.cell.array, atoms.cell.array),
             "pbc": (old.pbc, atoms.pbc),
         }
-        return [name for name, (before, now) in pairs.items() if not np.array_equal(before, now)]
+        return [name for name, (before, now) in pairs.items() if not same_bytes(before, now)]
 
     def calculate(
         self,
@@ -104,7 +104,8 @@ class PaceCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        super().calculate(atoms, properties, system_changes)
+        if atoms is not None:
+            self.atoms = atoms.copy()  # all that Calculator.calculate does, but for a folder that is not needed
         evaluator = None
         if self._moving is not None and self.active_set is None:
             prediction = self._moving.predict([self.atoms])[0]
