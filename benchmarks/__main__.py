@@ -30,6 +30,7 @@ SCRIPTS = [
     ["scaling.py", "--page"],
     ["runs.py", "--page"],
     ["gpu_estimate.py", "--page"],
+    ["calculator.py", "--page"],
     ["lammps.py", "--ranks", "--page"],
     ["compare.py", "--large", "--rounds", "1", "--iterations", "10"],
 ]
@@ -40,6 +41,7 @@ QUICK = {
     "updates.py": ["--sizes", "500", "--threads", "1"],
     "scaling.py": ["--seconds", "0.3", "--rounds", "1", "--atoms", "1000"],
     "runs.py": ["--inputs", "ethanol_4836"],
+    "calculator.py": ["--seconds", "0.3"],
     "lammps.py": ["cu_82", "--steps", "4", "--rounds", "1"],
     "compare.py": [str(SHARED / "bench" / "cu_82.yaml"), "--seconds", "0.3", "--rounds", "1", "--iterations", "1"],
     "million.py": ["--atoms", "10000"],
