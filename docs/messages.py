@@ -94,6 +94,12 @@ SECTIONS = {
             sources=["report/drawing.py"],
         ),
         Entry(
+            "A folder without a finished fit",
+            cause="`pacehpc report` was given a folder that holds no fit, or an unfinished one.",
+            cure="name the folder of a finished fit; an unfinished one is resumed by the command that started it.",
+            sources=["report/summary.py", "report/folder.py"],
+        ),
+        Entry(
             "Profile of the reference backend",
             cause="the reference backend is plain NumPy and has no stages to time.",
             cure="use `--profile` with `-b cpu` or `-b cuda`.",

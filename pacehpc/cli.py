@@ -33,6 +33,7 @@ Each of them explains its options with -h."""
 
 SUBCOMMANDS = {
     "info": "pacehpc.utilities.info",
+    "report": "pacehpc.utilities.report",
     "timing": "pacehpc.utilities.timing",
     "yaml2yace": "pacehpc.utilities.yaml2yace",
     "corerep": "pacehpc.utilities.corerep",
@@ -200,6 +201,7 @@ def _locked(
         query=arguments.query_data,
         rebuild=arguments.rebuild,
         output=arguments.output,
+        log=arguments.log,
         force=arguments.force_restart,
         profile=arguments.profile,
     )

@@ -43,6 +43,16 @@ def group_labels(names: Sequence[str], info: Sequence[Mapping[str, Any]]) -> np.
     return np.full(len(names), REST, dtype=object)
 
 
+def common_labels(sets: Sequence[tuple[Sequence[str], Sequence[Mapping[str, Any]]]]) -> list[np.ndarray]:
+    """`group_labels` of several data sets together, so that a group has the same name in all of them.
+
+    Args:
+        sets: names and further values of the structures of each.
+    """
+    labels = group_labels([name for names, _ in sets for name in names], [one for _, info in sets for one in info])
+    return np.split(labels, np.cumsum([len(names) for names, _ in sets])[:-1])
+
+
 def pattern_labels(names: Sequence[str], info: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """What patterns of `data.weights` are compared with: the labels of `group_labels`.
 

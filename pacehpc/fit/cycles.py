@@ -87,6 +87,7 @@ def run_cycles(
             checkpoints.save(state)
         start, elsewhere = time.perf_counter(), objective.evaluation_seconds + record.seconds.get("output", 0.0)
         minimum = _minimise(objective, state, fit, record, checkpoints, callbacks)
+        state.evaluations += minimum.n_evaluations
         if state.best is None or minimum.loss < state.best.loss:
             state.best = minimum
         wall = time.perf_counter() - start

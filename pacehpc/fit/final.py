@@ -7,15 +7,21 @@ import os
 from collections.abc import Mapping
 
 from pacehpc.config.models import Settings
+from pacehpc.dataset.groups import common_labels
 from pacehpc.fit import outputs
 from pacehpc.fit.data import nearest_distances
 from pacehpc.fit.plan import Plan, Tasks
 from pacehpc.fit.record import Seconds
 from pacehpc.fit.resources import make_objective
+from pacehpc.fit.summarise import Course, summarise
 from pacehpc.objective import Objective
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
-from pacehpc.report.drawing import Drawing, Job
+from pacehpc.report import tables
+from pacehpc.report.drawing import Drawing
+from pacehpc.report.jobs import curve_job, figure_jobs
+from pacehpc.report.predictions import Compared
+from pacehpc.report.summary import FitSummary
 from pacehpc.shard import Shard
 
 log = logging.getLogger("pacehpc")
@@ -28,7 +34,7 @@ def finish(
     plan: Plan | None,
     shards: Mapping[str, Shard],
     potential: Potential,
-    iteration: int,
+    course: Course,
     seconds: Seconds,
 ) -> Drawing | None:
     """Write the potential, read it again, and compute the final errors and predictions with what the file holds.
@@ -39,7 +45,7 @@ def finish(
         plan: on the root.
         shards: this rank's structures.
         potential: the fitted one; without a fit, the input's.
-        iteration: of the last minimisation, for the log.
+        course: how the fit went; on the root.
         seconds: time by what it was spent on.
 
     Returns:
@@ -73,15 +79,18 @@ def finish(
         with seconds.spent_on("report"):
             if tasks.fit:
                 _add_errors(potential, metrics, name)
-            jobs: list[Job] = []
+            labels = dict(zip(plan.data, common_labels([(d.names, d.info) for d in plan.data.values()]), strict=True))
+            compared = []
             for which, prediction in predictions.items():
-                name_of_data, image_type = plan.name(which), settings.backend.imagetype
-                data = plan.data[name_of_data]
-                jobs += outputs.save_predictions(data, name_of_data, prediction, distances[which], image_type)
-            if tasks.fit and tasks.predict:
-                jobs += outputs.learning_curve(settings.backend.imagetype)
-            drawing = Drawing(jobs) if jobs else None
-        _log_final(objective, iteration, metrics, name, tasks.fit)
+                name_of_data = plan.name(which)
+                data, groups = plan.data[name_of_data], labels[name_of_data]
+                compared.append(outputs.save_predictions(data, name_of_data, groups, prediction, distances[which]))
+        summary = None
+        if tasks.fit:
+            summary = summarise(settings, course, objective, plan.data, metrics, seconds, name)
+            summary.write()
+        drawing = _draw(compared, summary, settings.backend.imagetype) if compared else None
+        _log_final(objective, course.iterations, metrics, name, tasks.fit)
         return drawing
 
     return ranks.on_root(report)
@@ -93,6 +102,15 @@ def _written(potential: Potential, plan: Plan, tasks: Tasks, name: str) -> Poten
         potential.metadata.update(plan.metadata)
         potential.save(name)
     return Potential.load(name)
+
+
+def _draw(compared: list[Compared], summary: FitSummary | None, image_type: str) -> Drawing:
+    """Start drawing the figures, and of a fit the page."""
+    jobs = [job for data in compared for job in figure_jobs("report", data, image_type)]
+    if summary is None:
+        return Drawing(jobs)
+    curves = {"train": tables.read_table("metrics.txt"), "test": tables.read_table("test_metrics.txt")}
+    return Drawing([*jobs, curve_job("report", curves, image_type)], (".", summary, compared, curves))
 
 
 def _add_errors(potential: Potential, metrics: Mapping[str, Mapping[str, float]], name: str) -> None:

@@ -19,14 +19,12 @@ import scipy
 import pacehpc
 from pacehpc.dataset import frame_of, write_frame
 from pacehpc.dataset.files import file_hash
-from pacehpc.dataset.groups import group_labels
 from pacehpc.fit.record import TABLES
 from pacehpc.fit.shears import warn_of_shears
 from pacehpc.machine import blas_libraries, processor
 from pacehpc.metrics import GPA
-from pacehpc.report import groups, lines, tables
-from pacehpc.report.drawing import Job
-from pacehpc.report.predictions import Predictions
+from pacehpc.report import groups, lines
+from pacehpc.report.predictions import Compared
 from pacehpc.structures import VOIGT
 
 if TYPE_CHECKING:
@@ -47,6 +45,7 @@ RESULTS = (
     "train_pred.pckl.gzip",
     "test_pred.pckl.gzip",
     *(f"{name}.txt" for name in TABLES),
+    "fit_summary.json",
     "report",
 )
 REGULARISATION_SHARE = 0.05  # of the loss above which regularisation is worth a warning
@@ -179,64 +178,79 @@ def metadata(settings: Settings, input_file: Path | None, data: Dataset, started
     return found
 
 
+def compare(
+    data: Dataset,
+    which: str,
+    labels: np.ndarray,
+    energies: np.ndarray,
+    forces: np.ndarray,
+    stress: np.ndarray | None,
+    nn_min: np.ndarray,
+) -> Compared:
+    """A data set beside what the potential says of it.
+
+    Args:
+        data: the set.
+        which: train or test.
+        labels: groups of the structures, (n_structures,).
+        energies: predicted, (n_structures,), eV.
+        forces: predicted, (n_atoms, 3), eV/Å.
+        stress: predicted, (n_structures, 6), eV/Å³; None where the data have none.
+        nn_min: shortest distances, (n_structures,), Å.
+    """
+    counts = data.atoms_per_structure
+    known_forces = np.isfinite(data.flat_forces).all(axis=1) & (data.flat_w_forces != 0)
+    return Compared(
+        which=which,
+        labels=data.index,
+        names=data.names,
+        files=[data.sources[k] for k in data.source],
+        groups=labels,
+        atom_offsets=data.atom_offsets,
+        numbers=data.numbers,
+        volumes=data.volumes,
+        nn_min=nn_min,
+        energy=np.where(data.w_energy != 0, data.energy_corrected, np.nan) / counts,
+        energy_pred=energies / counts,
+        forces=np.where(known_forces[:, None], data.flat_forces, np.nan),
+        forces_pred=forces,
+        stress=None if stress is None else GPA * data.stress,
+        stress_pred=None if stress is None else GPA * stress,
+    )
+
+
 def save_predictions(
-    data: Dataset, which: str, prediction: Prediction, nn_min: np.ndarray, image_type: str
-) -> list[Job]:
-    """Write {which}_pred.pckl.gzip; returns the figures to draw of a data set (`which`: train, test)."""
-    firsts = data.atom_offsets[:-1]
-    energies = np.add.reduceat(prediction.energies, firsts)
+    data: Dataset, which: str, labels: np.ndarray, prediction: Prediction, nn_min: np.ndarray
+) -> Compared:
+    """Write {which}_pred.pckl.gzip and the tables of report/; returns what figures show.
+
+    Args:
+        data: the set.
+        which: train or test.
+        labels: groups of the structures, (n_structures,).
+        prediction: of the potential.
+        nn_min: shortest distances, (n_structures,), Å.
+    """
+    energies = np.add.reduceat(prediction.energies, data.atom_offsets[:-1])
     columns = {"energy_pred": energies, "forces_pred": data.per_structure(prediction.forces), "nn_min": nn_min}
     stress = None
     if data.stress is not None:
         stress = stresses(prediction.virials, data.volumes)
         columns["stress_pred"] = list(stress)
     save_data(data, f"{which}_pred", **columns)
-    counts = data.atoms_per_structure
     Path("report").mkdir(exist_ok=True)
-    reference = data.energy_corrected / counts
-    known_e = np.isfinite(reference) & (data.w_energy != 0)
-    known_f = np.isfinite(data.flat_forces).all(axis=1) & (data.flat_w_forces != 0)
-    errors = errors_by_structure(data, energies, prediction.forces)
-    rows = save_groups(errors, which, Path("report"))
-    shown = Predictions(
-        reference[known_e], (energies / counts)[known_e], data.flat_forces[known_f], prediction.forces[known_f],
-        nn_min[known_e], errors.groups[known_e], np.repeat(errors.groups, counts)[known_f],
-    )  # fmt: skip
-    jobs = [
-        ("save_predictions", ("report", shown, which, image_type)),
-        ("save_distributions", ("report", reference[known_e], data.flat_forces[known_f], which, image_type)),
-    ]
-    if rows:
-        names, *rmse = ([row[key] for row in rows] for key in ("group", "rmse_epa", "rmse_f_comp"))
-        jobs.append(("save_groups", ("report", names, *rmse, which, image_type, len(data))))
+    compared = compare(data, which, labels, energies, prediction.forces, stress, nn_min)
+    save_groups(compared.errors, which, Path("report"))
     if stress is not None:
-        warn_of_shears(data.stress, stress, errors.groups, which)
-        known = np.isfinite(data.stress).all(axis=1) & np.isfinite(stress).all(axis=1)
-        if known.any():
-            reference, stress = GPA * data.stress[known], GPA * stress[known]
-            jobs.append(("save_stress", ("report", reference, stress, which, image_type, errors.groups[known])))
-            rmse = np.sqrt(np.mean((stress - reference) ** 2))
+        warn_of_shears(data.stress, stress, compared.groups, which)
+        if (known := compared.known_stress).any():
+            rmse = np.sqrt(np.mean((compared.stress_pred[known] - compared.stress[known]) ** 2))
             log.info("Stress (%s): RMSE %.4f GPa over %d structures", which, rmse, known.sum())
-    return jobs
+    return compared
 
 
-def errors_by_structure(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> groups.StructureErrors:
-    """Errors of predicted energies (n_structures,), eV, and forces (n_atoms, 3), eV/Å; NaN for what has no weight."""
-    energy_errors = np.where(data.w_energy != 0, energies - data.energy_corrected, np.nan)
-    force_errors = np.where(data.flat_w_forces[:, None] != 0, forces - data.flat_forces, np.nan)
-    files = [data.sources[k] for k in data.source]
-    labels = group_labels(data.names, data.info)
-    return groups.structure_errors(
-        data.index, data.names, files, labels, data.atom_offsets, energy_errors, force_errors,
-    )  # fmt: skip
-
-
-def save_groups(errors: groups.StructureErrors, which: str, folder: Path) -> list[dict[str, Any]]:
-    """Write {which}_groups.csv, where the data have groups, and {which}_worst.csv; both in the log as well.
-
-    Returns:
-        The errors of each group, [] where there are none.
-    """
+def save_groups(errors: groups.StructureErrors, which: str, folder: Path) -> None:
+    """Write {which}_groups.csv, where the data have groups, and {which}_worst.csv; both in the log as well."""
     rows = groups.group_rows(errors) if len(errors.group_names) > 1 else []
     if rows:
         groups.write_rows(folder / f"{which}_groups.csv", groups.GROUP_COLUMNS, rows)
@@ -244,7 +258,6 @@ def save_groups(errors: groups.StructureErrors, which: str, folder: Path) -> lis
     worst = groups.worst_rows(errors)
     groups.write_rows(folder / f"{which}_worst.csv", groups.WORST_COLUMNS, worst)
     log.info("Worst structures (%s):\n%s", which, groups.worst_text(worst, bool(rows)))
-    return rows
 
 
 def stresses(virials: np.ndarray, volumes: np.ndarray) -> np.ndarray:
@@ -254,12 +267,6 @@ def stresses(virials: np.ndarray, volumes: np.ndarray) -> np.ndarray:
     """
     rows = virials[:, *VOIGT]
     return np.where(volumes[:, None] > 0, rows / np.where(volumes > 0, volumes, 1.0)[:, None], np.nan)
-
-
-def learning_curve(image_type: str) -> list[Job]:
-    """The figure of losses and errors over all iterations, to draw."""
-    train, test = tables.read_table("metrics.txt"), tables.read_table("test_metrics.txt")
-    return [("save_learning_curve", ("report", train, test or None, image_type))]
 
 
 def log_final(

@@ -42,6 +42,7 @@ class Tasks:
     rebuild: bool = False
     """Prepare the data again."""
     output: str = "output_potential.yaml"
+    log: str = "log.txt"
     force: bool = False
     """Resume an unfinished fit although data or settings have changed."""
     profile: bool = False

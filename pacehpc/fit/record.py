@@ -63,6 +63,8 @@ class Record:
     seconds: Seconds
     resumed: bool = False
     """Tables are continued; else they start again."""
+    made: int = 0
+    """Evaluations of the finished ladder steps of this start."""
     _start: float = field(default_factory=time.perf_counter)
     _minimisation: tuple[int, int, int, float] = (-1, -1, 0, 0.0)  # the running one: its first iteration here, and when
     _interim: float = 0.0  # seconds spent on interim potentials

@@ -21,6 +21,7 @@ from pacehpc.fit.repulsion import check_zbl, with_zbl
 from pacehpc.fit.resources import agree_on_backend, make_objective, set_threads
 from pacehpc.fit.resume import open_checkpoints, record_data
 from pacehpc.fit.state import FitState, first_state
+from pacehpc.fit.summarise import Course
 from pacehpc.objective import Objective
 from pacehpc.parallel import Ranks
 from pacehpc.shard import Shard
@@ -78,7 +79,8 @@ def run(
     with seconds.spent_on("report"):
         ranks.on_root(lambda: outputs.save_inputs(target, plan.data))
 
-    potential, rank_seconds, code, iteration = target, np.zeros(ranks.size), 0, 0
+    potential, rank_seconds, code = target, np.zeros(ranks.size), 0
+    course = Course(hosts, threads["kernels"], tasks.log)
     if tasks.fit:
         state = ranks.on_root(lambda: first_state(settings.seed, plan.start, resume, forced))
         if not ranks.share(lambda: resume is not None and resume["stage"] == "finish"):
@@ -89,10 +91,15 @@ def run(
                 ranks.on_root(lambda: outputs.log_stopped("" if stop is None else stop.reason))
                 return UNFINISHED
             ranks.on_root(lambda: (record.sync(), checkpoints.save(state, "finish")))
-        potential, code, iteration = ranks.share(lambda: (state.potential, int(state.failed), state.best.n_iterations))
+            course.made = ranks.on_root(lambda: record.made)
+        potential, code = ranks.share(lambda: (state.potential, int(state.failed)))
+        if ranks.root:
+            course.started, course.resumed = checkpoints.started.isoformat(" ", "seconds"), resume is not None
+            course.iterations, course.evaluations = state.best.n_iterations, state.evaluations
+            course.rank_seconds = rank_seconds
         if zbl:
             potential = with_zbl(potential, shortest)
-    drawing = finish(settings, ranks, tasks, plan, shards, potential, iteration, seconds)
+    drawing = finish(settings, ranks, tasks, plan, shards, potential, course, seconds)
     ranks.part()
     if ranks.root:  # the others end here
         if drawing is not None:
@@ -156,6 +163,7 @@ def _run_ladder_step(
             record.ladder(objective, state)
     except Interrupted:
         finished = False
+    record.made += objective.n_evaluations
     seconds["evaluation"] = seconds.get("evaluation", 0.0) + objective.evaluation_seconds
     seconds["optimizer"] -= objective.evaluation_seconds + seconds.get("output", 0.0) - before
     return finished

@@ -56,6 +56,8 @@ class FitState:
     """Of the running minimisation; None between minimisations."""
     forced: bool = False
     """Data, loss or kernels may have changed since: losses have to be computed again."""
+    evaluations: int = 0
+    """Of all finished minimisations."""
     ended: str = ""
     """Why the whole fit ended before its plan; "" while it runs."""
     failed: bool = False
@@ -88,6 +90,7 @@ def state_body(state: FitState) -> dict[str, Any]:
         "potential": None if state.potential is None else format_bbasis(state.potential),
         "best": None if state.best is None else {**asdict(state.best), "x": state.best.x.tolist()},
         "start": None if state.start is None else {**asdict(state.start), "x": state.start.x.tolist()},
+        "evaluations": state.evaluations,
         "ended": state.ended,
         "failed": state.failed,
     }
@@ -103,4 +106,5 @@ def restore(state: FitState, body: Mapping[str, Any]) -> None:
         state.best = Minimum(**{**body["best"], "x": np.array(body["best"]["x"], dtype=np.float64)})
     if body["start"] is not None:
         state.start = Start(**{**body["start"], "x": np.array(body["start"]["x"], dtype=np.float64)})
+    state.evaluations = body.get("evaluations", 0)
     state.ended, state.failed = body["ended"], body["failed"]

@@ -1,37 +1,45 @@
-"""Figures drawn by processes of their own, so that ranks need not wait for them, nor load matplotlib."""
+"""Figures and the page made by processes of their own, so that ranks need not wait for them, nor load matplotlib."""
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from pacehpc.errors import PacehpcError
 from pacehpc.machine import UNSTOPPED
+
+log = logging.getLogger("pacehpc")
 
 Job = tuple[str, tuple[Any, ...]]
 """A function of `report.figures` and its arguments."""
 
 
 class Drawing:
-    """Two processes that draw figures, started at once.
+    """Processes that draw, started at once: two for the figures, one for the page.
 
-    Each figure is written beside and renamed: where a process is killed, no file is left incomplete.
+    Each file is written beside and renamed: where a process is killed, no file is left incomplete.
     """
 
-    def __init__(self, jobs: list[Job]) -> None:
+    def __init__(self, jobs: Sequence[Job], page: tuple[Any, ...] | None = None) -> None:
+        """jobs: the figures. page: arguments of `report.page.write_page`; None: no page."""
+        parts = [("pacehpc.report.figures", part) for part in (jobs[::2], jobs[1::2]) if part]
+        if page is not None:
+            parts.append(("pacehpc.report.page", [("write_page", page)]))
         self._processes = []
-        for part in (jobs[::2], jobs[1::2]):
-            if part:
-                process = subprocess.Popen(
-                    [*UNSTOPPED, sys.executable, "-m", "pacehpc.report.drawing"],
-                    stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                    env={name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"},
-                )  # fmt: skip
-                self._processes.append((process, part))
-        for process, part in self._processes:  # all of them have started and load what they need
+        for module, part in parts:
+            process = subprocess.Popen(
+                [*UNSTOPPED, sys.executable, "-m", "pacehpc.report.drawing", module],
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                env={name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"},
+            )  # fmt: skip
+            self._processes.append((process, part, module))
+        for process, part, _ in self._processes:  # all of them have started and load what they need
             try:
                 pickle.dump(part, process.stdin)
                 process.stdin.close()
@@ -39,16 +47,21 @@ class Drawing:
                 process.stdin = None
 
     def wait(self) -> None:
-        """Wait until all figures are there.
+        """Wait until all is there; a page that could not be written is a warning.
 
         Raises:
-            PacehpcError: a process failed; the last line of what it said is in the message.
+            PacehpcError: a figure could not be drawn; the last line of what its process said is in the message.
         """
         failed = []
-        for process, _ in self._processes:
+        for process, _, module in self._processes:
             said = process.stderr.read().decode(errors="replace").strip()
-            if process.wait() != 0:
-                failed.append(said.splitlines()[-1] if said else f"exit code {process.returncode}")
+            if process.wait() == 0:
+                continue
+            why = said.splitlines()[-1] if said else f"exit code {process.returncode}"
+            if module.endswith(".page"):
+                log.warning("report/index.html could not be written: %s", why)
+            else:
+                failed.append(why)
         if failed:
             raise PacehpcError(
                 f"report: figures could not be drawn: {'; '.join(failed)}. All other files are complete: run the same "
@@ -57,12 +70,11 @@ class Drawing:
 
 
 def main() -> None:
-    """Draw the jobs that stdin holds."""
+    """Do the jobs that stdin holds with the functions of the module that the command line names."""
     jobs = pickle.load(sys.stdin.buffer)
-    from pacehpc.report import figures
-
+    module = import_module(sys.argv[1])
     for name, arguments in jobs:
-        getattr(figures, name)(*arguments)
+        getattr(module, name)(*arguments)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@ Matplotlib's object interface throughout: no pyplot, no global figure, no displa
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -20,23 +18,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from pacehpc.replacing import replacing
+from pacehpc.report.colours import COLOURS, Colours
+from pacehpc.report.iterations import global_iterations, starts_of
 from pacehpc.report.predictions import Predictions
 
 MANY = 5000  # points from which a panel shows counts per cell instead of points
 _BLUE, _ORANGE, _GREY = "#1f5a94", "#d1600a", "#7f7f7f"
-COLOURS = (
-    "#1f5a94",
-    "#d1600a",
-    "#2a8f5b",
-    "#b8336a",
-    "#7a5cc0",
-    "#8a6d1f",
-    "#16a0b5",
-    "#c23b22",
-    "#4d4d4d",
-    "#9aa0a6",
-)
-"""Of groups, the largest first."""
 _STYLE = {
     "font.size": 9.0,
     "axes.titlesize": 9.0,
@@ -90,7 +77,7 @@ def save_predictions(
             of_components,
         )
         if of_structures is not None:
-            of_structures.legend(figure)
+            draw_legend(figure, of_structures)
         save(figure, "EF-pairplots")
         for name, x, error, x_label, label, unit, signed, colours in (
             (
@@ -136,7 +123,7 @@ def save_predictions(
         ):
             figure = _error_figure(x, error, x_label, label, unit, signed, colours)
             if colours is not None:
-                colours.legend(figure)
+                draw_legend(figure, colours)
             save(figure, name)
     return paths
 
@@ -168,7 +155,7 @@ def save_stress(
         right.axhline(0, color=_GREY, lw=0.7, zorder=0)
         _points(right, stress, error, *limits, colours=colours)
         if colours is not None:
-            colours.legend(figure)
+            draw_legend(figure, colours)
         right.set(xlim=limits[0], ylim=limits[1], xlabel="Stress component, reference (GPa)", ylabel="Δσ (GPa)")
         figure.suptitle(data_title(prefix, len(stress) // 6), fontsize=9)
         return _save(figure, Path(folder) / f"{prefix}_S-pairplot.{imagetype}")
@@ -242,7 +229,7 @@ def save_learning_curve(
     """
     if not train or len(train["loss"]) == 0:
         return None
-    starts = _starts(train)
+    starts = starts_of(train)
     with styled():
         figure = Figure(figsize=(7.2, 5.6))
         panels = figure.subplots(3, 1, sharex=True)
@@ -258,7 +245,7 @@ def save_learning_curve(
                 if not table or len(table["loss"]) == 0:
                     continue
                 y = factor * np.asarray(table[name])
-                x = _global_iterations(table, starts)
+                x = global_iterations(table, starts)
                 positive |= bool((y > 0).any())
                 later += y[(np.asarray(table["iter_num"]) > 0) & (y > 0)].tolist()
                 marker = "o" if len(x) < 40 else None
@@ -276,7 +263,7 @@ def save_learning_curve(
         _mark_starts(panels, starts)
         panels[0].legend(loc="upper right", ncols=2)
         panels[-1].set_xlabel("Iteration")
-        last = _global_iterations(train, starts)[-1]
+        last = global_iterations(train, starts)[-1]
         panels[-1].set_xlim(0, 1.015 * max(last, 1))
         panels[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True))
         return _save(figure, Path(folder) / f"learning_curve.{imagetype}")
@@ -285,47 +272,13 @@ def save_learning_curve(
 # ----------------------------------------------------------------------------------------------------- panels
 
 
-@dataclass(frozen=True)
-class Colours:
-    """Groups of points, and what each of the largest groups is drawn with."""
-
-    names: list[str]
-    """Groups in the order in which they are drawn, the largest first."""
-    number: np.ndarray
-    """(n_points,): index into `names`."""
-
-    @classmethod
-    def of(cls, groups: np.ndarray | None, all_groups: np.ndarray | None = None) -> Colours | None:
-        """Of these points; all_groups: whose sizes give the order. None where there are no groups.
-
-        The smallest of many groups share the last colour.
-        """
-        if groups is None or len(groups) == 0:
-            return None
-        sizes = Counter((groups if all_groups is None else all_groups).tolist())
-        if len(sizes) < 2:
-            return None
-        order = [name for name, _ in sizes.most_common()]
-        kept = order if len(order) <= len(COLOURS) else order[: len(COLOURS) - 1]
-        names = kept if kept == order else [*kept, f"{len(order) - len(kept)} more"]
-        index = {name: min(k, len(names) - 1) for k, name in enumerate(order)}
-        return cls(names, np.array([index[name] for name in groups.tolist()]))
-
-    def repeated(self, times: int) -> Colours:
-        """For so many points in place of each."""
-        return Colours(self.names, np.repeat(self.number, times))
-
-    def of_points(self, chosen: np.ndarray) -> Colours:
-        """Of a part of the points."""
-        return Colours(self.names, self.number[chosen])
-
-    def legend(self, figure: Figure) -> None:
-        """Below the panels."""
-        marks = [
-            Line2D([], [], ls="", marker="o", ms=4, color=colour, label=name)
-            for name, colour in zip(self.names, COLOURS, strict=False)
-        ]
-        figure.legend(handles=marks, loc="outside lower center", ncols=min(5, len(marks)), fontsize=7)
+def draw_legend(figure: Figure, colours: Colours) -> None:
+    """Names of the groups, below the panels."""
+    marks = [
+        Line2D([], [], ls="", marker="o", ms=4, color=colour, label=name)
+        for name, colour in zip(colours.names, COLOURS, strict=False)
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=min(5, len(marks)), fontsize=7)
 
 
 def _pair(
@@ -428,22 +381,6 @@ def _mark_starts(panels: np.ndarray, starts: Mapping[tuple[int, int], float]) ->
 
 
 # ------------------------------------------------------------------------------------------------------ numbers
-
-
-def _starts(table: Mapping[str, np.ndarray]) -> dict[tuple[int, int], float]:
-    """First iteration of each (ladder step, cycle) on an axis that runs through all of them."""
-    starts: dict[tuple[int, int], float] = {}
-    end = 0.0
-    for ladder, cycle, iteration in zip(table["ladder_step"], table["cycle_step"], table["iter_num"], strict=True):
-        key = (int(ladder), int(cycle))
-        starts.setdefault(key, end)
-        end = max(end, starts[key] + iteration)
-    return starts
-
-
-def _global_iterations(table: Mapping[str, np.ndarray], starts: Mapping[tuple[int, int], float]) -> np.ndarray:
-    keys = zip(table["ladder_step"], table["cycle_step"], table["iter_num"], strict=True)
-    return np.array([starts.get((int(ladder), int(cycle)), np.nan) + n for ladder, cycle, n in keys])
 
 
 def _finite_points(colours: Colours | None, *columns: np.ndarray) -> tuple[list[np.ndarray], Colours | None]:

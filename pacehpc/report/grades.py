@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pacehpc.replacing import replacing
-from pacehpc.report.figures import COLOURS, Colours, styled
+from pacehpc.report.colours import COLOURS, Colours
+from pacehpc.report.figures import draw_legend, styled
 
 LIMITS = (1.01, 10.0)  # of grades that the table counts
 
@@ -40,7 +41,7 @@ def save_grades(
             for number, colour in zip(range(len(colours.names)), COLOURS, strict=False):
                 mine = known & (colours.number == number)
                 axes.scatter(grades[mine], 1000 * errors[mine], s=4, color=colour, alpha=0.6, lw=0, rasterized=True)
-            colours.legend(figure)
+            draw_legend(figure, colours)
         axes.axvline(1.0, color="0.5", lw=0.7)
         axes.set(xscale="log", yscale="log", xlabel="extrapolation grade γ", ylabel="|ΔF| (meV/Å)")
         axes.set_title(f"{prefix}, {len(grades)} atoms")

@@ -22,8 +22,12 @@ from pacehpc.machine import available_memory
 from pacehpc.objective import agreed_backend
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
+from pacehpc.replacing import replacing
+from pacehpc.report.folder import GRADES
 from pacehpc.report.grades import grade_table, save_grades
+from pacehpc.report.summary import NAME as SUMMARY
 from pacehpc.utilities.command import run_on_ranks
+from pacehpc.utilities.report import remake_page
 
 log = logging.getLogger("pacehpc")
 SWEEPS = 100
@@ -126,6 +130,13 @@ def _report_grades(folder: Path, potential: Potential, chosen: dict[str, Chosen]
         for line in grade_table(grades, data.atom_groups, errors):
             log.info("%s", line)
         log.info("%s written", save_grades(folder / "report", "test", grades, errors, data.atom_groups))
+        if (folder / SUMMARY).exists():
+            with replacing(folder / "report" / GRADES.format("test")) as beside, open(beside, "wb") as file:
+                np.savez(file, gamma=grades)
+            try:
+                log.info("%s shows them", remake_page(folder))
+            except Exception as error:  # the active set is there, whatever the page lacks
+                log.warning("report/index.html could not be written: %s", error)
 
     ranks.on_root(write)
 

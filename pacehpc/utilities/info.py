@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from pacehpc.potential import Block, Potential
+from pacehpc.potential import Potential
+from pacehpc.report.potential_tables import block_rows, bond_rows, embedding_rows
 from pacehpc.utilities.command import command
 
 
@@ -33,55 +34,15 @@ def describe(potential: Potential) -> str:
         "",
     ]
     for title, rows in (
-        ("Embeddings", _embeddings(potential)),
-        ("Bonds (Å)", _bonds(potential)),
-        ("Blocks", _blocks(potential)),
+        ("Embeddings", embedding_rows(potential)),
+        ("Bonds (Å)", bond_rows(potential)),
+        ("Blocks", block_rows(potential)),
     ):
         lines += [title, *(f"  {line}" for line in _table(list(rows))), ""]
     lines += _reference_energies(potential)
     if potential.metadata:
         lines += ["Metadata", *(f"  {key}: {value}" for key, value in sorted(potential.metadata.items())), ""]
     return "\n".join(lines)
-
-
-def _embeddings(potential: Potential) -> Iterator[tuple[str, ...]]:
-    yield "element", "ndensity", "function", "parameters", "rho_core_cut", "drho_core_cut"
-    for element, e in potential.embeddings.items():
-        parameters = " ".join(f"{value:g}" for value in e.fs_parameters)
-        yield element, str(e.ndensity), e.npot, parameters, f"{e.rho_core_cut:g}", f"{e.drho_core_cut:g}"
-
-
-def _bonds(potential: Potential) -> Iterator[tuple[str, ...]]:
-    yield (
-        "bond", "radbase", "radparameters", "rcut", "dcut", "r_in", "delta_in", "inner cutoff", "core repulsion",
-        "nradbase", "nradmax", "lmax",
-    )  # fmt: skip
-    for pair in potential.pairs:
-        b = potential.bonds[pair]
-        numbers = [f"{value:g}" for value in (b.rcut, b.dcut, b.r_in, b.delta_in)]
-        parameters, core = (
-            " ".join(f"{value:g}" for value in values) for values in (b.radparameters, b.core_repulsion)
-        )
-        sizes = [str(value) for value in (b.nradbase, b.nradmax, b.lmax)]
-        yield "-".join(pair), b.radbase, parameters, *numbers, b.inner_cutoff_type, core, *sizes
-
-
-def _blocks(potential: Potential) -> Iterator[tuple[str, ...]]:
-    """A row for each block and rank, and a sum for each block."""
-    yield "block", "rank", "nradmax", "lmax", "functions", "parameters"
-    for block in potential.blocks:
-        name = block.name
-        for rank in sorted({function.rank for function in block.functions}):
-            functions = [function for function in block.functions if function.rank == rank]
-            n, l = (max(max(getattr(f, key)) for f in functions) for key in ("ns", "ls"))
-            parameters = len(functions) * _ndensity(block)
-            yield name, str(rank), str(n), str(l), str(len(functions)), str(parameters)
-            name = ""
-        yield "", "sum", "", "", str(len(block.functions)), str(block.coefficients.size)
-
-
-def _ndensity(block: Block) -> int:
-    return block.coefficients.shape[1]
 
 
 def _reference_energies(potential: Potential) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,9 @@ from pacehpc.errors import PacehpcError
 from pacehpc.fit.plan import Tasks
 from pacehpc.objective import Objective
 from pacehpc.potential import Potential
+from pacehpc.report.summary import read_summary
 from pacehpc.report.tables import COLUMNS, read_table
+from pacehpc.utilities import report
 
 DATA = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
 
@@ -40,6 +44,8 @@ def test_outputs_of_a_plain_fit(fit):
         "test_metrics.txt",
         "test_cycle_metrics.txt",
         "test_ladder_metrics.txt",
+        "fit_summary.json",
+        "report/index.html",
         "report/learning_curve.png",
         "report/train_groups.csv",
         "report/train_groups.png",
@@ -56,6 +62,10 @@ def test_outputs_of_a_plain_fit(fit):
     found = re.findall(r"I - (.*)#(\d) +\(\d+ evals\):  Loss: \S+ \| RMSE Energy\(low\)", text)
     assert found == [("Initial state:", "0"), *(("Iteration   ", str(n)) for n in (1, 2, 3, 5, 6, 7))]
     assert "Final errors, computed with output_potential.yaml" in text and "Time: data" in text
+    found = read_summary(folder)
+    assert found.iterations == 8 and found.errors["train"]["loss"] == pytest.approx(metrics["loss"][-1], rel=1e-9)
+    counted = int(re.findall(r"\((\d+) evals\): ", text)[-1])
+    assert found.evaluations == counted and found.evaluation_seconds > 0 and found.files == {"train": [str(DATA)]}
     assert text.count("left of this minimisation") == 1 and "Time of the optimizer itself" in text
 
 
@@ -162,6 +172,13 @@ def test_a_test_set_has_tables_and_figures(fit):
     assert not set(train.index) & set(test.index)
     assert train["w_energy"].sum() == pytest.approx(1) and test["w_energy"].sum() == pytest.approx(1)
     assert len(test) == round(0.2 * (len(train) + len(test)))
+    page = (folder / "report" / "index.html").read_bytes()
+    assert report.main([str(folder), "--page"]) == 0  # from the files, the same page
+    assert (folder / "report" / "index.html").read_bytes() == page
+    command = [sys.executable, "-m", "pacehpc", "activeset", "output_potential.yaml", "-d", "train_pred.pckl.gzip"]
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b'"grade-test"' not in page and b'"grade-test"' in (folder / "report" / "index.html").read_bytes()
 
 
 def test_early_stop_ends_the_minimisation_alone(fit):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
+import fits
 import numpy as np
 import pytest
 
@@ -29,6 +31,19 @@ def test_a_failure_is_reported_and_leaves_no_half_file(tmp_path):
     with pytest.raises(PacehpcError, match=r"figures could not be drawn: .*no such format"):
         drawing.wait()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_that_fails_is_a_warning(tmp_path, caplog):
+    figure = ("save_distributions", (str(tmp_path), ENERGIES, FORCES, "train", "png"))
+    one = fits.compared("train", 4)
+    folder = fits.folder_with_potential(tmp_path)
+    Drawing([figure], (str(folder), fits.summary([one]), [one], fits.curves())).wait()
+    assert (folder / "report" / "index.html").exists() and not caplog.records
+    (folder / "output_potential.yaml").unlink()
+    (folder / "report" / "index.html").unlink()
+    Drawing([figure], (str(folder), fits.summary([one]), [one], fits.curves())).wait()
+    assert not (folder / "report" / "index.html").exists()
+    assert re.search(r"report/index.html could not be written: .*output_potential.yaml", caplog.text)
 
 
 def test_a_run_does_not_load_what_only_the_root_and_figures_need():

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from pacehpc.report import figures
-from pacehpc.report.figures import Predictions, save_distributions, save_learning_curve, save_predictions
+from pacehpc.report.figures import save_distributions, save_learning_curve, save_predictions
+from pacehpc.report.iterations import global_iterations, starts_of
+from pacehpc.report.predictions import Predictions
 
 NAMES = ("EF-pairplots", "E-dE-dist", "F-dF-dist", "Fi-dFi-dist", "E-dE-nn")
 
@@ -80,9 +82,9 @@ def test_learning_curve(tmp_path):
         "rmse_epa": np.geomspace(1, 0.1, 9),
         "rmse_f_comp": np.zeros(9),
     }
-    starts = figures._starts(train)
+    starts = starts_of(train)
     assert starts == {(0, 0): 0, (0, 1): 10, (1, 0): 20}
-    assert list(figures._global_iterations(train, starts)) == [0, 5, 10, 10, 15, 20, 20, 25, 28]
+    assert list(global_iterations(train, starts)) == [0, 5, 10, 10, 15, 20, 20, 25, 28]
     test = {name: values[::2] for name, values in train.items()}
     assert save_learning_curve(tmp_path, train, test).name == "learning_curve.png"
     one = {name: values[:1] for name, values in train.items()}

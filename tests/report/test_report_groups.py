@@ -9,7 +9,8 @@ import pytest
 
 from pacehpc.dataset.groups import group_labels
 from pacehpc.report import groups
-from pacehpc.report.figures import Colours, data_title
+from pacehpc.report.colours import Colours
+from pacehpc.report.figures import data_title
 
 
 @pytest.mark.parametrize(
