@@ -1,12 +1,12 @@
 """Fits to the public benchmark of Zuo et al., J. Phys. Chem. A 124, 731 (2020): errors on its test sets, and times.
 
     python benchmarks/zuo2020.py [--elements Cu Ni Li Mo Si Ge] [--seeds 1 2 3] [--page]
-    python benchmarks/zuo2020.py --times [--elements …] [--page]      # seed 1 on one rank and on two, on an idle machine
-    python benchmarks/zuo2020.py --page --elements                    # only the table in docs/validation.md
+    python benchmarks/zuo2020.py --times [--elements …] [--page]   # seed 1 on one rank and on two, on an idle machine
+    python benchmarks/zuo2020.py --page --elements                 # only the table in docs/validation.md
 
 Train and test sets are those of the publication (BSD licence; ../shared/zuo2020 has them as extended xyz). All elements
-have the same settings, the cutoff being 2.3 nearest-neighbour distances of the ground state. They were chosen by fits to
-seven eighths of molybdenum's training structures and their errors on the last eighth, before any test set was
+have the same settings, the cutoff being 2.3 nearest-neighbour distances of the ground state. They were chosen by fits
+to seven eighths of molybdenum's training structures and their errors on the last eighth, before any test set was
 evaluated. Results go to benchmarks/results/zuo2020.json.
 """
 
@@ -130,7 +130,7 @@ def errors_of(path: Path) -> dict[str, float]:
 def write_page(results: dict) -> None:
     """Put the table between its marks in docs/validation.md."""
     lines = [
-        "| element | GAP: energy, force | MTP: energy, force | pacehpc: energy | pacehpc: force | RMSE: energy, force |",
+        "| element | GAP: energy, force | MTP: energy, force | pacehpc: energy | force | RMSE: energy, force |",
         "|" + " --- |" * 6,
     ]
     for element, case in results.items():
@@ -149,7 +149,7 @@ def write_page(results: dict) -> None:
     first = next(iter(results.values()))
     lines += [
         "",
-        "Mean absolute errors in meV/atom and eV/Å per force component, and root mean square errors in the last column: "
+        "Mean absolute errors in meV/atom and eV/Å per force component, root mean square errors in the last column: "
         f"medians of {len(first['seeds'])} seeds (and their range).",
     ]
     timed = {element: case["times"] for element, case in results.items() if "times" in case}
