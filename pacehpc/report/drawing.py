@@ -18,6 +18,8 @@ log = logging.getLogger("pacehpc")
 
 Job = tuple[str, tuple[Any, ...]]
 """A function of `report.figures` and its arguments."""
+_FILES = {"save_predictions": 5, "save_distributions": 2}
+"""Of these functions; the others draw one."""
 
 
 class Drawing:
@@ -28,7 +30,7 @@ class Drawing:
 
     def __init__(self, jobs: Sequence[Job], page: tuple[Any, ...] | None = None) -> None:
         """jobs: the figures. page: arguments of `report.page.write_page`; None: no page."""
-        parts = [("pacehpc.report.figures", part) for part in (jobs[::2], jobs[1::2]) if part]
+        parts = [("pacehpc.report.figures", part) for part in shared_out(jobs) if part]
         if page is not None:
             parts.append(("pacehpc.report.page", [("write_page", page)]))
         self._processes = []
@@ -67,6 +69,17 @@ class Drawing:
                 f"report: figures could not be drawn: {'; '.join(failed)}. All other files are complete: run the same "
                 "command again when the cause is removed, or leave the figures out with `--no-predict`."
             )
+
+
+def shared_out(jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
+    """The jobs of two processes that take about the same time."""
+    parts: tuple[list[Job], list[Job]] = ([], [])
+    costs = [0, 0]
+    for job in sorted(jobs, key=lambda job: -_FILES.get(job[0], 1)):
+        least = int(costs[1] < costs[0])
+        parts[least].append(job)
+        costs[least] += _FILES.get(job[0], 1)
+    return parts
 
 
 def main() -> None:

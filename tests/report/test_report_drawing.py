@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pacehpc.errors import PacehpcError
-from pacehpc.report.drawing import Drawing
+from pacehpc.report.drawing import Drawing, shared_out
 
 ENERGIES, FORCES = np.linspace(-4, -3, 20), np.random.default_rng(0).normal(size=(60, 3))
 
@@ -49,3 +49,14 @@ def test_a_page_that_fails_is_a_warning(tmp_path, caplog):
 def test_a_run_does_not_load_what_only_the_root_and_figures_need():
     code = "import sys, pacehpc.cli, pacehpc.fit.run; sys.exit('matplotlib' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_two_processes_share_the_figures():
+    jobs = [("save_predictions", ("train",)), ("save_distributions", ("train",)), ("save_groups", ("train",)),
+            ("save_stress", ("train",)), ("save_learning_curve", ())]  # fmt: skip
+    first, second = shared_out(jobs)
+    assert first == jobs[:1]
+    assert second == jobs[1:]
+    both = shared_out([*jobs[:4], ("save_predictions", ("test",)), *jobs[4:]])
+    assert sorted(job for part in both for job in part) == sorted([*jobs, ("save_predictions", ("test",))])
+    assert [part[0][0] for part in both] == ["save_predictions"] * 2
