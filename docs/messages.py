@@ -95,9 +95,9 @@ SECTIONS = {
         ),
         Entry(
             "A folder without a finished fit",
-            cause="`pacehpc report` was given a folder that holds no fit, or an unfinished one.",
+            cause="`pacehpc report` or `pacehpc compare` was given a folder that holds no fit, or an unfinished one.",
             cure="name the folder of a finished fit; an unfinished one is resumed by the command that started it.",
-            sources=["report/summary.py", "report/folder.py"],
+            sources=["report/summary.py", "report/folder.py", "speed.py", "utilities/compare.py"],
         ),
         Entry(
             "Profile of the reference backend",

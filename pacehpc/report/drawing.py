@@ -16,6 +16,7 @@ from pacehpc.machine import UNSTOPPED
 
 log = logging.getLogger("pacehpc")
 
+PAGE = "pacehpc.report.page.fit_page"
 Job = tuple[str, tuple[Any, ...]]
 """A function of `report.figures` and its arguments."""
 _FILES = {"save_predictions": 5, "save_distributions": 2}
@@ -29,10 +30,10 @@ class Drawing:
     """
 
     def __init__(self, jobs: Sequence[Job], page: tuple[Any, ...] | None = None) -> None:
-        """jobs: the figures. page: arguments of `report.page.write_page`; None: no page."""
+        """jobs: the figures. page: arguments of `report.page.fit_page.write_page`; None: no page."""
         parts = [("pacehpc.report.figures", part) for part in shared_out(jobs) if part]
         if page is not None:
-            parts.append(("pacehpc.report.page", [("write_page", page)]))
+            parts.append((PAGE, [("write_page", page)]))
         self._processes = []
         for module, part in parts:
             process = subprocess.Popen(
@@ -60,7 +61,7 @@ class Drawing:
             if process.wait() == 0:
                 continue
             why = said.splitlines()[-1] if said else f"exit code {process.returncode}"
-            if module.endswith(".page"):
+            if module == PAGE:
                 log.warning("report/index.html could not be written: %s", why)
             else:
                 failed.append(why)

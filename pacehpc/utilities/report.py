@@ -38,7 +38,7 @@ def remake_page(folder: Path) -> Path:
     Raises:
         PacehpcError: no finished fit, or one without predictions.
     """
-    from pacehpc.report.page import write_page  # loads a library that few commands need
+    from pacehpc.report.page.fit_page import write_page  # loads a library that few commands need
 
     summary = read_summary(folder)
     return write_page(folder, summary, read_predictions(folder, summary), read_curves(folder))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from ase import Atoms
@@ -17,6 +16,7 @@ from pacehpc.calculator import Neighbourhood
 from pacehpc.errors import PacehpcError
 from pacehpc.machine import processor
 from pacehpc.potential import Potential
+from pacehpc.speed import seconds
 from pacehpc.structures import Structures
 from pacehpc.utilities.command import command
 
@@ -105,14 +105,3 @@ def with_targets(s: Structures) -> Structures:
         energy=np.zeros(1), forces=np.zeros((s.n_atoms, 3)), w_energy=np.ones(1),
         w_forces=np.full(s.n_atoms, 1 / s.n_atoms), low=np.ones(1, bool),
     )  # fmt: skip
-
-
-def seconds(work: Callable[[], object], total: float = 0.2) -> float:
-    """Median time of one call, after a first one, over about `total` seconds."""
-    work()
-    times: list[float] = []
-    while not times or (sum(times) < total and len(times) < 50):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))

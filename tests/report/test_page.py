@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from browser import Browser
 
-from pacehpc.report.page import write_page
+from pacehpc.report.page.fit_page import write_page
 from pacehpc.report.page.sample import MOST, WORST, sample
 
 READY = "document.querySelectorAll('[data-drawn]').length && [...document.querySelectorAll('[data-drawn]')].every(" \

@@ -23,6 +23,8 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
+from pacehpc.report.page.rows import set_name
+
 BLUE, ORANGE, GREY, TEXT = "#1f5a94", "#d1600a", "#7f7f7f", "#333333"
 SET_COLOURS = {"train": BLUE, "test": ORANGE}
 SET_MARKERS = {"train": "circle", "test": "diamond"}
@@ -37,14 +39,17 @@ _SYMBOL = "return PACEHPC.symbols[value]"
 _LOG_TICKS = """
 const {start, end} = cb_data.range
 const decades = Math.log10(end / start)
-const mantissas = decades > 4 ? [1] : decades > 1.2 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8]
 const ticks = []
+if (decades < 0.6) {
+  const rough = (end - start) / 4, power = 10 ** Math.floor(Math.log10(rough))
+  const step = power * (rough < 2 * power ? 1 : rough < 5 * power ? 2 : 5)
+  for (let k = Math.ceil(start / step); k * step <= end; k++) ticks.push(k * step)
+  return ticks
+}
+const mantissas = decades > 4 ? [1] : decades > 1.2 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8]
 for (let power = Math.floor(Math.log10(start)); power <= Math.log10(end); power++)
   for (const mantissa of mantissas) ticks.push(mantissa * 10 ** power)
-const inside = ticks.filter(tick => tick >= start && tick <= end)
-if (inside.length > 1) return inside
-const step = (end - start) / 4
-return [0, 1, 2, 3, 4].map(k => start + k * step)
+return ticks.filter(tick => tick >= start && tick <= end)
 """
 _PLAIN = "return String(+tick.toPrecision(4))"
 
@@ -257,6 +262,7 @@ def learning_curve(
     _mark_starts(p, starts, logarithmic)
     if not logarithmic:
         p.xaxis.formatter = NumeralTickFormatter(format="0,0")
+        p.xaxis[0].ticker.min_interval = 1
     finish_legend(p, len(curves) > 1)
     return p
 
@@ -316,11 +322,6 @@ def finish_legend(p: Any, shown: bool) -> None:
     legend.label_text_font, legend.label_text_font_size, legend.label_text_color = FONT, "12px", TEXT
     legend.border_line_color, legend.padding, legend.margin = None, 2, 0
     p.add_layout(legend, "above")
-
-
-def set_name(which: str) -> str:
-    """`training set`, `test set`."""
-    return {"train": "training set", "test": "test set"}.get(which, which)
 
 
 def limits(values: np.ndarray) -> tuple[float, float]:

@@ -15,8 +15,9 @@ from pacehpc.report.colours import COLOURS, Colours
 from pacehpc.report.groups import group_rows
 from pacehpc.report.iterations import global_iterations, starts_of
 from pacehpc.report.page import charts, tables
-from pacehpc.report.page.charts import Chart, Points, set_name
+from pacehpc.report.page.charts import Chart, Points
 from pacehpc.report.page.html import write_html
+from pacehpc.report.page.rows import error, files_text, number, seconds_text, set_name, span
 from pacehpc.report.page.sample import sample, sample_text
 from pacehpc.report.predictions import Compared
 from pacehpc.report.summary import FitSummary
@@ -274,7 +275,7 @@ def _marks(train: Mapping[str, np.ndarray]) -> str:
 
 def _parity_chart(plot: object, one: Compared, kind: str, what: str, errors: np.ndarray, unit: str) -> Chart:
     rmse, mae = np.sqrt(np.mean(errors**2)), np.mean(np.abs(errors))
-    numbers = f"RMSE {tables.error(rmse)} {unit}, MAE {tables.error(mae)} {unit}"
+    numbers = f"RMSE {error(rmse)} {unit}, MAE {error(mae)} {unit}"
     return charts.chart(
         f"{kind}-{one.which}", plot, f"{what}, {set_name(one.which)}, {len(one):,} structures: {numbers}",
         f"Scatter of predicted over reference values: {what.lower()} of the {set_name(one.which)}. {numbers}",
@@ -295,7 +296,7 @@ def _curves(curves: Curves, logarithmic: bool) -> list[Chart]:
             continue
         plot = charts.learning_curve(drawn, starts, label, logarithmic)
         y = drawn["train"][1] if "train" in drawn else next(iter(drawn.values()))[1]
-        change = f"{tables.number(y[0])} at the start, {tables.number(y[-1])} at the end"
+        change = f"{number(y[0])} at the start, {number(y[-1])} at the end"
         caption = label[0].upper() + label[1:]
         found.append(
             charts.chart(f"curve-{name}-{'log' if logarithmic else 'linear'}", plot, caption, f"{caption}: {change}")
@@ -323,7 +324,7 @@ def _distributions(data: Sequence[Compared]) -> list[Chart]:
             continue
         of = "atoms" if key == "forces" else "structures"
         plot = charts.histogram(values, label, of)
-        ranges = "; ".join(f"{set_name(which)} {tables.span(v)}" for which, v in values.items())
+        ranges = "; ".join(f"{set_name(which)} {span(v)}" for which, v in values.items())
         caption = label[0].upper() + label[1:]
         found.append(charts.chart(f"distribution-{key}", plot, caption, f"Histogram. {caption}: {ranges}"))
     return found
@@ -346,7 +347,7 @@ def _groups(data: Sequence[Compared]) -> list[Chart]:
 
 def _files(summary: FitSummary) -> str:
     """Which files the data come from."""
-    files = {which: tables.files_text(names) for which, names in summary.files.items()}
+    files = {which: files_text(Path(name).name for name in names) for which, names in summary.files.items()}
     if len(set(files.values())) == 1:
         return f"Data: {next(iter(files.values()))}"
     return "Data: " + "; ".join(f"{names} ({set_name(which)})" for which, names in files.items())
@@ -360,11 +361,11 @@ def _numbers(summary: FitSummary) -> list[tuple[str, str]]:
         if errors is None:
             continue
         for key, name, unit in (("rmse_epa", "energy", "meV/atom"), ("rmse_f_comp", "force", "meV/Å")):
-            found.append((f"RMSE {name}, {set_name(which)}", f"{tables.number(1000 * errors[key], 3)} {unit}"))
+            found.append((f"RMSE {name}, {set_name(which)}", f"{number(1000 * errors[key], 3)} {unit}"))
     found.append(("functions", f"{summary.functions:,}"))
     found.append(("parameters", f"{summary.parameters:,}"))
     found.append(("largest cutoff", f"{summary.rcut:g} Å"))
-    found.append(("wall time", tables.seconds_text(summary.wall_seconds)))
+    found.append(("wall time", seconds_text(summary.wall_seconds)))
     return found
 
 
@@ -385,5 +386,5 @@ def _commands(summary: FitSummary) -> list[tuple[str, str]]:
             "Use the potential in LAMMPS: with a plugin of its own, or as a file for pair_style pace.",
             f"pacehpc lammps {name}        # writes {plugin}\npacehpc yaml2yace {name}",
         ),
-        ("Measure its speed.", f"pacehpc timing {name}"),
+        ("Measure its speed, and compare it with other fits.", f"pacehpc timing {name}\npacehpc compare . ../OTHER"),
     ]

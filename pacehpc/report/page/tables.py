@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from pacehpc.potential import Potential
 from pacehpc.report.groups import group_rows, worst_rows
-from pacehpc.report.page.charts import set_name
+from pacehpc.report.page.rows import Table, error, number, seconds_text, set_name, span
 from pacehpc.report.potential_tables import block_rows, bond_rows, embedding_rows
 from pacehpc.report.predictions import Compared
 from pacehpc.report.summary import FitSummary
@@ -24,52 +23,6 @@ ERRORS = (
     ("Force, largest", "max_ae_f", 1000.0, "meV/Å"),
     ("Stress RMSE", "rmse_stress", 1.0, "GPa"),
 )
-
-
-@dataclass
-class Table:
-    """Rows of texts with a caption."""
-
-    caption: str
-    columns: Sequence[str]
-    rows: list[Sequence[str]]
-    words: frozenset[int] = field(default_factory=lambda: frozenset({0}))
-    """Columns of words; the others are numbers, to the right."""
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A number for reading; a dash where it is not known."""
-    if value is None or not np.isfinite(value):
-        return "–"
-    if value == 0:
-        return "0"
-    if abs(value) >= 10**digits or value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
-
-
-def error(value: float) -> str:
-    """An error in meV, or GPa: two decimals, fewer where it is large."""
-    if not np.isfinite(value):
-        return "–"
-    return f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def span(values: np.ndarray, pattern: str = "{:.3f}") -> str:
-    """Smallest to largest of the finite values."""
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return "–"
-    low, high = pattern.format(known.min()), pattern.format(known.max())
-    return low if low == high else f"{low} to {high}"
-
-
-def seconds_text(seconds: float) -> str:
-    """A time for reading."""
-    if seconds < 100:
-        return f"{number(seconds, 3)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def errors_table(summary: FitSummary, data: Sequence[Compared]) -> Table:
@@ -157,7 +110,7 @@ def worst_table(one: Compared) -> Table:
         rows.append((*words, number(row["atoms"], 9), f"{errors[0]:+.2f}", *map(error, errors[1:])))
     words = ["structure", "name", "group"] if one.has_groups else ["structure", "name"]
     columns = [*words, "atoms", "ΔE (meV/atom)", "F RMSE (meV/Å)", "F largest (meV/Å)"]
-    if not any(one.names):
+    if not any(one.names) or list(one.names) == one.groups.tolist():
         rows, columns = [[*row[:1], *row[2:]] for row in rows], columns[:1] + columns[2:]
         words.pop()
     caption = f"The worst structures of the {set_name(one.which)}: the largest errors in energy or forces"
@@ -220,9 +173,3 @@ def scaling_text(summary: FitSummary) -> str:
         f"Evaluations, which the ranks share, took {100 * parallel / total:.0f} % of the time. If they halved on twice "
         f"as many ranks, this run would take {seconds_text(total - parallel / 2)} in place of {seconds_text(total)}."
     )
-
-
-def files_text(names: Iterable[str]) -> str:
-    """Names with commas, at most five of them."""
-    names = list(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -10,7 +10,7 @@ import numpy as np
 from pacehpc.report.predictions import Compared
 from pacehpc.report.summary import FitSummary
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "potentials"
+GOLDEN = Path(__file__).parent / "golden" / "potentials"
 HOSTILE = "</script><script>window.hacked = 1</script><b>x</b>"
 
 
