@@ -99,7 +99,7 @@ def read_structures(names: Sequence[str], types: Sequence[str] = ()) -> Candidat
             for file in files:
                 _read(file, types, found)
         else:
-            _read(find_file(name, key="the name"), types, found)
+            _read(find_file(name), types, found)
     if not found.atoms:
         raise PacehpcError(f"{', '.join(map(str, names))}: no structures.")
     return found

@@ -20,9 +20,9 @@ _RATIO = 200  # frames pack 3 to 50 times
 
 
 def find_file(
-    name: str | os.PathLike[str], datapath: str | os.PathLike[str] | None = None, key: str = "data.filename"
+    name: str | os.PathLike[str], datapath: str | os.PathLike[str] | None = None, key: str | None = None
 ) -> Path:
-    """The file `name`, as the input's `key` gives it: as it is, else in `datapath`, else in $PACEMAKERDATAPATH.
+    """The file `name`: as it is, else in `datapath`, else in $PACEMAKERDATAPATH; key: of the input file that gives it.
 
     Raises:
         PacehpcError: it is in none of them; the message lists where was looked.
@@ -37,7 +37,8 @@ def find_file(
         if place.is_file():
             return place
     looked = ", ".join(f"{place} (a folder)" if place.is_dir() else str(place) for place in places)
-    raise PacehpcError(f"Data file not found: {looked}. Check {key} and data.datapath.")
+    cure = f"Check {key} and data.datapath." if key else "Check its name and folder."
+    raise PacehpcError(f"Data file not found: {looked}. {cure}")
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:

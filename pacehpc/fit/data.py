@@ -188,7 +188,7 @@ def load_data(
 def files_of(settings: Settings) -> list[Path]:
     """The files of structures and weights that the input names. Raises PacehpcError where one is missing."""
     given = settings.data
-    files = [find_file(name, given.datapath) for name in given.filename or []]
+    files = [find_file(name, given.datapath, "data.filename") for name in given.filename or []]
     files += [find_file(name, given.datapath, "data.test_filename") for name in given.test_filename or []]
     weights_file = getattr(settings.fit.weighting, "filename", None)
     if weights_file is not None:
