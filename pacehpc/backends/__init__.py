@@ -116,6 +116,14 @@ def prepare_kernels(name: str, potential: Potential, loss: LossWeights) -> None:
         prepare_cuda(potential, loss)
 
 
+def prepare_row_kernels(name: str, potential: Potential, stress: bool) -> None:
+    """Compile the kernels of `Evaluator.rows` into the cache, where a backend has some of their own."""
+    if name == "cpu":
+        from pacehpc.backends.cpu_rows import prepare
+
+        prepare(potential, stress)
+
+
 def made_with(name: str) -> str:
     """What the bits of a backend's kernels depend on beside the potential, such as the compiler; "" for reference."""
     if name == "cpu":

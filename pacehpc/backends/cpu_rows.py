@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pacehpc.backends.compile import lanes, load_library
+from pacehpc.backends.compile import compile_library, lanes, load_library
 from pacehpc.backends.interface import ATOM_ROWS, AtomRows, Rows, check_rows, motions
 from pacehpc.backends.layout import Layout
 from pacehpc.backends.records import record
-from pacehpc.backends.shape import Coefficients, Shape
+from pacehpc.backends.shape import Coefficients, Shape, make_shape
+from pacehpc.potential import Potential
 from pacehpc.structures import Structures
 
 PIECE_BYTES = 2**25  # of the values of a run of structures, where a batch does not take more
@@ -41,6 +42,11 @@ class Given:
     """int64 (n_atoms, n_elements): bonds of each atom that the kernels read."""
     n_threads: int
     virials: bool
+
+
+def prepare(potential: Potential, stress: bool) -> None:
+    """Compile the kernels of rows for a potential into the cache."""
+    compile_library(make_shape(potential, stress=stress).header, "rows")
 
 
 class CpuRows:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pacehpc.backends import prepare_kernels, resolve
+from pacehpc.backends import prepare_kernels, prepare_row_kernels, resolve
 from pacehpc.backends.interface import LossWeights
 from pacehpc.backends.program import prepare_program
 from pacehpc.config import load_settings
@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     start, steps = time.perf_counter(), 0
     for potential in potentials(settings):
         prepare_kernels(backend, potential, loss)
+        if settings.fit.optimizer == "GN-BFGS":
+            prepare_row_kernels(backend, potential, loss.stress > 0)
         # what may be written at the end, which predicts stresses where the data have them
         final = potential
         if settings.fit.repulsion == "auto":

@@ -138,13 +138,13 @@ def test_compile_fills_the_cache(folder, capsys, monkeypatch, ladder):
 
 def test_compile_leaves_nothing_for_the_fit(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("PACEHPC_CACHE", str(tmp_path / "cache"))
-    (folder / "input.yaml").write_text(INPUT)
+    (folder / "input.yaml").write_text(INPUT.replace("kappa: 0.3}", "kappa: 0.3}, optimizer: GN-BFGS"))
     assert compile_ahead.main([]) == 0
     from pacehpc.backends.compile import compile_library
     from pacehpc.backends.shape import make_shape
 
     potential = build_potential(compile_ahead.load_settings("input.yaml").potential)
-    for program in ("evaluate", "program"):
+    for program in ("evaluate", "program", "rows"):
         assert compile_library(make_shape(potential, stress=False).header, program)[1] == 0.0
 
 
