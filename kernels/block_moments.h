@@ -48,13 +48,13 @@ struct BondInput {
   lanes bx, by, bz;
 };
 template <bool TANGENT> FN BondInput load_bond(const Problem& P, index_t slot, int atom) {
-  const LanesIn bond = lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES);
+  const LanesIn bond = bond_record(P, slot);
   BondInput b;
-  b.ux = bond[0]; b.uy = bond[1]; b.uz = bond[2]; b.inverse = bond[3];
-  b.x = bond[4]; b.slope = bond[5]; b.env = bond[6]; b.denv = bond[7];
+  b.ux = bond[UX]; b.uy = bond[UY]; b.uz = bond[UZ]; b.inverse = bond[INVERSE_R];
+  b.x = bond[CHEB_X]; b.slope = bond[DX_DR]; b.env = bond[ENV]; b.denv = bond[DENV_DR];
   if (TANGENT) {
-    const double* row = P.residuals + 4 * (index_t)atom;
-    b.bx = row[0]; b.by = row[1]; b.bz = row[2];
+    const double* row = P.residuals + ROW * (index_t)atom;
+    b.bx = row[BX]; b.by = row[BY]; b.bz = row[BZ];
   }
   return b;
 }
@@ -108,9 +108,9 @@ FN void make_factors(const Problem& P, const BondInput& bond, int part, int q_st
     tx = bond.bx - bx; ty = bond.by - by; tz = bond.bz - bz;
 #if STRESS
     const lanes r = 1 / select(inverse > 0, inverse, broadcast(1));
-    tx += r * (strain[0] * ux + strain[5] * uy + strain[4] * uz);
-    ty += r * (strain[5] * ux + strain[1] * uy + strain[3] * uz);
-    tz += r * (strain[4] * ux + strain[3] * uy + strain[2] * uz);
+    tx += r * (strain[XX] * ux + strain[XY] * uy + strain[XZ] * uz);
+    ty += r * (strain[XY] * ux + strain[YY] * uy + strain[YZ] * uz);
+    tz += r * (strain[XZ] * ux + strain[YZ] * uy + strain[ZZ] * uz);
 #endif
     const lanes along = tx * ux + ty * uy + tz * uz, scale = env * inverse;
     tx = scale * (tx - along * ux); ty = scale * (ty - along * uy); tz = scale * (tz - along * uz);
@@ -204,25 +204,18 @@ FN void block_moments_of_class(const Problem& P, index_t slot, index_t n_slots, 
     }
 }
 
-// G of a tile, or its change Ġ along the residuals
+// G of a tile, or its change Ġ along the residuals: reads bonds (and residuals, strain_residuals); writes moments
 template <bool TANGENT> FN void block_moments(const Problem& P, index_t tile, double* shared, Lanes moments) {
-  const int e = P.tile_element[tile];
   const int* atoms = P.tile_atoms + tile * LANES;
   lanes strain[6];
 #if STRESS
   if (TANGENT)
     UNROLL for (int q = 0; q < 6; q++) strain[q] = gather_from_atoms(P.strain_residuals + q, 6, atoms);
 #endif
-  for (index_t mu = 0; mu < P.n_elements; mu++) {
-    const PairTable& pair = P.pairs[e * P.n_elements + mu];
-    const index_t slot = P.tile_slot_offset[tile * P.n_elements + mu], n_slots = P.tile_slots[tile * P.n_elements + mu];
-    switch (pair.bond_class) {
-#define CASE(id, J, L, N)                                                                                             \
-  case id:                                                                                                            \
-    block_moments_of_class<J, L, TANGENT>(P, slot, n_slots, atoms, strain, shared, moments + pair.moment_offset);      \
+#define CASE(id, J, L, N)                                                                                       \
+  case id:                                                                                                      \
+    block_moments_of_class<J, L, TANGENT>(P, slot, n, atoms, strain, shared, moments + pair.moment_offset);     \
     break;
-      BOND_CLASSES(CASE)
+  FOR_NEIGHBOURS_OF_TILE(P, tile, CASE, )
 #undef CASE
-    }
-  }
 }

@@ -7,6 +7,7 @@
 #include "block_moments.h"
 
 #define FORCE_BLOCK 4
+#define FORCE_WARPS 8  // that share the bonds of a tile
 
 template <int B> struct BondPair {
   lanes ux[B], uy[B], uz[B], x[B];
@@ -84,25 +85,47 @@ template <int J, int L, int B, int m = 0> FN void add_orders(BondPair<B>& bond, 
   }
 }
 
-// forces of the bonds of slots `slot`..`slot + B − 1`, written to rows
+// forces of the bonds of slots `slot`..`slot + B − 1`: reads bonds and w; writes rows
 template <int J, int L, int B>
 FN void bond_forces(const Problem& P, index_t slot, LanesIn w, lanes embedding_energy, double* rows) {
   BondPair<B> pair;
   UNROLL for (int b = 0; b < B; b++) {
-    const LanesIn bond = lane_array((const double*)P.bonds + (slot + b) * BOND_RECORD * LANES);
-    pair.ux[b] = bond[0]; pair.uy[b] = bond[1]; pair.uz[b] = bond[2]; pair.x[b] = bond[4];
+    const LanesIn bond = bond_record(P, slot + b);
+    pair.ux[b] = bond[UX]; pair.uy[b] = bond[UY]; pair.uz[b] = bond[UZ]; pair.x[b] = bond[CHEB_X];
     pair.value[b] = pair.radial[b] = pair.gx[b] = pair.gy[b] = pair.gz[b] = 0;
     pair.re[b] = 1; pair.im[b] = pair.re_before[b] = pair.im_before[b] = 0;
   }
   add_orders<J, L, B>(pair, w);
   UNROLL for (int b = 0; b < B; b++) {
-    const LanesIn bond = lane_array((const double*)P.bonds + (slot + b) * BOND_RECORD * LANES);
-    const lanes ux = pair.ux[b], uy = pair.uy[b], uz = pair.uz[b], inverse = bond[3], env = bond[6];
-    const lanes gx = pair.gx[b], gy = pair.gy[b], gz = pair.gz[b], across = env * inverse;
-    lanes along = bond[7] * pair.value[b] + env * bond[5] * pair.radial[b] - across * (ux * gx + uy * gy + uz * gz);
+    const LanesIn bond = bond_record(P, slot + b);
+    const lanes ux = pair.ux[b], uy = pair.uy[b], uz = pair.uz[b], env = bond[ENV];
+    const lanes gx = pair.gx[b], gy = pair.gy[b], gz = pair.gz[b], across = env * bond[INVERSE_R];
+    lanes along = bond[DENV_DR] * pair.value[b] + env * bond[DX_DR] * pair.radial[b] - across * (ux * gx + uy * gy + uz * gz);
 #if CORE
-    along += embedding_energy * lane_array((const double*)P.core_slope + (slot + b) * LANES)[0];
+    along += embedding_energy * core_slope(P, slot + b);
 #endif
     give_to_neighbours(rows, 0, slot + b, along * ux + across * gx, along * uy + across * gy, along * uz + across * gz);
+  }
+}
+
+// the share of one warp of a tile's slots: two of every 2 · FORCE_WARPS
+template <int J, int L>
+FN void bond_forces_of_share(const Problem& P, index_t slot, int n, int share, LanesIn w, lanes embedding_energy, double* rows) {
+  const index_t end = slot + n;
+  for (slot += 2 * share; slot < end; slot += 2 * FORCE_WARPS) {
+    if (slot + 1 < end) bond_forces<J, L, 2>(P, slot, w, embedding_energy, rows);
+    else bond_forces<J, L, 1>(P, slot, w, embedding_energy, rows);
+  }
+}
+
+// of bonds that no function uses: only the cutoff factor of the core repulsion depends on them
+FN void cutoff_forces_of_share(const Problem& P, index_t slot, int n, int share, lanes embedding_energy, double* rows) {
+  for (int s = share; s < n; s += FORCE_WARPS) {
+    lanes along = 0;
+#if CORE
+    along = embedding_energy * core_slope(P, slot + s);
+#endif
+    const LanesIn bond = bond_record(P, slot + s);
+    give_to_neighbours(rows, 0, slot + s, along * bond[UX], along * bond[UY], along * bond[UZ]);
   }
 }

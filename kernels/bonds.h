@@ -7,7 +7,10 @@
 #include "problem.h"
 
 #define PI 3.141592653589793238462643
-#define COULOMB 14.399645351950543  // e²/(4πε0), eV·Å
+
+// as in pacehpc/physics/core.py: e²/(4πε0) in eV·Å, and c, d of φ(x) = Σ c e^{−d x}
+#define COULOMB 14.399645351950543
+#define SCREENING {{0.18175, 3.19980}, {0.50986, 0.94229}, {0.28022, 0.40290}, {0.02817, 0.20162}}
 
 // smooth step, 1 at r ≤ a − Δ, 0 at r ≥ a, and its derivative
 FN void smooth_step(lanes r, double a, double width, lanes& value, lanes& slope) {
@@ -26,7 +29,7 @@ FN void envelope(const BondType& bond, lanes r, lanes& x, lanes& dx, lanes& env,
   const lanes zero = broadcast(0), one = broadcast(1);
   const double rc = bond.rcut;
   env = one; denv = zero;
-  if (bond.family == 0) {          // ChebExpCos
+  if (bond.family == Family::ChebExpCos) {
     const double end = exp(-bond.lambda), scale = -2 / (1 - end);
     const lanes decay = lane_exp(r * (-bond.lambda / rc)), t = r * (PI / rc);
     x = 1 + scale * (decay - end);
@@ -40,29 +43,29 @@ FN void envelope(const BondType& bond, lanes r, lanes& x, lanes& dx, lanes& env,
       denv = denv * cut + env * dcut;
       env = env * cut;
     }
-  } else if (bond.family == 1) {   // ChebPow
+  } else if (bond.family == Family::ChebPow) {
     lanes left = 1 - r * (1 / rc);
     left = select(left > 0, left, zero);
     const lanes power = lane_pow(left, broadcast(bond.lambda - 1));
     x = 1 - 2 * power * left;
     dx = (2 * bond.lambda / rc) * power;
-  } else if (bond.family == 2) {   // ChebLinear
+  } else if (bond.family == Family::ChebLinear) {
     x = 1 - r * (1 / rc);
     dx = broadcast(-1 / rc);
-  } else {                         // SBessel: x = cos t, env = sin t / t, t = π r/rc
+  } else {  // SBessel: x = cos t, env = sin t / t, t = π r/rc
     const lanes t = r * (PI / rc), s = lane_sin(t), inverse = 1 / t;
     x = lane_cos(t);
     dx = (-PI / rc) * s;
     env = s * inverse;
     denv = (PI / rc) * inverse * (x - env);
   }
-  if (bond.inner == 1) {           // distance
+  if (bond.inner == InnerCutoff::distance) {
     lanes step, slope;
     smooth_step(r, bond.r_in, bond.delta_in, step, slope);
     denv = denv * (1 - step) - env * slope;
     env = env * (1 - step);
   }
-  if (bond.inner > 0) {
+  if (bond.inner != InnerCutoff::zbl) {
     const double start = bond.r_in - bond.delta_in;
     env = select(r <= start, zero, env);
     denv = select(r <= start, zero, denv);
@@ -74,26 +77,22 @@ FN void envelope(const BondType& bond, lanes r, lanes& x, lanes& dx, lanes& env,
 // rows 0..2 of the records hold r_j − r_i on entry; a zero vector is an unused lane
 STAGE void make_bonds(const Problem& P, index_t tile) {
   const int e = P.tile_element[tile];
-  for (index_t mu = 0; mu < P.n_elements; mu++) {
-    const BondType& type = P.bond_types[e * P.n_elements + mu];
-    const index_t first = P.tile_slot_offset[tile * P.n_elements + mu];
-    for (index_t s = first; s < first + P.tile_slots[tile * P.n_elements + mu]; s++) {
-      const Lanes bond = lane_array(P.bonds + s * BOND_RECORD * LANES);
-      const lanes dx = bond[0], dy = bond[1], dz = bond[2], zero = broadcast(0);
-      const lanes square = dx * dx + dy * dy + dz * dz;
-      const lanes r = lane_sqrt(select(square > 0, square, broadcast(1)));
-      const lanes inverse = select(square > 0, 1 / r, zero);
-      lanes x, slope, env, denv;
-      envelope(type, r, x, slope, env, denv);
-      bond[0] = dx * inverse;
-      bond[1] = dy * inverse;
-      bond[2] = select(square > 0, dz * inverse, broadcast(1));
-      bond[3] = inverse;
-      bond[4] = select(square > 0, x, zero);
-      bond[5] = select(square > 0, slope, zero);
-      bond[6] = select(square > 0, env, zero);
-      bond[7] = select(square > 0, denv, zero);
-    }
+  FOR_BONDS(P, tile, mu, s) {
+    const Lanes bond = lane_array(P.bonds + s * BOND_RECORD * LANES);
+    const lanes dx = bond[UX], dy = bond[UY], dz = bond[UZ], zero = broadcast(0);
+    const lanes square = dx * dx + dy * dy + dz * dz;
+    const lanes r = lane_sqrt(select(square > 0, square, broadcast(1)));
+    const lanes inverse = select(square > 0, 1 / r, zero);
+    lanes x, slope, env, denv;
+    envelope(P.bond_types[e * P.n_elements + mu], r, x, slope, env, denv);
+    bond[UX] = dx * inverse;
+    bond[UY] = dy * inverse;
+    bond[UZ] = select(square > 0, dz * inverse, broadcast(1));
+    bond[INVERSE_R] = inverse;
+    bond[CHEB_X] = select(square > 0, x, zero);
+    bond[DX_DR] = select(square > 0, slope, zero);
+    bond[ENV] = select(square > 0, env, zero);
+    bond[DENV_DR] = select(square > 0, denv, zero);
   }
 }
 
@@ -101,14 +100,14 @@ STAGE void make_bonds(const Problem& P, index_t tile) {
 // repulsion of one bond and its slope
 FN void core_pair(const BondType& bond, lanes r, lanes& value, lanes& slope) {
   const lanes zero = broadcast(0);
-  if (bond.core_kind == 3) {
-    const double c[4] = {0.18175, 0.50986, 0.28022, 0.02817}, d[4] = {3.19980, 0.94229, 0.40290, 0.20162};
+  if (bond.core_kind == CoreKind::zbl) {
+    const struct { double c, d; } screening[] = SCREENING;
     const lanes inverse = 1 / r;
     lanes phi = zero, dphi = zero;
-    for (int k = 0; k < 4; k++) {
-      const lanes term = c[k] * lane_exp(r * (-d[k] / bond.zbl_length));
+    for (const auto& part : screening) {
+      const lanes term = part.c * lane_exp(r * (-part.d / bond.zbl_length));
       phi += term;
-      dphi -= (d[k] / bond.zbl_length) * term;
+      dphi -= (part.d / bond.zbl_length) * term;
     }
     lanes q = r - (bond.rcut - bond.dcut);
     q = select(q > 0, q, zero);
@@ -127,7 +126,7 @@ FN void core_pair(const BondType& bond, lanes r, lanes& value, lanes& slope) {
   const lanes bare = strength * lane_exp(-exponent) * inverse, cut = 0.5 * (1 + lane_cos(t));
   value = bare * cut;
   slope = -bare * (inverse + 2 * decay * r) * cut - bare * (0.5 * PI / bond.rcut) * lane_sin(t);
-  if (bond.core_kind == 1) {
+  if (bond.core_kind == CoreKind::distance) {
     lanes step, dstep;
     smooth_step(r, bond.r_in, bond.delta_in, step, dstep);
     slope = slope * step + value * dstep;
@@ -143,27 +142,23 @@ STAGE void make_core(const Problem& P, index_t tile) {
   const int* atoms = P.tile_atoms + tile * LANES;
   const ElementTable& element = P.elements[e];
   const lanes zero = broadcast(0), one = broadcast(1);
-  const bool zbl = P.bond_types[e * P.n_elements + e].core_kind == 3;
+  const bool zbl = P.bond_types[e * P.n_elements + e].core_kind == CoreKind::zbl;
   lanes density = zero, nearest = broadcast(1e300), nearest_width = one;
-  for (index_t mu = 0; mu < P.n_elements; mu++) {
+  FOR_BONDS(P, tile, mu, s) {
     const BondType& type = P.bond_types[e * P.n_elements + mu];
-    const index_t first = P.tile_slot_offset[tile * P.n_elements + mu];
-    for (index_t s = first; s < first + P.tile_slots[tile * P.n_elements + mu]; s++) {
-      const LanesIn bond = lane_array((const double*)P.bonds + s * BOND_RECORD * LANES);
-      const lanes inverse = bond[3], r = 1 / select(inverse > 0, inverse, one);
-      lanes value, slope;
-      core_pair(type, r, value, slope);
-      density += select(inverse > 0, value, zero);
-      const lanes distance = select(inverse > 0, r - (type.r_in - type.delta_in), broadcast(1e300));
-      nearest_width = select(distance < nearest, broadcast(type.delta_in), nearest_width);
-      nearest = select(distance < nearest, distance, nearest);
-    }
+    const LanesIn bond = bond_record(P, s);
+    const lanes inverse = bond[INVERSE_R], r = bond_length(bond);
+    lanes value, slope;
+    core_pair(type, r, value, slope);
+    density += select(inverse > 0, value, zero);
+    const lanes distance = select(inverse > 0, r - (type.r_in - type.delta_in), broadcast(1e300));
+    nearest_width = select(distance < nearest, broadcast(type.delta_in), nearest_width);
+    nearest = select(distance < nearest, distance, nearest);
   }
   // f_c of the nearest bond (zbl) or of the core density; lane by lane because the width may differ
   lanes cutoff = one, dcutoff = zero;
-  const double* core_cut = element.embedding + 2 * ND;
   if (!zbl) {
-    smooth_step(density, core_cut[0], core_cut[1], cutoff, dcutoff);
+    smooth_step(density, element.rho_core_cut, element.drho_core_cut, cutoff, dcutoff);
   } else {
     const lanes width = select(nearest_width > 0, nearest_width, one), inverse = 1 / width;
     // f_c = S(Δ − d; Δ, Δ)
@@ -179,31 +174,27 @@ STAGE void make_core(const Problem& P, index_t tile) {
   }
   lanes fx = zero, fy = zero, fz = zero, virial[6];
   UNROLL for (int q = 0; q < 6; q++) virial[q] = zero;
-  for (index_t mu = 0; mu < P.n_elements; mu++) {
+  FOR_BONDS(P, tile, mu, s) {
     const BondType& type = P.bond_types[e * P.n_elements + mu];
-    const index_t first = P.tile_slot_offset[tile * P.n_elements + mu];
-    for (index_t s = first; s < first + P.tile_slots[tile * P.n_elements + mu]; s++) {
-      const LanesIn bond = lane_array((const double*)P.bonds + s * BOND_RECORD * LANES);
-      const lanes inverse = bond[3], r = 1 / select(inverse > 0, inverse, one);
-      lanes value, slope, cutoff_slope, energy_slope;
-      core_pair(type, r, value, slope);
-      slope = select(inverse > 0, slope, zero);
-      if (zbl) {  // the first bond at the smallest distance carries the switch
-        const lanes distance = select(inverse > 0, r - (type.r_in - type.delta_in), broadcast(1e299));
-        cutoff_slope = select(distance <= nearest, dcutoff, zero);
-        dcutoff = select(distance <= nearest, zero, dcutoff);
-        energy_slope = slope * (1 - cutoff) - density * cutoff_slope;
-      } else {
-        cutoff_slope = dcutoff * slope;
-        energy_slope = slope;
-      }
-      lane_array(P.core_slope + s * LANES)[0] = cutoff_slope;
-      const lanes gx = energy_slope * bond[0], gy = energy_slope * bond[1], gz = energy_slope * bond[2];
-      fx += gx; fy += gy; fz += gz;
-      give_to_neighbours(P.core_forces, P.bond_atoms, s, gx, gy, gz);
-      virial[0] += gx * bond[0] * r; virial[1] += gy * bond[1] * r; virial[2] += gz * bond[2] * r;
-      virial[3] += gy * bond[2] * r; virial[4] += gx * bond[2] * r; virial[5] += gx * bond[1] * r;
+    const LanesIn bond = bond_record(P, s);
+    const lanes inverse = bond[INVERSE_R], r = bond_length(bond);
+    lanes value, slope, cutoff_slope, energy_slope;
+    core_pair(type, r, value, slope);
+    slope = select(inverse > 0, slope, zero);
+    if (zbl) {  // the first bond at the smallest distance carries the switch
+      const lanes distance = select(inverse > 0, r - (type.r_in - type.delta_in), broadcast(1e299));
+      cutoff_slope = select(distance <= nearest, dcutoff, zero);
+      dcutoff = select(distance <= nearest, zero, dcutoff);
+      energy_slope = slope * (1 - cutoff) - density * cutoff_slope;
+    } else {
+      cutoff_slope = dcutoff * slope;
+      energy_slope = slope;
     }
+    lane_array(P.core_slope + s * LANES)[0] = cutoff_slope;
+    const lanes gx = energy_slope * bond[UX], gy = energy_slope * bond[UY], gz = energy_slope * bond[UZ];
+    fx += gx; fy += gy; fz += gz;
+    give_to_neighbours(P.core_forces, P.bond_atoms, s, gx, gy, gz);
+    add_virial(virial, bond, gx, gy, gz);
   }
   give_to_centres(P.core_forces, atoms, fx, fy, fz);
   const lanes energy = zbl ? density * (1 - cutoff) : density;

@@ -29,14 +29,14 @@ template <int L> constexpr int n_angular() { return 2 * (L + 1) * (L + 1) + 1; }
 
 // A_nlm += Σ_bonds (R Y + dR Y'), l by l; R stands `size` lanes apart, Y and Y' in records of n_angular
 template <int L, int N, int l = 0, int n0 = 0>
-FN void add_products_of_bonds(LanesIn rows, int size, LanesIn angular, bool moving, LanesIn env, int n, Lanes A) {
+FN void add_products_of_bonds(LanesIn rows, int size, LanesIn angular, bool moving, LanesIn bonds, int n, Lanes A) {
   constexpr int M = 2 * l + 1, N_LM = (L + 1) * (L + 1), FIT = 20 / M < 1 ? 1 : 20 / M, NB = N - n0 < FIT ? N - n0 : FIT;
   lanes sum[NB][M];
   UNROLL for (int k = 0; k < NB; k++) UNROLL for (int m = 0; m < M; m++) sum[k][m] = A[(n0 + k) * N_LM + l * l + m];
 #pragma GCC unroll 1
   for (int b = 0; b < n; b++) {
     const LanesIn row = rows + (index_t)b * size, Y = angular + b * n_angular<L>();
-    const lanes along = moving ? Y[2 * N_LM] : env[b * BOND_RECORD];
+    const lanes along = moving ? Y[2 * N_LM] : bonds[b * BOND_RECORD + ENV];
     lanes R[NB], dR[NB];
     UNROLL for (int k = 0; k < NB; k++) {
       R[k] = row[2 * ((n0 + k) * (L + 1) + l)];
@@ -52,31 +52,31 @@ FN void add_products_of_bonds(LanesIn rows, int size, LanesIn angular, bool movi
     }
   }
   UNROLL for (int k = 0; k < NB; k++) UNROLL for (int m = 0; m < M; m++) A[(n0 + k) * N_LM + l * l + m] = sum[k][m];
-  if constexpr (n0 + NB < N) add_products_of_bonds<L, N, l, n0 + NB>(rows, size, angular, moving, env, n, A);
-  else if constexpr (l < L) add_products_of_bonds<L, N, l + 1, 0>(rows, size, angular, moving, env, n, A);
+  if constexpr (n0 + NB < N) add_products_of_bonds<L, N, l, n0 + NB>(rows, size, angular, moving, bonds, n, A);
+  else if constexpr (l < L) add_products_of_bonds<L, N, l + 1, 0>(rows, size, angular, moving, bonds, n, A);
 }
 
 template <int L, int N>
-STAGE void add_base_products(LanesIn rows, int size, LanesIn angular, bool moving, LanesIn env, int n, Lanes A) {
-  if constexpr (N > 0) add_products_of_bonds<L, N>(rows, size, angular, moving, env, n, A);
+STAGE void add_base_products(LanesIn rows, int size, LanesIn angular, bool moving, LanesIn bonds, int n, Lanes A) {
+  if constexpr (N > 0) add_products_of_bonds<L, N>(rows, size, angular, moving, bonds, n, A);
 }
 
 // makes the rows of bonds, and A with the part of the densities that rank 1 gives
 template <int J, int L, int N>
 STAGE void add_base_of_bonds(const Problem& P, index_t slot, int n, const double* c, const double* first, Lanes rows,
                              Lanes angular, Lanes A, lanes* rho) {
-  const LanesIn bonds = lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES);
+  const LanesIn bonds = bond_record(P, slot);
   for (int b = 0; b < n; b++) {
     const LanesIn bond = bonds + b * BOND_RECORD;
     const Lanes row = rows + b * P.row_size;
     lanes T[J], D[J];
-    chebyshev<J>(T, D, bond[4]);
+    chebyshev<J>(T, D, bond[CHEB_X]);
     if constexpr (N > 0) make_radial_rows<J, N * (L + 1)>(c, T, D, row);
     make_radial_rows<J, ND>(first, T, D, row + 2 * N * (L + 1));
     bond_harmonics<L, false>(bond, BondMotion(), angular + b * n_angular<L>(), 0);
-    UNROLL for (int p = 0; p < ND; p++) rho[p] += bond[6] * row[2 * (N * (L + 1) + p)];
+    UNROLL for (int p = 0; p < ND; p++) rho[p] += bond[ENV] * row[2 * (N * (L + 1) + p)];
   }
-  add_base_products<L, N>(rows, P.row_size, angular, false, bonds + 6, n, A);
+  add_base_products<L, N>(rows, P.row_size, angular, false, bonds, n, A);
 }
 
 // the change of A and of the densities of rank 1 along the residuals
@@ -84,7 +84,7 @@ template <int J, int L, int N>
 STAGE void add_base_tangent_of_bonds(const Problem& P, index_t slot, int n, bool moving, const Motion& centre, LanesIn rows,
                                      Lanes angular, Lanes dA, lanes* drho, lanes& dcutoff) {
   constexpr int N_LM = (L + 1) * (L + 1);
-  const LanesIn bonds = lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES);
+  const LanesIn bonds = bond_record(P, slot);
   for (int b = 0; b < n; b++) {
     const LanesIn bond = bonds + b * BOND_RECORD, row = rows + b * P.row_size + 2 * N * (L + 1);
     const Lanes kept = angular + b * n_angular<L>();
@@ -95,7 +95,7 @@ STAGE void add_base_tangent_of_bonds(const Problem& P, index_t slot, int n, bool
     kept[2 * N_LM] = motion.along;
     UNROLL for (int p = 0; p < ND; p++) drho[p] += row[2 * p] * kept[N_LM] + motion.along * row[2 * p + 1];
   }
-  add_base_products<L, N>(rows, P.row_size, angular, true, bonds + 6, n, dA);
+  add_base_products<L, N>(rows, P.row_size, angular, true, bonds, n, dA);
 }
 
 template <int J, int L, int N>
@@ -134,10 +134,10 @@ STAGE void add_radial_gradient_of_bonds(const Problem& P, index_t slot, int n, L
     const int count = n - b0 < CHUNK ? n - b0 : CHUNK;
 #pragma GCC unroll 1
     for (int b = 0; b < count; b++) {
-      const LanesIn bond = lane_array((const double*)P.bonds + (slot + b0 + b) * BOND_RECORD * LANES);
+      const LanesIn bond = bond_record(P, slot + b0 + b);
       const LanesIn Y = angular + (b0 + b) * n_angular<L>();
-      const lanes env = bond[6], along = Y[2 * N_LM];
-      chebyshev<J>(T[b], D[b], bond[4]);
+      const lanes env = bond[ENV], along = Y[2 * N_LM];
+      chebyshev<J>(T[b], D[b], bond[CHEB_X]);
       if (!P.radial_fixed)
         UNROLL for (int l = 0; l <= L; l++)
           for (int k = 0; k < N; k++) {
@@ -163,73 +163,60 @@ STAGE void add_radial_gradient_of_bonds(const Problem& P, index_t slot, int n, L
 
 // ---- the stages of a tile; rows and angular begin with its first bond ----
 
-// a case DO(id, J, L, N) for each neighbour element: its pair table, first slot, n slots after `done` slots of the tile;
-// OTHERWISE where no function uses its bonds
-#define FOR_NEIGHBOUR_ELEMENTS(DO, OTHERWISE)                                                     \
-  index_t done = 0;                                                                               \
-  for (index_t mu = 0; mu < P.n_elements; mu++) {                                                 \
-    const PairTable& pair = P.pairs[e * P.n_elements + mu];                                       \
-    const index_t slot = P.tile_slot_offset[tile * P.n_elements + mu];                            \
-    const int n = P.tile_slots[tile * P.n_elements + mu];                                         \
-    switch (pair.bond_class) { BOND_CLASSES(DO) default: OTHERWISE; }                             \
-    done += n;                                                                                    \
-  }
-
 STAGE void make_base_of_bonds(const Problem& P, index_t tile, Lanes rows, Lanes angular, Lanes A, lanes* density) {
-  const int e = P.tile_element[tile];
-  const ElementTable& element = P.elements[e];
+  const ElementTable& element = P.elements[P.tile_element[tile]];
   for (index_t k = 0; k < element.n_leaves; k++) A[k] = broadcast(0);
   UNROLL for (int p = 0; p < ND; p++) density[p] = broadcast(0);
 #define CASE(id, J, L, N)                                                                                          \
   case id:                                                                                                         \
     add_base_of_bonds<J, L, N>(P, slot, n, element.c_radial + pair.radial_offset, element.c_first + pair.first_offset, \
-                               rows + done * P.row_size, angular, A + pair.leaf_offset, density);                  \
+                               rows + slots_before(P, tile, slot) * P.row_size, angular, A + pair.leaf_offset, density); \
     break;
-  FOR_NEIGHBOUR_ELEMENTS(CASE, )
+  FOR_NEIGHBOURS_OF_TILE(P, tile, CASE, )
 #undef CASE
 }
 
 // returns the change of f_c
 STAGE lanes make_base_tangent_of_bonds(const Problem& P, index_t tile, bool moving, LanesIn rows, Lanes angular, Lanes dA,
                                        lanes* drho) {
-  const int e = P.tile_element[tile];
+  const ElementTable& element = P.elements[P.tile_element[tile]];
   lanes dcutoff = broadcast(0);
   Motion centre;
   if (moving) centre = motion_of_centre(P, P.tile_atoms + tile * LANES);
-  for (index_t k = 0; k < P.elements[e].n_leaves; k++) dA[k] = broadcast(0);
+  for (index_t k = 0; k < element.n_leaves; k++) dA[k] = broadcast(0);
   UNROLL for (int p = 0; p < ND; p++) drho[p] = broadcast(0);
 #define CASE(id, J, L, N)                                                                                      \
   case id:                                                                                                     \
-    add_base_tangent_of_bonds<J, L, N>(P, slot, n, moving, centre, rows + done * P.row_size,                   \
-                                       angular + done * P.angular_size, dA + pair.leaf_offset, drho, dcutoff); \
+    add_base_tangent_of_bonds<J, L, N>(P, slot, n, moving, centre, rows + slots_before(P, tile, slot) * P.row_size, \
+                                       angular + slots_before(P, tile, slot) * P.angular_size,                      \
+                                       dA + pair.leaf_offset, drho, dcutoff);                                       \
     break;
-  FOR_NEIGHBOUR_ELEMENTS(CASE, add_cutoff_change(P, slot, n, moving, centre, dcutoff))
+  FOR_NEIGHBOURS_OF_TILE(P, tile, CASE, add_cutoff_change(P, slot, n, moving, centre, dcutoff))
 #undef CASE
   return dcutoff;
 }
 
 STAGE void make_forces_of_bonds(const Problem& P, index_t tile, LanesIn rows, LanesIn A_bar, const lanes* dF,
                                 lanes embedding_energy) {
-  const int e = P.tile_element[tile];
   ForceSum sum = no_force();
 #define CASE(id, J, L, N)                                                                                             \
   case id:                                                                                                            \
-    add_forces_of_bonds<J, L, N>(P, slot, n, rows + done * P.row_size, A_bar + pair.leaf_offset, dF, embedding_energy, sum); \
+    add_forces_of_bonds<J, L, N>(P, slot, n, rows + slots_before(P, tile, slot) * P.row_size, A_bar + pair.leaf_offset, dF, \
+                                 embedding_energy, sum);                                                                  \
     break;
-  FOR_NEIGHBOUR_ELEMENTS(CASE, add_cutoff_forces(P, slot, n, embedding_energy, sum))
+  FOR_NEIGHBOURS_OF_TILE(P, tile, CASE, add_cutoff_forces(P, slot, n, embedding_energy, sum))
 #undef CASE
   add_force_to_centres(P, tile, sum);
 }
 
 STAGE void add_radial_gradient_of_tile(const Problem& P, index_t tile, LanesIn angular, LanesIn X, LanesIn Z,
                                        const lanes* alpha, const lanes* beta, Lanes gradient, Lanes gradient_first) {
-  const int e = P.tile_element[tile];
 #define CASE(id, J, L, N)                                                                                              \
   case id:                                                                                                             \
-    add_radial_gradient_of_bonds<J, L, N>(P, slot, n, angular + done * P.angular_size, X + pair.leaf_offset,           \
-                                          Z + pair.leaf_offset, alpha, beta, gradient + pair.radial_offset,            \
-                                          gradient_first + pair.first_offset);                                         \
+    add_radial_gradient_of_bonds<J, L, N>(P, slot, n, angular + slots_before(P, tile, slot) * P.angular_size,         \
+                                          X + pair.leaf_offset, Z + pair.leaf_offset, alpha, beta,                     \
+                                          gradient + pair.radial_offset, gradient_first + pair.first_offset);          \
     break;
-  FOR_NEIGHBOUR_ELEMENTS(CASE, )
+  FOR_NEIGHBOURS_OF_TILE(P, tile, CASE, )
 #undef CASE
 }

@@ -5,6 +5,9 @@
 // Lane arrays in memory are [item][lane]; `Lanes` points to one and is indexed by item in both worlds.
 #pragma once
 
+// doubles in a row of an atom or a bond: x, y, z and one more
+#define ROW 4
+
 #ifdef __CUDACC__
 
 #define FN static __device__ __forceinline__
@@ -46,7 +49,7 @@ FN bool in_any_lane(bool condition) { return condition; }
 
 // x, y, z of the row of 4 doubles that belongs to each lane's atom
 FN void gather_rows(const double* rows, const int* atoms, lanes& x, lanes& y, lanes& z) {
-  const double* row = rows + 4 * (index_t)atoms[lane()];
+  const double* row = rows + ROW * (index_t)atoms[lane()];
   x = row[0]; y = row[1]; z = row[2];
 }
 
@@ -63,7 +66,7 @@ FN void add_to_atoms(double* values, int stride, const int* atoms, int count, la
 
 // Forces on the other atoms of bonds: every bond keeps its own row of 4, and each atom gathers in a fixed order later.
 FN void give_to_neighbours(double* rows, const int*, index_t slot, lanes x, lanes y, lanes z) {
-  double* row = rows + 4 * (slot * LANES + lane());
+  double* row = rows + ROW * (slot * LANES + lane());
   row[0] = x; row[1] = y; row[2] = z;
 }
 FN void give_to_centres(double*, const int*, lanes, lanes, lanes) {}
@@ -171,8 +174,8 @@ FN lanes lane_sqrt(lanes x) { for (int i = 0; i < LANES; i++) x[i] = sqrt(x[i]);
 #if defined(__AVX512F__) && LANES == 8
 FN void gather_rows(const double* rows, const int* atoms, lanes& x, lanes& y, lanes& z) {
   auto pair = [&](int a, int b) {
-    return _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_load_pd(rows + 4 * (index_t)atoms[a])),
-                              _mm256_load_pd(rows + 4 * (index_t)atoms[b]), 1);
+    return _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_load_pd(rows + ROW * (index_t)atoms[a])),
+                              _mm256_load_pd(rows + ROW * (index_t)atoms[b]), 1);
   };
   __m512d r02 = pair(0, 2), r13 = pair(1, 3), r46 = pair(4, 6), r57 = pair(5, 7);
   __m512d xz0 = _mm512_unpacklo_pd(r02, r13), xz4 = _mm512_unpacklo_pd(r46, r57);
@@ -189,7 +192,7 @@ FN void subtract_from_rows(double* rows, const int* atoms, lanes x, lanes y, lan
   __m512d r02 = _mm512_permutex2var_pd(xy_even, low, z_even), r46 = _mm512_permutex2var_pd(xy_even, high, z_even);
   __m512d r13 = _mm512_permutex2var_pd(xy_odd, low, z_odd), r57 = _mm512_permutex2var_pd(xy_odd, high, z_odd);
   auto subtract = [&](int a, __m256d v) {
-    double* row = rows + 4 * (index_t)atoms[a];
+    double* row = rows + ROW * (index_t)atoms[a];
     _mm256_store_pd(row, _mm256_sub_pd(_mm256_load_pd(row), v));
   };
   // one after the other: several lanes may name the same atom
@@ -201,13 +204,13 @@ FN void subtract_from_rows(double* rows, const int* atoms, lanes x, lanes y, lan
 #else
 FN void gather_rows(const double* rows, const int* atoms, lanes& x, lanes& y, lanes& z) {
   for (int i = 0; i < LANES; i++) {
-    const double* row = rows + 4 * (index_t)atoms[i];
+    const double* row = rows + ROW * (index_t)atoms[i];
     x[i] = row[0]; y[i] = row[1]; z[i] = row[2];
   }
 }
 FN void subtract_from_rows(double* rows, const int* atoms, lanes x, lanes y, lanes z) {
   for (int i = 0; i < LANES; i++) {
-    double* row = rows + 4 * (index_t)atoms[i];
+    double* row = rows + ROW * (index_t)atoms[i];
     row[0] -= x[i]; row[1] -= y[i]; row[2] -= z[i];
   }
 }

@@ -33,13 +33,15 @@ FN void finnis_sinclair(double m, lanes rho, lanes& f, lanes& df, lanes& ddf) {
   ddf = select(a > tiny, ddf, zero);
 }
 
+// reads rho; writes F and, of each density, dF and ddF
 STAGE void make_embedding(const ElementTable& element, const lanes* rho, lanes& F, lanes* dF, lanes* ddF) {
   F = broadcast(0);
   for (int p = 0; p < ND; p++) {
-    const double w = element.embedding[2 * p], m = element.embedding[2 * p + 1];
+    const double w = element.embedding[p].w, m = element.embedding[p].m;
     lanes f = rho[p], df = broadcast(1), ddf = broadcast(0);
     if (m != 1) {
-      if (element.embedding_kind == 0) finnis_sinclair_shifted_scaled(m, rho[p], f, df, ddf);
+      if (element.embedding_kind == EmbeddingKind::FinnisSinclairShiftedScaled)
+        finnis_sinclair_shifted_scaled(m, rho[p], f, df, ddf);
       else finnis_sinclair(m, rho[p], f, df, ddf);
     }
     F += w * f;

@@ -11,7 +11,8 @@
 #include <omp.h>
 #endif
 
-// rows: radial functions of the tile's bonds, of a tile that goes bond by bond
+// energies and forces: reads G or bonds; writes t, rows (radial functions of the tile's bonds, where it goes bond by bond) and
+// atom_energies; adds to atom_forces and atom_virials
 static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, Lanes rows, double* stages) {
   Clock clock(stages);
   const int e = P.tile_element[tile];
@@ -26,7 +27,8 @@ static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, L
   clock.finish(FORCES);
 }
 
-// energies, and what the loss asks of energies, forces and virials: a_s and b_i
+// energies, and what the loss asks of energies, forces and virials: reads atom_energies, atom_forces, atom_virials and the
+// targets; writes structure_energies and, for a gradient, residuals and strain_residuals
 static void make_residuals(const Problem& P, index_t first, index_t last, bool gradient) {
   for (index_t s = first; s < last; s++) {
     const index_t begin = P.atom_offsets[s], end = P.atom_offsets[s + 1];
@@ -38,8 +40,8 @@ static void make_residuals(const Problem& P, index_t first, index_t last, bool g
     const double a = 2 * (1 - P.kappa) * P.w_energy[s] * (energy - P.energy[s]) * per_atom * per_atom;
     for (index_t i = begin; i < end; i++) {
       for (int k = 0; k < 3; k++)
-        P.residuals[4 * i + k] = 2 * P.kappa * P.w_forces[i] * (P.atom_forces[4 * i + k] - P.forces[4 * i + k]);
-      P.residuals[4 * i + 3] = a;
+        P.residuals[ROW * i + k] = 2 * P.kappa * P.w_forces[i] * (P.atom_forces[ROW * i + k] - P.forces[ROW * i + k]);
+      P.residuals[ROW * i + ENERGY_FACTOR] = a;
     }
 #if STRESS
     double strain[6];
@@ -55,7 +57,8 @@ static void make_residuals(const Problem& P, index_t first, index_t last, bool g
   }
 }
 
-// moving: whether any residual moves a bond, so not for a loss of energies alone
+// the gradient along the residuals: reads what the first pass kept in t and rows, and residuals; adds to functions, radial
+// and first. moving: whether any residual moves a bond, so not for a loss of energies alone
 static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, LanesIn rows, bool moving, double* functions,
                         Lanes radial, Lanes first, double* stages) {
   Clock clock(stages);
@@ -63,7 +66,7 @@ static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, 
   const ElementTable& element = P.elements[e];
   const int* atoms = P.tile_atoms + tile * LANES;
   lanes drho[ND], dF[ND], dF_dot[ND], alpha[ND], beta[ND];
-  lanes a = gather_from_atoms(P.residuals + 3, 4, atoms);
+  lanes a = gather_from_atoms(P.residuals + ENERGY_FACTOR, ROW, atoms);
   lanes dcutoff = broadcast(0);
   const bool bondwise = P.tile_rows[tile] >= 0;
   if (bondwise) dcutoff = make_base_tangent_of_bonds(P, tile, moving, rows, s.angular, s.dPhi, drho);
@@ -114,14 +117,15 @@ static void add_shard_gradient(const Problem& P, index_t thread, const double* f
   P.too_large[thread] += too_large;
 }
 
+// writes atom_forces and atom_virials: those of the core repulsion, or zeros
 static void start_forces(const Problem& P, index_t first, index_t last) {
 #if CORE
-  memcpy(P.atom_forces + 4 * first, P.core_forces + 4 * first, sizeof(double) * 4 * (last - first));
+  memcpy(P.atom_forces + ROW * first, P.core_forces + ROW * first, sizeof(double) * ROW * (last - first));
 #if STRESS
   memcpy(P.atom_virials + 6 * first, P.core_virials + 6 * first, sizeof(double) * 6 * (last - first));
 #endif
 #else
-  memset(P.atom_forces + 4 * first, 0, sizeof(double) * 4 * (last - first));
+  memset(P.atom_forces + ROW * first, 0, sizeof(double) * ROW * (last - first));
 #if STRESS
   memset(P.atom_virials + 6 * first, 0, sizeof(double) * 6 * (last - first));
 #endif
@@ -146,19 +150,19 @@ static void evaluate_shards(const Problem& P, index_t thread, bool gradient) {
       memset(first, 0, sizeof(double) * P.n_elements * P.n_first_gradient * LANES);
     }
     for (index_t batch = P.shard_batches[shard]; batch < P.shard_batches[shard + 1]; batch++) {
-      const index_t* b = P.batches + 4 * batch;
-      start_forces(P, P.atom_offsets[b[2]], P.atom_offsets[b[3]]);
-      for (index_t tile = b[0]; tile < b[1]; tile++) {
-        const index_t place = gradient ? tile - b[0] : 0;
+      const Batch& b = P.batches[batch];
+      start_forces(P, P.atom_offsets[b.first_structure], P.atom_offsets[b.end_structure]);
+      for (index_t tile = b.first_tile; tile < b.end_tile; tile++) {
+        const index_t place = gradient ? tile - b.first_tile : 0;
         first_pass(P, tile, TileState(P, tiles + place * P.tile_workspace, tile), scratch, rows_of(P, tile, rows), stages);
       }
       Clock clock(stages);
-      make_residuals(P, b[2], b[3], gradient);
+      make_residuals(P, b.first_structure, b.end_structure, gradient);
       clock.finish(RESIDUALS);
       if (gradient)
-        for (index_t tile = b[0]; tile < b[1]; tile++) {
+        for (index_t tile = b.first_tile; tile < b.end_tile; tile++) {
           const index_t e = P.tile_element[tile];
-          second_pass(P, tile, TileState(P, tiles + (tile - b[0]) * P.tile_workspace, tile), scratch,
+          second_pass(P, tile, TileState(P, tiles + (tile - b.first_tile) * P.tile_workspace, tile), scratch,
                       rows_of(P, tile, rows), P.kappa > 0 || P.stress_weight > 0, functions + e * functions_size,
                       lane_array(radial + e * P.n_radial_gradient * LANES),
                       lane_array(first + e * P.n_first_gradient * LANES), stages);
@@ -177,8 +181,8 @@ void prepare(const Problem* problem) {
   const Problem& P = *problem;
 #pragma omp parallel for num_threads(P.n_threads) schedule(static)
   for (index_t batch = 0; batch < P.n_batches; batch++) {
-    const index_t* b = P.batches + 4 * batch;
-    for (index_t tile = b[0]; tile < b[1]; tile++) {
+    const Batch& b = P.batches[batch];
+    for (index_t tile = b.first_tile; tile < b.end_tile; tile++) {
       make_bonds(P, tile);
 #if CORE
       make_core(P, tile);

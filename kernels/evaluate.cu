@@ -14,9 +14,18 @@
 #include "radial_rows.h"
 #include "right_nodes.h"
 
-#define N_TERMS 17   // metrics.TERMS, then metrics.MAXIMA
-#define N_MAXIMA 4
-#define FORCE_WARPS 8  // warps that share the bonds of a tile
+// of a structure: pacehpc.metrics.TERMS, then MAXIMA but for its last
+enum Term {
+  E_LOSS, F_LOSS, S_LOSS, N_STRUCTURES, N_ATOMS, N_STRESS, N_LOW_STRUCTURES, N_LOW_ATOMS,
+  E_SQUARES, E_ABSOLUTE, LOW_E_SQUARES, LOW_E_ABSOLUTE,
+  F_SQUARES, F_ABSOLUTE, LOW_F_SQUARES, LOW_F_ABSOLUTE, S_SQUARES,
+  N_TERMS,
+  E_MAX = N_TERMS, LOW_E_MAX, F_MAX, LOW_F_MAX,
+  N_COLUMNS
+};
+
+struct RowItem { index_t element, row, first_tile, end_tile, step; };  // a row's share of an element's tiles
+struct Columns { index_t functions, radial, first; };                  // of an element: where they start in a row
 
 struct Work {
   // of the batch's tiles, [tile][...][lane]
@@ -29,20 +38,20 @@ struct Work {
   double* G;            // moments [max_moments]
   double* w;            // ∂E/∂G, then Ġ [max_moments]
   double* state;        // [N_STATE]
-  double* bond_rows;    // [slot][lane][4]
+  double* bond_rows;    // [slot][lane][ROW]
   // bonds that end at an atom: places slot · LANES + lane
   const int* incoming;
   const index_t* incoming_offset;  // [n_atoms + 1]
   const double* low;    // [n_structures]: 1 where the structure counts as low
-  double* terms;        // [n_structures][N_TERMS + N_MAXIMA]
+  double* terms;        // [n_structures][N_COLUMNS]
   // pieces: the virtual shards of the batch
   index_t n_pieces;
   const index_t* piece_structures;  // [n_pieces + 1]
   const index_t* piece_rows;        // [n_pieces + 1]: rows of gradient sums
-  // gradients, [row][...]; an item is a row's share of an element's tiles: element, row, first tile, end, step
+  // sums of gradients
   index_t n_items;
-  const index_t* row_items;         // [n_items][5]
-  const index_t* element_columns;   // [n_elements][3]: where its functions, radial coefficients, rank 1 start in a row
+  const RowItem* row_items;         // [n_items]
+  const Columns* element_columns;   // [n_elements]
   double* rows;                     // [row][columns]
   index_t columns;
   // sums over all pieces: encoded terms [3][N_TERMS], bits of the maxima, how many sums were too large, and the encoded
@@ -151,55 +160,32 @@ KERNEL(128, 2) adjoint_of_moments(const Problem P, const Work W) {
 KERNEL(128, 2) make_bond_forces(const Problem P, const Work W) {
   for (index_t item = this_warp(); item < P.n_tiles * FORCE_WARPS; item += all_warps()) {
     const index_t tile = item / FORCE_WARPS;
-    const int part = item % FORCE_WARPS, e = P.tile_element[tile];
+    const int share = item % FORCE_WARPS;
     const lanes F = tile_state(W, tile)[F_VALUE];
-    for (index_t mu = 0; mu < P.n_elements; mu++) {
-      const PairTable& pair = P.pairs[e * P.n_elements + mu];
-      const LanesIn w = of_tile(W.w, P.max_moments, tile) + pair.moment_offset;
-      index_t slot = P.tile_slot_offset[tile * P.n_elements + mu];
-      const index_t end = slot + P.tile_slots[tile * P.n_elements + mu];
-      for (slot += 2 * part; slot < end; slot += 2 * FORCE_WARPS)
-        switch (pair.bond_class) {
-#define CASE(id, J, L, N)                                                         \
-  case id:                                                                        \
-    if (slot + 1 < end) bond_forces<J, L, 2>(P, slot, w, F, W.bond_rows);         \
-    else bond_forces<J, L, 1>(P, slot, w, F, W.bond_rows);                        \
-    break;
-          BOND_CLASSES(CASE)
+    const LanesIn w = of_tile(W.w, P.max_moments, tile);
+#define CASE(id, J, L, N) \
+  case id: bond_forces_of_share<J, L>(P, slot, n, share, w + pair.moment_offset, F, W.bond_rows); break;
+    FOR_NEIGHBOURS_OF_TILE(P, tile, CASE, cutoff_forces_of_share(P, slot, n, share, F, W.bond_rows))
 #undef CASE
-          default:  // no functions: only the cutoff factor of the core repulsion
-            for (index_t s = slot; s < end && s < slot + 2; s++) {
-              lanes along = 0;
-#if CORE
-              along = F * lane_array((const double*)P.core_slope + s * LANES)[0];
-#endif
-              const LanesIn bond = lane_array((const double*)P.bonds + s * BOND_RECORD * LANES);
-              give_to_neighbours(W.bond_rows, 0, s, along * bond[0], along * bond[1], along * bond[2]);
-            }
-        }
-    }
   }
 }
 
 // forces (and virials) of atoms from the rows of their bonds, own ones first, then those that end here, in order
 FN void gather_bonds(const Problem& P, const Work& W, index_t tile, bool virials, lanes& x, lanes& y, lanes& z, lanes* virial) {
-  for (index_t mu = 0; mu < P.n_elements; mu++) {
-    const index_t first = P.tile_slot_offset[tile * P.n_elements + mu];
-    for (index_t s = first; s < first + P.tile_slots[tile * P.n_elements + mu]; s++) {
-      const double* row = W.bond_rows + 4 * (s * LANES + lane());
-      const lanes fx = row[0], fy = row[1], fz = row[2];
-      x += fx; y += fy; z += fz;
-      if (virials) {
-        const LanesIn bond = lane_array((const double*)P.bonds + s * BOND_RECORD * LANES);
-        const lanes r = 1 / select(bond[3] > 0, bond[3], broadcast(1)), rx = bond[0] * r, ry = bond[1] * r, rz = bond[2] * r;
-        virial[0] += fx * rx; virial[1] += fy * ry; virial[2] += fz * rz;
-        virial[3] += fy * rz; virial[4] += fx * rz; virial[5] += fx * ry;
-      }
+  FOR_BONDS(P, tile, mu, s) {
+    const double* row = W.bond_rows + ROW * (s * LANES + lane());
+    const lanes fx = row[0], fy = row[1], fz = row[2];
+    x += fx; y += fy; z += fz;
+    if (virials) {
+      const LanesIn bond = bond_record(P, s);
+      const lanes r = bond_length(bond), rx = bond[UX] * r, ry = bond[UY] * r, rz = bond[UZ] * r;
+      virial[XX] += fx * rx; virial[YY] += fy * ry; virial[ZZ] += fz * rz;
+      virial[YZ] += fy * rz; virial[XZ] += fx * rz; virial[XY] += fx * ry;
     }
   }
   const int atom = P.tile_atoms[tile * LANES + lane()];
   for (index_t k = W.incoming_offset[atom]; k < W.incoming_offset[atom + 1]; k++) {
-    const double* row = W.bond_rows + 4 * (index_t)W.incoming[k];
+    const double* row = W.bond_rows + ROW * (index_t)W.incoming[k];
     x -= row[0]; y -= row[1]; z -= row[2];
   }
 }
@@ -210,7 +196,7 @@ KERNEL(128, 3) gather_core_forces(const Problem P, const Work W) {
     lanes x = 0, y = 0, z = 0;
     gather_bonds(P, W, tile, false, x, y, z, 0);
     if (lane() < P.tile_count[tile]) {
-      double* row = P.core_forces + 4 * (index_t)P.tile_atoms[tile * LANES + lane()];
+      double* row = P.core_forces + ROW * (index_t)P.tile_atoms[tile * LANES + lane()];
       row[0] = x; row[1] = y; row[2] = z; row[3] = 0;
     }
   }
@@ -228,7 +214,7 @@ KERNEL(128, 3) gather_forces(const Problem P, const Work W) {
 #endif
     gather_bonds(P, W, tile, STRESS, x, y, z, virial);
     if (lane() < P.tile_count[tile]) {
-      double* row = P.atom_forces + 4 * (index_t)atoms[lane()];
+      double* row = P.atom_forces + ROW * (index_t)atoms[lane()];
       row[0] = x; row[1] = y; row[2] = z; row[3] = 0;
     }
 #if STRESS
@@ -257,13 +243,13 @@ KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets) {
       lanes squares = 0;
       n_counted += counted_atom;
       UNROLL for (int k = 0; k < 3; k++) {
-        const lanes df = counted_atom * (P.atom_forces[4 * i + k] - P.forces[4 * i + k]);
-        P.residuals[4 * i + k] = 2 * P.kappa * P.w_forces[i] * df;
+        const lanes df = counted_atom * (P.atom_forces[ROW * i + k] - P.forces[ROW * i + k]);
+        P.residuals[ROW * i + k] = 2 * P.kappa * P.w_forces[i] * df;
         squares += df * df;
         f_absolute += fabs(df);
         f_max = fmax(f_max, fabs(df));
       }
-      P.residuals[4 * i + 3] = a;
+      P.residuals[ROW * i + ENERGY_FACTOR] = a;
       f_loss += P.w_forces[i] * squares;
       f_squares += squares;
     }
@@ -292,13 +278,16 @@ KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets) {
     f_max = max_over_lanes(f_max);
     n_counted = sum_over_lanes(n_counted);
     if (lane() == 0) {
-      double* t = W.terms + s * (N_TERMS + N_MAXIMA);
+      double* t = W.terms + s * N_COLUMNS;
       const double n = n_counted, ce = counted * de;
-      t[0] = P.w_energy[s] * de * de; t[1] = f_loss; t[2] = stress_loss;
-      t[3] = counted; t[4] = n; t[5] = n_stress; t[6] = low * counted; t[7] = low * n;
-      t[8] = ce * ce; t[9] = fabs(ce); t[10] = low * ce * ce; t[11] = low * fabs(ce);
-      t[12] = f_squares; t[13] = f_absolute; t[14] = low * f_squares; t[15] = low * f_absolute; t[16] = stress_squares;
-      t[17] = fabs(ce); t[18] = low * fabs(ce); t[19] = f_max; t[20] = low * f_max;
+      t[E_LOSS] = P.w_energy[s] * de * de; t[F_LOSS] = f_loss; t[S_LOSS] = stress_loss;
+      t[N_STRUCTURES] = counted; t[N_ATOMS] = n; t[N_STRESS] = n_stress;
+      t[N_LOW_STRUCTURES] = low * counted; t[N_LOW_ATOMS] = low * n;
+      t[E_SQUARES] = ce * ce; t[E_ABSOLUTE] = fabs(ce); t[E_MAX] = fabs(ce);
+      t[LOW_E_SQUARES] = low * ce * ce; t[LOW_E_ABSOLUTE] = low * fabs(ce); t[LOW_E_MAX] = low * fabs(ce);
+      t[F_SQUARES] = f_squares; t[F_ABSOLUTE] = f_absolute; t[F_MAX] = f_max;
+      t[LOW_F_SQUARES] = low * f_squares; t[LOW_F_ABSOLUTE] = low * f_absolute; t[LOW_F_MAX] = low * f_max;
+      t[S_SQUARES] = stress_squares;
     }
   }
 }
@@ -336,29 +325,22 @@ KERNEL(128, 3) couple_node_tangents(const Problem P, const Work W) {
 // a_s, less what the change of the core's cutoff factor gives
 FN lanes energy_factor(const Problem& P, index_t tile) {
   const int* atoms = P.tile_atoms + tile * LANES;
-  lanes a = gather_from_atoms(P.residuals + 3, 4, atoms);
+  lanes a = gather_from_atoms(P.residuals + ENERGY_FACTOR, ROW, atoms);
 #if CORE
   lanes bx, by, bz, strain[6], dcutoff = 0;
   gather_rows(P.residuals, atoms, bx, by, bz);
 #if STRESS
   UNROLL for (int q = 0; q < 6; q++) strain[q] = gather_from_atoms(P.strain_residuals + q, 6, atoms);
 #endif
-  for (index_t mu = 0; mu < P.n_elements; mu++) {
-    const index_t first = P.tile_slot_offset[tile * P.n_elements + mu];
-    for (index_t s = first; s < first + P.tile_slots[tile * P.n_elements + mu]; s++) {
-      const LanesIn bond = lane_array((const double*)P.bonds + s * BOND_RECORD * LANES);
-      const lanes ux = bond[0], uy = bond[1], uz = bond[2];
-      lanes tx, ty, tz;
-      gather_rows(P.residuals, P.bond_atoms + s * LANES, tx, ty, tz);
-      tx -= bx; ty -= by; tz -= bz;
+  FOR_BONDS(P, tile, mu, s) {
+    const LanesIn bond = bond_record(P, s);
+    lanes tx, ty, tz;
+    gather_rows(P.residuals, P.bond_atoms + s * LANES, tx, ty, tz);
+    tx -= bx; ty -= by; tz -= bz;
 #if STRESS
-      const lanes r = 1 / select(bond[3] > 0, bond[3], broadcast(1));
-      tx += r * (strain[0] * ux + strain[5] * uy + strain[4] * uz);
-      ty += r * (strain[5] * ux + strain[1] * uy + strain[3] * uz);
-      tz += r * (strain[4] * ux + strain[3] * uy + strain[2] * uz);
+    add_strain(strain, bond, tx, ty, tz);
 #endif
-      dcutoff += lane_array((const double*)P.core_slope + s * LANES)[0] * (tx * ux + ty * uy + tz * uz);
-    }
+    dcutoff += core_slope(P, s) * (tx * bond[UX] + ty * bond[UY] + tz * bond[UZ]);
   }
   const lanes cutoff = gather_from_atoms(P.core_cutoff, 1, atoms);
   if (cutoff > 0) a -= dcutoff / cutoff;
@@ -384,10 +366,11 @@ KERNEL(128, 3) make_density_tangent(const Problem P, const Work W) {
   }
 }
 
-#define FOR_ROWS                                                                                                  \
-  for (index_t item = this_warp(); item < W.n_items; item += all_warps())                                         \
-    for (index_t e = W.row_items[5 * item], row = W.row_items[5 * item + 1], tile = W.row_items[5 * item + 2],    \
-                 end = W.row_items[5 * item + 3], step = W.row_items[5 * item + 4];                               \
+// loop over the tiles of each of this warp's row items
+#define FOR_ROWS                                                                                                   \
+  for (index_t k = this_warp(); k < W.n_items; k += all_warps())                                                   \
+    for (index_t e = W.row_items[k].element, row = W.row_items[k].row, tile = W.row_items[k].first_tile,           \
+                 end = W.row_items[k].end_tile, step = W.row_items[k].step;                                        \
          tile < end; tile += step)
 
 KERNEL(128, 3) make_density_gradient(const Problem P, const Work W) {
@@ -404,7 +387,7 @@ KERNEL(128, 3) make_density_gradient(const Problem P, const Work W) {
     gradient_by_right_nodes<OVER_TILE>(P.rights[e], element, of_tile(W.Phi, P.max_components, tile),
                             of_tile(W.dPhi, P.max_components, tile), of_tile(W.dPhi_bar, P.max_components, tile), dF,
                             dF_dot, alpha, beta, of_tile(W.y, P.max_y, tile), of_tile(W.dy, P.max_y, tile),
-                            W.rows + row * W.columns + W.element_columns[3 * e]);
+                            W.rows + row * W.columns + W.element_columns[e].functions);
   }
 }
 
@@ -430,13 +413,13 @@ KERNEL(128, 2) make_radial_gradient(const Problem P, const Work W) {
     double* sums = W.rows + row * W.columns;
     radial_gradient_of_tile(P, e, of_tile(W.dPhi_bar, P.max_components, tile), of_tile(W.Phi_bar, P.max_components, tile),
                             of_tile(W.G, P.max_moments, tile), of_tile(W.w, P.max_moments, tile), alpha, beta,
-                            sums + W.element_columns[3 * e + 1], sums + W.element_columns[3 * e + 2]);
+                            sums + W.element_columns[e].radial, sums + W.element_columns[e].first);
   }
 }
 
 // ---- sums over pieces: of each in a fixed order, then as integers ----
 
-enum Result { MAXIMA = 3 * N_TERMS, TOO_LARGE = MAXIMA + N_MAXIMA, GRADIENT };
+enum Result { MAXIMA = 3 * N_TERMS, TOO_LARGE = MAXIMA + N_COLUMNS - N_TERMS, GRADIENT };
 
 FN void add_piece(index_t* result, index_t* limbs, index_t stride, double sum) {
   index_t parts[3] = {0, 0, 0};
@@ -445,13 +428,12 @@ FN void add_piece(index_t* result, index_t* limbs, index_t stride, double sum) {
 }
 
 KERNEL(128, 3) add_terms(const Problem P, const Work W) {
-  const index_t columns = N_TERMS + N_MAXIMA;
-  for (index_t k = this_warp(); k < W.n_pieces * columns; k += all_warps()) {
-    const index_t piece = k / columns, column = k % columns, end = W.piece_structures[piece + 1];
+  for (index_t k = this_warp(); k < W.n_pieces * N_COLUMNS; k += all_warps()) {
+    const index_t piece = k / N_COLUMNS, column = k % N_COLUMNS, end = W.piece_structures[piece + 1];
     const bool largest = column >= N_TERMS;
     lanes own = 0;
     for (index_t s = W.piece_structures[piece] + lane(); s < end; s += LANES) {
-      const double x = W.terms[s * columns + column];
+      const double x = W.terms[s * N_COLUMNS + column];
       own = largest ? fmax(own, x) : own + x;
     }
     const double sum = largest ? max_over_lanes(own) : sum_over_lanes(own);

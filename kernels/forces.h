@@ -49,9 +49,7 @@ FN void add_force_to_centres(const Problem& P, index_t tile, const ForceSum& sum
 FN void give_force(const Problem& P, index_t slot, LanesIn bond, lanes fx, lanes fy, lanes fz, ForceSum& sum) {
   sum.x += fx; sum.y += fy; sum.z += fz;
 #if STRESS
-  const lanes ux = bond[0], uy = bond[1], uz = bond[2], r = 1 / select(bond[3] > 0, bond[3], broadcast(1));
-  sum.virial[0] += fx * ux * r; sum.virial[1] += fy * uy * r; sum.virial[2] += fz * uz * r;
-  sum.virial[3] += fy * uz * r; sum.virial[4] += fx * uz * r; sum.virial[5] += fx * uy * r;
+  add_virial(sum.virial, bond, fx, fy, fz);
 #endif
   subtract_from_rows(P.atom_forces, P.bond_atoms + slot * LANES, fx, fy, fz);
 }
@@ -60,9 +58,9 @@ FN void give_force(const Problem& P, index_t slot, LanesIn bond, lanes fx, lanes
 STAGE void add_cutoff_forces(const Problem& P, index_t slot, index_t n_slots, lanes embedding_energy, ForceSum& sum) {
 #if CORE
   for (const index_t end = slot + n_slots; slot < end; slot++) {
-    const LanesIn bond = lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES);
-    const lanes along = embedding_energy * lane_array((const double*)P.core_slope + slot * LANES)[0];
-    give_force(P, slot, bond, along * bond[0], along * bond[1], along * bond[2], sum);
+    const LanesIn bond = bond_record(P, slot);
+    const lanes along = embedding_energy * core_slope(P, slot);
+    give_force(P, slot, bond, along * bond[UX], along * bond[UY], along * bond[UZ], sum);
   }
 #endif
 }
@@ -70,8 +68,8 @@ STAGE void add_cutoff_forces(const Problem& P, index_t slot, index_t n_slots, la
 // f_ij of one bond from S_lm = ∂E/∂(env Y_lm) and dS_lm, the same of its slope
 template <int L>
 FN void add_force_of_bond(const Problem& P, index_t slot, const lanes* S, const lanes* dS, lanes embedding_energy, ForceSum& sum) {
-  const LanesIn bond = lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES);
-  const lanes ux = bond[0], uy = bond[1], uz = bond[2], inverse = bond[3], slope = bond[5], env = bond[6], denv = bond[7];
+  const LanesIn bond = bond_record(P, slot);
+  const lanes ux = bond[UX], uy = bond[UY], uz = bond[UZ], env = bond[ENV];
   Harmonics<L> y;
   harmonics<L>(y, ux, uy, uz);
   // value = Σ S Y, radial = Σ dS Y, (gx, gy, gz) = Σ S ∇Y before projection on the sphere
@@ -98,10 +96,10 @@ FN void add_force_of_bond(const Problem& P, index_t slot, const lanes* S, const 
     gx += mre * y.re[m - 1] + mim * y.im[m - 1];
     gy += mim * y.re[m - 1] - mre * y.im[m - 1];
   }
-  const lanes across = env * inverse;
-  lanes along = denv * value + env * slope * radial - across * (ux * gx + uy * gy + uz * gz);
+  const lanes across = env * bond[INVERSE_R];
+  lanes along = bond[DENV_DR] * value + env * bond[DX_DR] * radial - across * (ux * gx + uy * gy + uz * gz);
 #if CORE
-  along += embedding_energy * lane_array((const double*)P.core_slope + slot * LANES)[0];
+  along += embedding_energy * core_slope(P, slot);
 #endif
   give_force(P, slot, bond, along * ux + across * gx, along * uy + across * gy, along * uz + across * gz, sum);
 }
@@ -111,25 +109,16 @@ STAGE void add_bond_forces(const Problem& P, index_t slot, index_t n_slots, Lane
   constexpr int N_LM = (L + 1) * (L + 1);
   for (index_t end = slot + n_slots; slot < end; slot++) {
     lanes T[J], D[J], S[N_LM], dS[N_LM];
-    chebyshev<J>(T, D, lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES)[4]);
+    chebyshev<J>(T, D, bond_record(P, slot)[CHEB_X]);
     contract_radial<J, N_LM, 0>(w, T, D, S, dS);
     add_force_of_bond<L>(P, slot, S, dS, embedding_energy, sum);
   }
 }
 
 STAGE void make_forces(const Problem& P, index_t tile, LanesIn w, lanes embedding_energy) {
-  const int e = P.tile_element[tile];
   ForceSum sum = no_force();
-  for (index_t mu = 0; mu < P.n_elements; mu++) {
-    const PairTable& pair = P.pairs[e * P.n_elements + mu];
-    const index_t slot = P.tile_slot_offset[tile * P.n_elements + mu], n_slots = P.tile_slots[tile * P.n_elements + mu];
-    switch (pair.bond_class) {
-#define CASE(id, J, L, N) \
-  case id: add_bond_forces<J, L>(P, slot, n_slots, w + pair.moment_offset, embedding_energy, sum); break;
-      BOND_CLASSES(CASE)
+#define CASE(id, J, L, N) case id: add_bond_forces<J, L>(P, slot, n, w + pair.moment_offset, embedding_energy, sum); break;
+  FOR_NEIGHBOURS_OF_TILE(P, tile, CASE, add_cutoff_forces(P, slot, n, embedding_energy, sum))
 #undef CASE
-      default: add_cutoff_forces(P, slot, n_slots, embedding_energy, sum);
-    }
-  }
   add_force_to_centres(P, tile, sum);
 }

@@ -21,15 +21,12 @@ template <int COLUMNS> FN lanes largest_of_columns(const lanes* rows, index_t n_
 
 FN index_t grade_rows(const Problem& P, const GradeTable& table, int e) { return ND * (table.n_rank1 + P.elements[e].n_functions); }
 
-// G, Phi: moments and nodes of the tile; rows: as many lanes as the inverse has rows
+// grades of a tile's atoms: reads G, Phi, dF; uses rows, as many lanes as the inverse has rows; writes grades
 STAGE void make_grades(const Problem& P, const GradeTable& table, int e, LanesIn G, LanesIn Phi, const lanes* dF,
                        const int* atoms, int count, Lanes rows, double* grades) {
   const ElementTable& element = P.elements[e];
   for (index_t k = 0; k < table.n_rank1; k++) rows[k] = broadcast(0);
   const double* rank1 = table.rank1;
-  for (index_t mu = 0; mu < P.n_elements; mu++) {
-    const PairTable& pair = P.pairs[e * P.n_elements + mu];
-    switch (pair.bond_class) {
 #define CASE(id, J, L, N)                                                      \
   case id:                                                                     \
     for (int j = 0; j < J; j++, rank1 += table.n_rank1) {                      \
@@ -37,19 +34,18 @@ STAGE void make_grades(const Problem& P, const GradeTable& table, int e, LanesIn
       for (index_t k = 0; k < table.n_rank1; k++) rows[k] += rank1[k] * g;     \
     }                                                                          \
     break;
-      BOND_CLASSES(CASE)
+  FOR_NEIGHBOUR_ELEMENTS(P, e, CASE, )
 #undef CASE
-    }
-  }
   const Lanes functions = rows + table.n_rank1;
-  const int* group = element.groups;
-  for (index_t g = 0; g < element.n_groups; g++, group += 4)
-    for (int f = group[2]; f < group[2] + group[3]; f++) {
-      const LanesIn a = Phi + group[0], b = Phi + element.right[f];
+  for (index_t g = 0; g < element.n_groups; g++) {
+    const Group& group = element.groups[g];
+    for (int f = group.first; f < group.first + group.count; f++) {
+      const LanesIn a = Phi + group.left, b = Phi + element.right[f];
       lanes B = broadcast(0);
-      for (int i = 0; i < group[1]; i++) B += a[i] * b[i];
+      for (int i = 0; i < group.size; i++) B += a[i] * b[i];
       functions[f] = table.factors[f] * B;
     }
+  }
   index_t n = table.n_rank1 + element.n_functions;
   if (table.full) {
     for (int p = ND - 1; p >= 0; p--) for (index_t f = 0; f < n; f++) rows[p * n + f] = dF[p] * rows[f];

@@ -70,29 +70,26 @@ struct BondMotion {
 
 // ṙ = b_j − b_i (+ strain · r), split along and across the bond; adds the change of f_c
 FN BondMotion bond_motion(const Problem& P, index_t slot, const Motion& centre, lanes& dcutoff) {
-  const LanesIn bond = lane_array((const double*)P.bonds + slot * BOND_RECORD * LANES);
-  const lanes ux = bond[0], uy = bond[1], uz = bond[2], inverse = bond[3], env = bond[6];
+  const LanesIn bond = bond_record(P, slot);
+  const lanes ux = bond[UX], uy = bond[UY], uz = bond[UZ], inverse = bond[INVERSE_R], env = bond[ENV];
   lanes tx, ty, tz;
   gather_rows(P.residuals, P.bond_atoms + slot * LANES, tx, ty, tz);
   tx -= centre.x; ty -= centre.y; tz -= centre.z;
 #if STRESS
-  const lanes r = 1 / select(inverse > 0, inverse, broadcast(1));
-  tx += r * (centre.strain[0] * ux + centre.strain[5] * uy + centre.strain[4] * uz);
-  ty += r * (centre.strain[5] * ux + centre.strain[1] * uy + centre.strain[3] * uz);
-  tz += r * (centre.strain[4] * ux + centre.strain[3] * uy + centre.strain[2] * uz);
+  add_strain(centre.strain, bond, tx, ty, tz);
 #endif
   const lanes speed = tx * ux + ty * uy + tz * uz, scale = env * inverse;
 #if CORE
-  dcutoff += lane_array((const double*)P.core_slope + slot * LANES)[0] * speed;
+  dcutoff += core_slope(P, slot) * speed;
 #endif
-  return {bond[7] * speed, env * bond[5] * speed, scale * (tx - speed * ux), scale * (ty - speed * uy), scale * (tz - speed * uz)};
+  return {bond[DENV_DR] * speed, env * bond[DX_DR] * speed, scale * (tx - speed * ux), scale * (ty - speed * uy), scale * (tz - speed * uz)};
 }
 
 // Y_lm of a bond and, of one that moves, Ẏ_lm = value Y_lm + across·∇Y_lm
 template <int L, bool MOVING>
 STAGE void bond_harmonics(LanesIn bond, const BondMotion& motion, lanes* Y, lanes* Y_dot) {
   Harmonics<L> y;
-  harmonics<L>(y, bond[0], bond[1], bond[2]);
+  harmonics<L>(y, bond[UX], bond[UY], bond[UZ]);
   const lanes value = motion.value, tx = motion.across_x, ty = motion.across_y, tz = motion.across_z;
   UNROLL for (int l = 0; l <= L; l++) {
     Y[l * l] = y.Q[0][l];
@@ -126,13 +123,13 @@ FN void add_moments(const Problem& P, index_t slot, int n_bonds, bool moving, co
 #pragma GCC unroll 1
 #endif
   for (int c = 0; c < n_bonds; c++) {
-    const LanesIn bond = lane_array((const double*)P.bonds + (slot + c) * BOND_RECORD * LANES);
+    const LanesIn bond = bond_record(P, slot + c);
     if (moving) {
       const BondMotion motion = bond_motion(P, slot + c, centre, dcutoff);
-      chebyshev<J>(T[c], D[c], bond[4], broadcast(1), motion.along);
+      chebyshev<J>(T[c], D[c], bond[CHEB_X], broadcast(1), motion.along);
       bond_harmonics<L, true>(bond, motion, Y[c], Y_dot[c]);
     } else {
-      chebyshev<J>(T[c], D[c], bond[4], bond[6], broadcast(0));
+      chebyshev<J>(T[c], D[c], bond[CHEB_X], bond[ENV], broadcast(0));
       bond_harmonics<L, false>(bond, BondMotion(), Y[c], Y_dot[c]);
     }
   }
@@ -166,23 +163,14 @@ STAGE void add_cutoff_change(const Problem& P, index_t slot, index_t n_slots, bo
 
 // G of a tile, or with `moving` its change Ġ along the residuals; returns the change of f_c
 STAGE lanes make_moments(const Problem& P, index_t tile, bool moving, Lanes moments) {
-  const int e = P.tile_element[tile];
+  const ElementTable& element = P.elements[P.tile_element[tile]];
   lanes dcutoff = broadcast(0);
   Motion centre;
   if (moving) centre = motion_of_centre(P, P.tile_atoms + tile * LANES);
-  for (index_t k = 0; k < P.elements[e].n_moments; k++) moments[k] = broadcast(0);
-  for (index_t mu = 0; mu < P.n_elements; mu++) {
-    const PairTable& pair = P.pairs[e * P.n_elements + mu];
-    const index_t slot = P.tile_slot_offset[tile * P.n_elements + mu], n_slots = P.tile_slots[tile * P.n_elements + mu];
-    switch (pair.bond_class) {
-#define CASE(id, J, L, N)                                                                                   \
-  case id:                                                                                                  \
-    add_moments_of_class<J, L>(P, slot, n_slots, moving, centre, moments + pair.moment_offset, dcutoff);    \
-    break;
-      BOND_CLASSES(CASE)
+  for (index_t k = 0; k < element.n_moments; k++) moments[k] = broadcast(0);
+#define CASE(id, J, L, N) \
+  case id: add_moments_of_class<J, L>(P, slot, n, moving, centre, moments + pair.moment_offset, dcutoff); break;
+  FOR_NEIGHBOURS_OF_TILE(P, tile, CASE, add_cutoff_change(P, slot, n, moving, centre, dcutoff))
 #undef CASE
-      default: add_cutoff_change(P, slot, n_slots, moving, centre, dcutoff);
-    }
-  }
   return dcutoff;
 }

@@ -19,16 +19,16 @@ template <int M> struct Operand {
   FN_MEMBER const lanes& operator[](int i) const { return value[i]; }
 };
 
-// Φ_c = g Φ_a Φ_b
+// Φ_c = g Φ_a Φ_b: reads the leaves of Phi; writes its other nodes
 STAGE void couple(const ElementTable& element, Lanes Phi) {
-  const int* node = element.nodes;
-  for (index_t k = 0; k < element.n_nodes; k++, node += 4) {
-    const Lanes c = Phi + node[3];
-    switch (node[0]) {
+  for (index_t k = 0; k < element.n_nodes; k++) {
+    const Node& node = element.nodes[k];
+    const Lanes c = Phi + node.result;
+    switch (node.type) {
 #define CASE(t, na, nb, nc)                            \
   case t: {                                            \
-    const Operand<na> a(Phi + node[1]);                \
-    const Operand<nb> b(Phi + node[2]);                \
+    const Operand<na> a(Phi + node.a);                \
+    const Operand<nb> b(Phi + node.b);                \
     COUPLING_OUT_##t(ASSIGN, PRODUCT)                  \
   } break;
       COUPLINGS(CASE)
@@ -37,15 +37,16 @@ STAGE void couple(const ElementTable& element, Lanes Phi) {
   }
 }
 
+// Φ̇_c = g (Φ̇_a Φ_b + Φ_a Φ̇_b): reads Phi and the leaves of dPhi; writes the other nodes of dPhi
 STAGE void couple_tangent(const ElementTable& element, LanesIn Phi, Lanes dPhi) {
-  const int* node = element.nodes;
-  for (index_t k = 0; k < element.n_nodes; k++, node += 4) {
-    const Lanes c = dPhi + node[3];
-    switch (node[0]) {
+  for (index_t k = 0; k < element.n_nodes; k++) {
+    const Node& node = element.nodes[k];
+    const Lanes c = dPhi + node.result;
+    switch (node.type) {
 #define CASE(t, na, nb, nc)                                            \
   case t: {                                                            \
-    const Operand<na> a(Phi + node[1]), da(dPhi + node[1]);            \
-    const Operand<nb> b(Phi + node[2]), db(dPhi + node[2]);            \
+    const Operand<na> a(Phi + node.a), da(dPhi + node.a);            \
+    const Operand<nb> b(Phi + node.b), db(dPhi + node.b);            \
     COUPLING_OUT_##t(ASSIGN, PRODUCT_DOT)                              \
   } break;
       COUPLINGS(CASE)
@@ -54,7 +55,8 @@ STAGE void couple_tangent(const ElementTable& element, LanesIn Phi, Lanes dPhi) 
   }
 }
 
-// Φ̄_a += g Φ̄_c Φ_b and Φ̄_b += g Φ̄_c Φ_a; a is written back before b is read, they may be the same node
+// Φ̄_a += g Φ̄_c Φ_b and Φ̄_b += g Φ̄_c Φ_a: reads Phi; adds to Phi_bar, from the last node back to the leaves.
+// a is written back before b is read, they may be the same node
 #define ADJOINT_PAIR(i, j, m)      \
   {                                \
     const lanes g = m;             \
@@ -63,10 +65,10 @@ STAGE void couple_tangent(const ElementTable& element, LanesIn Phi, Lanes dPhi) 
   }
 STAGE void couple_adjoint(const ElementTable& element, LanesIn Phi, Lanes Phi_bar) {
   for (index_t k = element.n_nodes - 1; k >= 0; k--) {
-    const int* node = element.nodes + 4 * k;
-    const LanesIn a = Phi + node[1], b = Phi + node[2];
-    const Lanes a_bar = Phi_bar + node[1], b_bar = Phi_bar + node[2], c_bar = Phi_bar + node[3];
-    switch (node[0]) {
+    const Node& node = element.nodes[k];
+    const LanesIn a = Phi + node.a, b = Phi + node.b;
+    const Lanes a_bar = Phi_bar + node.a, b_bar = Phi_bar + node.b, c_bar = Phi_bar + node.result;
+    switch (node.type) {
 #define CASE(t, na, nb, nc)                                            \
   case t: {                                                            \
     lanes to_a[na], to_b[nb];                                          \
@@ -85,7 +87,7 @@ STAGE void couple_adjoint(const ElementTable& element, LanesIn Phi, Lanes Phi_ba
   }
 }
 
-// tangent of the adjoint
+// tangent of the adjoint: reads Phi, dPhi, Phi_bar; adds to dPhi_bar
 #define ADJOINT_TANGENT_PAIR(i, j, m, dm)  \
   {                                        \
     const lanes g = m, dg = dm;            \
@@ -94,10 +96,10 @@ STAGE void couple_adjoint(const ElementTable& element, LanesIn Phi, Lanes Phi_ba
   }
 STAGE void couple_adjoint_tangent(const ElementTable& element, LanesIn Phi, LanesIn dPhi, LanesIn Phi_bar, Lanes dPhi_bar) {
   for (index_t k = element.n_nodes - 1; k >= 0; k--) {
-    const int* node = element.nodes + 4 * k;
-    const LanesIn a = Phi + node[1], b = Phi + node[2], da = dPhi + node[1], db = dPhi + node[2], c_bar = Phi_bar + node[3];
-    const Lanes a_bar = dPhi_bar + node[1], b_bar = dPhi_bar + node[2], dc_bar = dPhi_bar + node[3];
-    switch (node[0]) {
+    const Node& node = element.nodes[k];
+    const LanesIn a = Phi + node.a, b = Phi + node.b, da = dPhi + node.a, db = dPhi + node.b, c_bar = Phi_bar + node.result;
+    const Lanes a_bar = dPhi_bar + node.a, b_bar = dPhi_bar + node.b, dc_bar = dPhi_bar + node.result;
+    switch (node.type) {
 #define CASE(t, na, nb, nc)                                            \
   case t: {                                                            \
     lanes to_a[na], to_b[nb];                                          \
@@ -162,24 +164,33 @@ FN void density_tangent_group(LanesIn Phi, LanesIn dPhi, const int* right, index
     UNROLL for (int i = 0; i < M; i++) drho[p] += dy[p * M + i] * Phi[left + i] + y[p * M + i] * dPhi[left + i];
 }
 
+// y and what functions of rank ≥ 2 add to ρ: reads Phi; adds to rho; writes y
 STAGE void make_densities(const ElementTable& element, LanesIn Phi, lanes* rho, Lanes y) {
-  const int* group = element.groups;
-  for (index_t g = 0; g < element.n_groups; g++, y = y + ND * group[1], group += 4) {
-    switch (group[1]) {
-#define CASE(M) case M: density_group<M>(Phi, element.right + group[2], group[3], group[0], element.c + (index_t)group[2] * ND, rho, y); break;
+  for (index_t g = 0; g < element.n_groups; g++) {
+    const Group& group = element.groups[g];
+    const int* right = element.right + group.first;
+    const double* c = element.c + (index_t)group.first * ND;
+    switch (group.size) {
+#define CASE(M) case M: density_group<M>(Phi, right, group.count, group.left, c, rho, y); break;
       NODE_SIZES(CASE)
 #undef CASE
     }
+    y = y + ND * group.size;
   }
 }
 
+// their tangents: reads Phi, dPhi, y; adds to drho; writes dy
 STAGE void make_density_tangents(const ElementTable& element, LanesIn Phi, LanesIn dPhi, LanesIn y, lanes* drho, Lanes dy) {
-  const int* group = element.groups;
-  for (index_t g = 0; g < element.n_groups; g++, y = y + ND * group[1], dy = dy + ND * group[1], group += 4) {
-    switch (group[1]) {
-#define CASE(M) case M: density_tangent_group<M>(Phi, dPhi, element.right + group[2], group[3], group[0], element.c + (index_t)group[2] * ND, y, drho, dy); break;
+  for (index_t g = 0; g < element.n_groups; g++) {
+    const Group& group = element.groups[g];
+    const int* right = element.right + group.first;
+    const double* c = element.c + (index_t)group.first * ND;
+    switch (group.size) {
+#define CASE(M) case M: density_tangent_group<M>(Phi, dPhi, right, group.count, group.left, c, y, drho, dy); break;
       NODE_SIZES(CASE)
 #undef CASE
     }
+    y = y + ND * group.size;
+    dy = dy + ND * group.size;
   }
 }

@@ -156,7 +156,7 @@ void gather(const PaceProgram& p, const Tile& tile, const double* x, Worker& w, 
         const double* xj = x + 3 * (size_t)*j;
         const double dx = xj[0] - xi, dy = xj[1] - yi, dz = xj[2] - zi;
         double* record = to + (size_t)found * BOND_RECORD * LANES;
-        record[0] = dx; record[LANES] = dy; record[2 * LANES] = dz;
+        record[UX * LANES] = dx; record[UY * LANES] = dy; record[UZ * LANES] = dz;
         atom[(size_t)found * LANES] = *j;
         found += dx * dx + dy * dy + dz * dz < squared;
       }
@@ -166,7 +166,7 @@ void gather(const PaceProgram& p, const Tile& tile, const double* x, Worker& w, 
     for (int q = 0; q < LANES; q++)
       for (int k = count[q]; k < slots; k++) {
         double* record = bonds + (slot + k) * BOND_RECORD * LANES + q;
-        record[0] = record[LANES] = record[2 * LANES] = 0;
+        record[UX * LANES] = record[UY * LANES] = record[UZ * LANES] = 0;
         bond_atoms[(slot + k) * LANES + q] = tile.atoms[q];
       }
     w.slots[mu] = slots;
@@ -203,13 +203,13 @@ void distribute(const PaceProgram& p, const Tile& tile, const double* x, const i
   for (index_t mu = 0; mu < P.n_elements; mu++) slots += P.tile_slots[mu];
   for (index_t k = 0; k < slots * LANES; k++) {
     const int i = tile.atoms[k % LANES], j = real[k];
-    double* row = P.atom_forces + 4 * (p.n_atoms + k);
+    double* row = P.atom_forces + ROW * (p.n_atoms + k);
     double f[3], r[3];
     for (int a = 0; a < 3; a++) {
       f[a] = row[a];
       row[a] = 0;
       r[a] = x[3 * (size_t)j + a] - x[3 * (size_t)i + a];
-      P.atom_forces[4 * (size_t)j + a] += f[a];
+      P.atom_forces[ROW * (size_t)j + a] += f[a];
     }
     if (i == j) continue;  // an unused lane
     static const int A[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, B[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
@@ -226,18 +226,19 @@ void distribute(const PaceProgram& p, const Tile& tile, const double* x, const i
 
 // make_base_of_bonds, a few bonds at a time, so that their harmonics stay in the first cache
 void make_base_in_runs(const Problem& P, Lanes rows, Lanes angular, Lanes A, lanes* density) {
-  const index_t tile = 0, e = P.tile_element[0];
-  const ElementTable& element = P.elements[e];
+  const index_t tile = 0;
+  const ElementTable& element = P.elements[P.tile_element[tile]];
   for (index_t k = 0; k < element.n_leaves; k++) A[k] = broadcast(0);
   for (int p = 0; p < ND; p++) density[p] = broadcast(0);
 #define CASE(id, J, L, N)                                                                                                 \
   case id:                                                                                                                \
     for (int b = 0; b < n; b += RUN)                                                                                      \
       add_base_of_bonds<J, L, N>(P, slot + b, std::min(n - b, RUN), element.c_radial + pair.radial_offset,                \
-                                 element.c_first + pair.first_offset, rows + (done + b) * P.row_size, angular,            \
-                                 A + pair.leaf_offset, density);                                                          \
+                                 element.c_first + pair.first_offset,                                                     \
+                                 rows + (slots_before(P, tile, slot) + b) * P.row_size, angular, A + pair.leaf_offset,    \
+                                 density);                                                                                \
     break;
-  FOR_NEIGHBOUR_ELEMENTS(CASE, )
+  FOR_NEIGHBOURS_OF_TILE(P, tile, CASE, )
 #undef CASE
 }
 
@@ -295,8 +296,8 @@ void evaluate_tiles(PaceProgram& p, size_t first, size_t last, const double* x, 
   Problem P = p.problem;
   const bool by_bond = out.pair_virials || out.site_virials;
   const size_t rows = p.n_atoms + (by_bond ? most_slots * LANES : 0);
-  P.atom_forces = P.core_forces = w.forces.get(4 * rows);
-  memset(P.atom_forces, 0, sizeof(double) * 4 * rows);
+  P.atom_forces = P.core_forces = w.forces.get(ROW * rows);
+  memset(P.atom_forces, 0, sizeof(double) * ROW * rows);
   if (by_bond && w.own_rows.size() < most_slots * LANES + 1) w.own_rows.resize(most_slots * LANES + 1);
   if (by_bond) std::iota(w.own_rows.begin(), w.own_rows.end(), (int)p.n_atoms);
   P.atom_energies = p.energies.get(p.n_atoms);
@@ -459,7 +460,7 @@ void pace_evaluate(PaceProgram* program, const double* positions, PaceResults* r
   for (int64_t i = 0; i < p.n_atoms; i++) {
     double f[3] = {};
     for (size_t t = 0; t < n_threads; t++) {
-      const double* row = p.workers[t].forces.get(0) + 4 * i;
+      const double* row = p.workers[t].forces.get(0) + ROW * i;
       for (int a = 0; a < 3; a++) f[a] += row[a];
     }
     for (int a = 0; a < 3; a++) {

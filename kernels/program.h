@@ -13,7 +13,7 @@
 #pragma once
 #include <stdint.h>
 
-#define PACE_INTERFACE 1  // goes up when anything here, or the layout of the tables, changes
+#define PACE_INTERFACE 2  // goes up when anything here, or the layout of the tables, changes
 
 #ifdef __cplusplus
 extern "C" {

@@ -86,69 +86,66 @@ FN void radial_gradient(LanesIn X, LanesIn Z, LanesIn G, LanesIn dG, Lanes gradi
   }
 }
 
-// leaves A and the part of the densities that rank 1 gives
+// ρ_p += Σ_j c_pj G_j00; odd j apart, which hides the latency of the additions
+template <int J, int L> FN void add_rank1_densities(const double* c, LanesIn G, lanes* rho, lanes* odd) {
+  for (int j = 0; j < J; j++) {
+    const lanes g = G[j * (L + 1) * (L + 1)];
+    UNROLL for (int p = 0; p < ND; p++) { if (j & 1) odd[p] += c[p * J + j] * g; else rho[p] += c[p * J + j] * g; }
+  }
+}
+
+// leaves A and the part of the densities that rank 1 gives: reads G; writes A, density
 STAGE void make_atomic_base(const Problem& P, int e, LanesIn G, Lanes A, lanes* density) {
   const ElementTable& element = P.elements[e];
   lanes rho[ND], odd[ND];
   UNROLL for (int p = 0; p < ND; p++) rho[p] = odd[p] = broadcast(0);
-  for (index_t mu = 0; mu < P.n_elements; mu++) {
-    const PairTable& pair = P.pairs[e * P.n_elements + mu];
-    const double* first = element.c_first + pair.first_offset;
-    switch (pair.bond_class) {
-#define CASE(id, J, L, N)                                                                                            \
-  case id:                                                                                                           \
-    atomic_base<J, L, N>(element.c_radial + pair.radial_offset, G + pair.moment_offset, A + pair.leaf_offset);        \
-    for (int j = 0; j < J; j++) {                                                                                     \
-      const lanes g = (G + pair.moment_offset)[j * (L + 1) * (L + 1)];                                                \
-      UNROLL for (int p = 0; p < ND; p++) { if (j & 1) odd[p] += first[p * J + j] * g; else rho[p] += first[p * J + j] * g; } \
-    }                                                                                                                 \
+#define CASE(id, J, L, N)                                                                                      \
+  case id:                                                                                                     \
+    atomic_base<J, L, N>(element.c_radial + pair.radial_offset, G + pair.moment_offset, A + pair.leaf_offset); \
+    add_rank1_densities<J, L>(element.c_first + pair.first_offset, G + pair.moment_offset, rho, odd);          \
     break;
-      BOND_CLASSES(CASE)
+  FOR_NEIGHBOUR_ELEMENTS(P, e, CASE, )
 #undef CASE
-    }
-  }
   UNROLL for (int p = 0; p < ND; p++) density[p] = rho[p] + odd[p];
 }
 
-// w = ∂E/∂G from the adjoint of the leaves and ∂F/∂ρ
+// w_j00 += Σ_p c_pj F'_p
+template <int J, int L> FN void add_rank1_adjoint(const double* c, const lanes* dF, Lanes w) {
+  for (int j = 0; j < J; j++)
+    UNROLL for (int p = 0; p < ND; p++) w[j * (L + 1) * (L + 1)] += c[p * J + j] * dF[p];
+}
+
+// w = ∂E/∂G from the adjoint of the leaves and ∂F/∂ρ: reads A_bar, dF; writes w
 STAGE void make_moment_adjoint(const Problem& P, int e, LanesIn A_bar, const lanes* dF, Lanes w) {
   const ElementTable& element = P.elements[e];
-  for (index_t mu = 0; mu < P.n_elements; mu++) {
-    const PairTable& pair = P.pairs[e * P.n_elements + mu];
-    const double* first = element.c_first + pair.first_offset;
-    switch (pair.bond_class) {
 #define CASE(id, J, L, N)                                                                                             \
   case id:                                                                                                            \
     moment_adjoint<J, L, N>(element.c_radial + pair.radial_offset, A_bar + pair.leaf_offset, w + pair.moment_offset); \
-    for (int j = 0; j < J; j++)                                                                                       \
-      UNROLL for (int p = 0; p < ND; p++)(w + pair.moment_offset)[j * (L + 1) * (L + 1)] += first[p * J + j] * dF[p]; \
+    add_rank1_adjoint<J, L>(element.c_first + pair.first_offset, dF, w + pair.moment_offset);                         \
     break;
-      BOND_CLASSES(CASE)
+  FOR_NEIGHBOUR_ELEMENTS(P, e, CASE, )
 #undef CASE
-    }
+}
+
+// ∂L/∂c_pj += alpha_p G_j00 + beta_p Ġ_j00, summed over atoms lane by lane
+template <int J, int L>
+FN void rank1_gradient(LanesIn G, LanesIn dG, const lanes* alpha, const lanes* beta, Lanes gradient) {
+  for (int j = 0; j < J; j++) {
+    const lanes g = G[j * (L + 1) * (L + 1)], d = dG[j * (L + 1) * (L + 1)];
+    UNROLL for (int p = 0; p < ND; p++) gradient[p * J + j] += alpha[p] * g + beta[p] * d;
   }
 }
 
-// gradients of radial coefficients and of rank 1: X G − Z Ġ and alpha G + beta Ġ
+// gradients of radial coefficients and of rank 1: reads X, Z, G, dG, alpha, beta; adds to gradient, gradient_first
 STAGE void add_radial_gradient(const Problem& P, int e, LanesIn X, LanesIn Z, LanesIn G, LanesIn dG, const lanes* alpha,
                                const lanes* beta, Lanes gradient, Lanes gradient_first) {
-  for (index_t mu = 0; mu < P.n_elements; mu++) {
-    const PairTable& pair = P.pairs[e * P.n_elements + mu];
-    switch (pair.bond_class) {
-#define CASE(id, J, L, N)                                                                                        \
-  case id:                                                                                                       \
-    if (!P.radial_fixed)                                                                                         \
-      radial_gradient<J, L, N>(X + pair.leaf_offset, Z + pair.leaf_offset, G + pair.moment_offset,               \
-                               dG + pair.moment_offset, gradient + pair.radial_offset);                          \
-    for (int j = 0; j < J; j++) {                                                                                \
-      const lanes g = (G + pair.moment_offset)[j * (L + 1) * (L + 1)];                                           \
-      const lanes d = (dG + pair.moment_offset)[j * (L + 1) * (L + 1)];                                          \
-      UNROLL for (int p = 0; p < ND; p++)                                                                        \
-        (gradient_first + pair.first_offset)[p * J + j] += alpha[p] * g + beta[p] * d;                           \
-    }                                                                                                            \
+#define CASE(id, J, L, N)                                                                                              \
+  case id:                                                                                                             \
+    if (!P.radial_fixed)                                                                                               \
+      radial_gradient<J, L, N>(X + pair.leaf_offset, Z + pair.leaf_offset, G + pair.moment_offset,                     \
+                               dG + pair.moment_offset, gradient + pair.radial_offset);                                \
+    rank1_gradient<J, L>(G + pair.moment_offset, dG + pair.moment_offset, alpha, beta, gradient_first + pair.first_offset); \
     break;
-      BOND_CLASSES(CASE)
+  FOR_NEIGHBOUR_ELEMENTS(P, e, CASE, )
 #undef CASE
-    }
-  }
 }

@@ -53,11 +53,9 @@ FN void add_first_sums(LanesIn G, LanesIn dG, const lanes* alpha, const lanes* b
   }
 }
 
+// both of a tile: reads X, Z, G, dG, alpha, beta; adds to gradient, gradient_first
 FN void radial_gradient_of_tile(const Problem& P, int e, LanesIn X, LanesIn Z, LanesIn G, LanesIn dG, const lanes* alpha,
                                 const lanes* beta, double* gradient, double* gradient_first) {
-  for (index_t mu = 0; mu < P.n_elements; mu++) {
-    const PairTable& pair = P.pairs[e * P.n_elements + mu];
-    switch (pair.bond_class) {
 #define CASE(id, J, L, N)                                                                                          \
   case id:                                                                                                         \
     if constexpr (N > 0)                                                                                           \
@@ -66,8 +64,6 @@ FN void radial_gradient_of_tile(const Problem& P, int e, LanesIn X, LanesIn Z, L
                                     dG + pair.moment_offset, gradient + pair.radial_offset);                       \
     add_first_sums<J, L>(G + pair.moment_offset, dG + pair.moment_offset, alpha, beta, gradient_first + pair.first_offset); \
     break;
-      BOND_CLASSES(CASE)
+  FOR_NEIGHBOUR_ELEMENTS(P, e, CASE, )
 #undef CASE
-    }
-  }
 }

@@ -15,12 +15,12 @@ FN lanes with_coefficients(const double* c, const lanes* dF) {
 
 // Φ̄_b = Σ_a c_abp F'_p Φ_a
 template <int M>
-FN void adjoint_of_right_node(LanesIn Phi, const int* entry, index_t n, const double* c, const lanes* dF, Lanes b_bar) {
+FN void adjoint_of_right_node(LanesIn Phi, const Entry* entries, index_t n, const double* c, const lanes* dF, Lanes b_bar) {
   lanes to_b[M];
   UNROLL for (int i = 0; i < M; i++) to_b[i] = broadcast(0);
-  for (index_t k = 0; k < n; k++, entry += 2) {
-    const LanesIn a = Phi + entry[0];
-    const lanes factor = with_coefficients(c + (index_t)entry[1] * ND, dF);
+  for (index_t k = 0; k < n; k++) {
+    const LanesIn a = Phi + entries[k].left;
+    const lanes factor = with_coefficients(c + (index_t)entries[k].function * ND, dF);
     UNROLL for (int i = 0; i < M; i++) to_b[i] += factor * a[i];
   }
   UNROLL for (int i = 0; i < M; i++) b_bar[i] = to_b[i];
@@ -35,34 +35,36 @@ template <int M> FN void adjoint_of_left_node(Lanes a_bar, const lanes* dF, Lane
   }
 }
 
+// Φ̄ as far as the densities give it: reads Phi, dF, y; writes Phi_bar
 STAGE void adjoint_by_right_nodes(const RightTable& rights, const ElementTable& element, LanesIn Phi, Lanes Phi_bar,
-                               const lanes* dF, LanesIn y) {
+                                  const lanes* dF, LanesIn y) {
   for (index_t k = 0; k < rights.n_others; k++) Phi_bar[rights.others[k]] = broadcast(0);
-  const int* node = rights.nodes;
-  for (index_t k = 0; k < rights.n_nodes; k++, node += 4) {
-    switch (node[1]) {
-#define CASE(M) \
-  case M: adjoint_of_right_node<M>(Phi, rights.entries + 2 * (index_t)node[2], node[3], element.c, dF, Phi_bar + node[0]); break;
+  for (index_t k = 0; k < rights.n_nodes; k++) {
+    const RightNode& node = rights.nodes[k];
+    const Entry* entries = rights.entries + node.first;
+    switch (node.size) {
+#define CASE(M) case M: adjoint_of_right_node<M>(Phi, entries, node.count, element.c, dF, Phi_bar + node.right); break;
       NODE_SIZES(CASE)
 #undef CASE
     }
   }
-  const int* group = element.groups;
-  for (index_t g = 0; g < element.n_groups; g++, y = y + ND * group[1], group += 4) {
-    switch (group[1]) {
-#define CASE(M) case M: adjoint_of_left_node<M>(Phi_bar + group[0], dF, y); break;
+  for (index_t g = 0; g < element.n_groups; g++) {
+    const Group& group = element.groups[g];
+    switch (group.size) {
+#define CASE(M) case M: adjoint_of_left_node<M>(Phi_bar + group.left, dF, y); break;
       NODE_SIZES(CASE)
 #undef CASE
     }
+    y = y + ND * group.size;
   }
 }
 
 // how sums over atoms are kept: added up over the tile, or lane by lane, which the first of several tiles starts
-enum { OVER_TILE, STARTED_BY_LANE, BY_LANE };
+enum SumsOverAtoms { OVER_TILE, STARTED_BY_LANE, BY_LANE };
 
 // the tangent of Φ̄_b, and alpha_p B + beta_p Ḃ of the node's functions, added to gradient[entry][p] or [entry][p][lane]
-template <int SUMS, int M>
-FN void gradient_of_right_node(LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, int right, const int* entry, index_t n,
+template <SumsOverAtoms SUMS, int M>
+FN void gradient_of_right_node(LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, int right, const Entry* entry, index_t n,
                                const double* c, const lanes* dF, const lanes* dF_dot, const lanes* alpha,
                                const lanes* beta, double* gradient) {
   constexpr int AT_ONCE = ND < SUMS_AT_ONCE ? SUMS_AT_ONCE / ND : 1;
@@ -72,14 +74,14 @@ FN void gradient_of_right_node(LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, int ri
     db[i] = (dPhi + right)[i];
     to_b[i] = broadcast(0);
   }
-  for (index_t k = 0; k < n; k += AT_ONCE, entry += 2 * AT_ONCE) {
+  for (index_t k = 0; k < n; k += AT_ONCE, entry += AT_ONCE) {
     const int count = n - k < AT_ONCE ? n - k : AT_ONCE;
     lanes v[ND > SUMS_AT_ONCE ? ND : SUMS_AT_ONCE];
     UNROLL for (int r = 0; r < SUMS_AT_ONCE; r++) v[r] = broadcast(0);
     UNROLL for (int r = 0; r < AT_ONCE; r++)
       if (r < count) {
-        const LanesIn a = Phi + entry[2 * r], da = dPhi + entry[2 * r];
-        const double* own = c + (index_t)entry[2 * r + 1] * ND;
+        const LanesIn a = Phi + entry[r].left, da = dPhi + entry[r].left;
+        const double* own = c + (index_t)entry[r].function * ND;
         const lanes factor = with_coefficients(own, dF), factor_dot = with_coefficients(own, dF_dot);
         lanes B = broadcast(0), dB = B;
         UNROLL for (int i = 0; i < M; i++) {
@@ -103,6 +105,7 @@ FN void gradient_of_right_node(LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, int ri
   UNROLL for (int i = 0; i < M; i++) (dPhi_bar + right)[i] = to_b[i];
 }
 
+// d(Φ̄_a)/dt += Σ_p d(F'_p)/dt y_ap + F'_p ẏ_ap
 template <int M>
 FN void tangent_of_left_node(Lanes a_bar, const lanes* dF, const lanes* dF_dot, LanesIn y, LanesIn dy) {
   UNROLL for (int i = 0; i < M; i++) {
@@ -112,30 +115,35 @@ FN void tangent_of_left_node(Lanes a_bar, const lanes* dF, const lanes* dF_dot, 
   }
 }
 
-template <int SUMS>
+// gradient of the functions' coefficients, and d(Φ̄)/dt as far as the densities give it: reads Phi, dPhi, y, dy and what is
+// of each density; writes dPhi_bar; adds to gradient (or starts it)
+template <SumsOverAtoms SUMS>
 STAGE void gradient_by_right_nodes(const RightTable& rights, const ElementTable& element, LanesIn Phi, LanesIn dPhi,
-                                Lanes dPhi_bar, const lanes* dF, const lanes* dF_dot, const lanes* alpha,
-                                const lanes* beta, LanesIn y, LanesIn dy, double* gradient) {
+                                   Lanes dPhi_bar, const lanes* dF, const lanes* dF_dot, const lanes* alpha,
+                                   const lanes* beta, LanesIn y, LanesIn dy, double* gradient) {
   for (index_t k = 0; k < rights.n_others; k++) dPhi_bar[rights.others[k]] = broadcast(0);
-  const int* node = rights.nodes;
-  for (index_t k = 0; k < rights.n_nodes; k++, node += 4) {
-    switch (node[1]) {
-#define CASE(M)                                                                                                       \
-  case M:                                                                                                             \
-    gradient_of_right_node<SUMS, M>(Phi, dPhi, dPhi_bar, node[0], rights.entries + 2 * (index_t)node[2], node[3],   \
-                                       element.c, dF, dF_dot, alpha, beta,                                             \
-                                       gradient + (index_t)node[2] * ND * (SUMS ? LANES : 1));                      \
+  for (index_t k = 0; k < rights.n_nodes; k++) {
+    const RightNode& node = rights.nodes[k];
+    const Entry* entries = rights.entries + node.first;
+    double* sums = gradient + (index_t)node.first * ND * (SUMS == OVER_TILE ? 1 : LANES);
+    switch (node.size) {
+#define CASE(M)                                                                                                   \
+  case M:                                                                                                         \
+    gradient_of_right_node<SUMS, M>(Phi, dPhi, dPhi_bar, node.right, entries, node.count, element.c, dF, dF_dot,  \
+                                    alpha, beta, sums);                                                           \
     break;
       NODE_SIZES(CASE)
 #undef CASE
     }
   }
-  const int* group = element.groups;
-  for (index_t g = 0; g < element.n_groups; g++, y = y + ND * group[1], dy = dy + ND * group[1], group += 4) {
-    switch (group[1]) {
-#define CASE(M) case M: tangent_of_left_node<M>(dPhi_bar + group[0], dF, dF_dot, y, dy); break;
+  for (index_t g = 0; g < element.n_groups; g++) {
+    const Group& group = element.groups[g];
+    switch (group.size) {
+#define CASE(M) case M: tangent_of_left_node<M>(dPhi_bar + group.left, dF, dF_dot, y, dy); break;
       NODE_SIZES(CASE)
 #undef CASE
     }
+    y = y + ND * group.size;
+    dy = dy + ND * group.size;
   }
 }

@@ -102,10 +102,10 @@ STAGE void gather_bonds(const Problem& P, const RowPlan& R, const Sources& sourc
     const double* functions_of[LANES];
     for (int s = 0; s < sources.n; s++) {
       const index_t tile = sources.place[s] / LANES, lane = sources.place[s] % LANES;
-      const index_t slot = P.tile_slot_offset[tile * P.n_elements + mu];
+      const index_t slot = first_slot(P, tile, mu);
       count[s] = bonds_of[s][mu];
       first[s] = slot * LANES + lane;
-      if (bondwise) functions_of[s] = M.rows + (P.tile_rows[tile] + slot - P.tile_slot_offset[tile * P.n_elements]) * P.row_size * LANES + lane;
+      if (bondwise) functions_of[s] = M.rows + (P.tile_rows[tile] + slots_before(P, tile, slot)) * P.row_size * LANES + lane;
       n = count[s] > n ? count[s] : n;
     }
     slots[mu] = n;
@@ -120,7 +120,7 @@ STAGE void gather_bonds(const Problem& P, const RowPlan& R, const Sources& sourc
       int n_functions = 0;
       for (int s = 0; s < sources.n; s++) {
         if (r >= count[s]) continue;
-        const double* record = P.bonds + (first[s] / LANES + r) * BOND_RECORD * LANES + first[s] % LANES;
+        const double* record = P.bonds + (first[s] / LANES + r) * BOND_RECORD * LANES + first[s] % LANES;  // [item][lane]
         UNROLL for (int q = 0; q < BOND_RECORD; q++) bond[q] = select(sources.mask[s], broadcast(record[q * LANES]), bond[q]);
 #if CORE
         slope = select(sources.mask[s], broadcast(P.core_slope[first[s] + r * LANES]), slope);
@@ -146,7 +146,8 @@ STAGE void gather_bonds(const Problem& P, const RowPlan& R, const Sources& sourc
   Q.core_slope = M.core_slope;
 }
 
-// the second pass of one atom per lane: adds to the sums of its element
+// the second pass of one atom per lane: reads what the first pass kept in M.tiles and M.rows, and the lanes' motions; adds to
+// the sums of its element (start: writes those of its functions)
 static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t* atom, const index_t* row, index_t first_tile,
                         const RowMemory& M, bool start) {
   index_t place[LANES];
@@ -192,7 +193,7 @@ static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t
   Lanes dy = dPhi_bar + P.max_components, angular = dy + P.max_y;
   const LanesIn rows = lane_array((const double*)M.row_rows);
   lanes drho[ND], dF[ND], dF_dot[ND], alpha[ND], beta[ND], a, dcutoff = broadcast(0);
-  for (int l = 0; l < LANES; l++) a[l] = atom[l] < 0 ? 0 : R.motions[4 * (index_t)tile_atoms[l] + 3];
+  for (int l = 0; l < LANES; l++) a[l] = atom[l] < 0 ? 0 : R.motions[ROW * (index_t)tile_atoms[l] + ENERGY_FACTOR];
   if (bondwise) dcutoff = make_base_tangent_of_bonds(Q, 0, R.moving, rows, angular, dPhi, drho);
   else if (R.moving) dcutoff = make_moments(Q, 0, true, dG);
   else for (index_t k = 0; k < element.n_moments; k++) dG[k] = broadcast(0);
@@ -268,14 +269,14 @@ STAGE void write_rows(const RowPlan& R, const index_t* structure, const index_t*
   }
 }
 
-// all rows of a batch
+// all rows of a batch: reads bonds and moments; writes R.values
 static void rows_of_batch(const Problem& P, const RowPlan& R, index_t batch, double* memory, index_t most_tiles) {
   const RowMemory M(P, R, memory, most_tiles);
-  const index_t* b = P.batches + 4 * batch;
+  const Batch& b = P.batches[batch];
   const Scratch scratch(P, M.scratch);
-  for (index_t tile = b[0]; tile < b[1]; tile++) {
+  for (index_t tile = b.first_tile; tile < b.end_tile; tile++) {
     Clock clock(0);
-    const TileState t(P, M.tiles + (tile - b[0]) * P.tile_workspace, tile);
+    const TileState t(P, M.tiles + (tile - b.first_tile) * P.tile_workspace, tile);
     lanes dF[ND];
     make_energies(P, tile, t, scratch, rows_of(P, tile, M.rows), dF, clock);
     make_adjoints(P, tile, t, dF, clock);
@@ -302,7 +303,7 @@ static void rows_of_batch(const Problem& P, const RowPlan& R, index_t batch, dou
           break;
         }
         present[e] = true;
-        second_pass(P, R, e, atom, row, b[0], M, step == 0);
+        second_pass(P, R, e, atom, row, b.first_tile, M, step == 0);
       }
     }
     transform_sums(P, R, M, present);
@@ -310,13 +311,13 @@ static void rows_of_batch(const Problem& P, const RowPlan& R, index_t batch, dou
   }
 }
 
-// B values (and slopes) of the atoms of a batch
+// B values (and slopes) of the atoms of a batch: reads bonds and moments; writes A.values, A.slopes
 static void atoms_of_batch(const Problem& P, const AtomPlan& A, index_t batch, double* memory) {
-  const index_t* b = P.batches + 4 * batch;
+  const Batch& b = P.batches[batch];
   const Scratch scratch(P, memory);
   double* rows = memory + Scratch::size(P) * LANES;
   const Lanes m = lane_array(rows + P.most_rows * P.row_size * LANES);
-  for (index_t tile = b[0]; tile < b[1]; tile++) {
+  for (index_t tile = b.first_tile; tile < b.end_tile; tile++) {
     Clock clock(0);
     const int e = P.tile_element[tile], count = P.tile_count[tile];
     const ElementTable& element = P.elements[e];
@@ -328,25 +329,25 @@ static void atoms_of_batch(const Problem& P, const AtomPlan& A, index_t batch, d
       for (int p = 0; p < ND; p++) store_to_atoms(A.slopes + p, ND, atoms, count, dF[p]);
     double* to[LANES];
     for (int l = 0; l < count; l++) to[l] = A.values[e] + A.atom_rows[atoms[l]] * A.n_columns[e];
-    const int* group = element.groups;
-    for (index_t g = 0; g < element.n_groups; g++, group += 4)
-      for (index_t f = group[2]; f < group[2] + group[3]; f++) {
+    for (index_t g = 0; g < element.n_groups; g++) {
+      const Group& group = element.groups[g];
+      for (index_t f = group.first; f < group.first + group.count; f++) {
         lanes B = broadcast(0);
-        for (int i = 0; i < group[1]; i++) B += t.Phi[group[0] + i] * t.Phi[element.right[f] + i];
+        for (int i = 0; i < group.size; i++) B += t.Phi[group.left + i] * t.Phi[element.right[f] + i];
         B *= A.factors[e][f];
         for (int l = 0; l < count; l++) to[l][A.columns[e][f]] = B[l];
       }
+    }
     for (index_t mu = 0; mu < P.n_elements; mu++) {
       const RowPair& pair = A.pairs[e * P.n_elements + mu];
       const index_t* columns = A.rank1[e * P.n_elements + mu];
-      const index_t first = P.tile_slot_offset[tile * P.n_elements + mu];
       for (index_t j = 0; j < pair.J; j++) m[j] = broadcast(0);
-      for (index_t s = first; s < first + P.tile_slots[tile * P.n_elements + mu]; s++) {
-        const LanesIn bond = lane_array((const double*)P.bonds + s * BOND_RECORD * LANES);
-        lanes T = bond[6], T_next = bond[6] * bond[4];
+      FOR_SLOTS(P, tile, mu, s) {
+        const LanesIn bond = bond_record(P, s);
+        lanes T = bond[ENV], T_next = bond[ENV] * bond[CHEB_X];
         for (index_t j = 0; j < pair.J; j++) {
           m[j] += T;
-          const lanes after = 2 * bond[4] * T_next - T;
+          const lanes after = 2 * bond[CHEB_X] * T_next - T;
           T = T_next; T_next = after;
         }
       }

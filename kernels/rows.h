@@ -34,7 +34,7 @@ struct RowPlan {
   // rows
   index_t n_rows;              // of each structure
   index_t moving;              // 1: some rows move atoms
-  const double* motions;       // [n_rows][n_atoms of the piece][4]: u, and the factor of the energy
+  const double* motions;       // [n_rows][n_atoms of the piece][ROW]: u, and the factor of the energy
   const double* strains;       // [n_rows][n_atoms of the piece][6] (STRESS)
   double* values;              // [structure of the piece][n_rows][n_parameters]
   // work, one stretch per thread

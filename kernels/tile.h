@@ -27,7 +27,7 @@ struct Clock {
   }
 };
 
-// what a tile keeps from the first pass for the second
+// what a tile keeps from the first pass for the second; dF and ddF with the factor f_c of the core repulsion
 struct TileState {
   Lanes Phi, Phi_bar, y, dF, ddF, G;
   TileState(const Problem& P, double* memory, index_t tile) {

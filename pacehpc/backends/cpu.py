@@ -25,12 +25,11 @@ from pacehpc.backends.layout import RUN, Layout, make_layout
 from pacehpc.backends.memory import default_batch_atoms, keeps_moments, tile_numbers
 from pacehpc.backends.records import record
 from pacehpc.backends.shape import Coefficients, make_shape
-from pacehpc.backends.tables import put_tables, structure_arrays
+from pacehpc.backends.tables import BOND_RECORD, put_tables, structure_arrays
 from pacehpc.machine import kernel_threads
 from pacehpc.potential import Potential
 from pacehpc.structures import Structures, virial_matrix
 
-BOND_RECORD = 8
 STAGES = (
     "atomic base", "nodes", "densities", "embedding", "density adjoint", "node adjoint", "moment adjoint", "forces",
     "residuals", "tangent moments", "tangent base", "node tangents", "density tangents", "density gradient",

@@ -9,9 +9,8 @@ import numpy as np
 
 from pacehpc.backends.layout import Layout
 from pacehpc.backends.source import LANES
+from pacehpc.backends.tables import BOND_RECORD
 from pacehpc.structures import Structures
-
-BOND_RECORD = 8
 
 
 @dataclass

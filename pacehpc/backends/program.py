@@ -20,7 +20,7 @@ from pacehpc.backends.tables import Put, put_tables
 from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
 
-INTERFACE = 1
+INTERFACE = 2
 """PACE_INTERFACE of kernels/program.h."""
 ALIGNMENT = 64  # bytes: a cache line
 

@@ -28,9 +28,10 @@ def record(struct: str) -> np.dtype:
             break
     else:
         raise PacehpcError(f"the kernel sources are damaged (no struct {struct}): install pacehpc again.")
+    kinds = _KINDS | dict.fromkeys(re.findall(r"enum class (\w+) : index_t", text), np.int64)
     fields = []
     for declaration in filter(None, (part.strip() for part in match[1].split(";"))):
         kind, names = re.fullmatch(r"((?:const\s+)?\w+\*?(?:\s+const\*)*)\s+(.*)", declaration, re.S).groups()
-        dtype = np.uint64 if kind.endswith("*") else _KINDS[kind]
+        dtype = np.uint64 if kind.endswith("*") else kinds[kind]
         fields += [(field.strip(), dtype) for field in names.split(",")]
     return np.dtype(fields, align=True)

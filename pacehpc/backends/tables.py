@@ -19,6 +19,8 @@ from pacehpc.structures import Structures
 
 Put = Callable[[np.ndarray], int]
 
+BOND_RECORD = 8
+"""Numbers of a bond's record (enum BondItem of the kernels)."""
 LAYOUT = ("bond_atoms", "tile_element", "tile_atoms", "tile_count", "tile_slots", "tile_slot_offset")
 """Arrays of a layout that the kernels read."""
 
@@ -60,10 +62,10 @@ def put_tables(
         rights[e] = put(nodes), put(entries), put(others), len(nodes), len(others)
         order.append(entries[:, 1])
         row["c"], row["c_radial"], row["c_first"] = address + 8 * coefficients.starts[e]
-        powers = np.tile([0.0, 1.0], (nd + 1, 1))
-        powers[: embedding.ndensity] = np.reshape(embedding.fs_parameters, (-1, 2))[: embedding.ndensity]
-        powers[nd] = embedding.rho_core_cut, embedding.drho_core_cut
-        row["embedding"], row["embedding_kind"] = put(powers), EmbeddingKind[embedding.npot]
+        terms = np.tile([0.0, 1.0], (nd, 1))
+        terms[: embedding.ndensity] = np.reshape(embedding.fs_parameters, (-1, 2))[: embedding.ndensity]
+        row["embedding"], row["embedding_kind"] = put(terms), EmbeddingKind[embedding.npot]
+        row["rho_core_cut"], row["drho_core_cut"] = embedding.rho_core_cut, embedding.drho_core_cut
         row["n_nodes"], row["n_groups"], row["n_functions"] = len(graph.nodes), len(groups), len(graph.right)
         row["n_components"], row["n_leaves"] = graph.n_components, graph.n_leaves
         row["n_moments"], row["n_y"] = table.n_moments, shape.n_y(e)

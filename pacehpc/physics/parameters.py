@@ -1,6 +1,6 @@
 """The parameters of the physical formulas: a bond's radial basis and cutoffs, an atom's embedding.
 
-The numbers of the enums are those of the kernels (kernels/problem.h).
+The numbers of the enums are those of the kernels' enums of the same names (kernels/problem.h).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Family(IntEnum):
 
 
 class InnerCutoff(IntEnum):
-    """What `Bond.inner_cutoff_type` does to the radial functions."""
+    """What `Bond.inner_cutoff_type` does to the radial functions; zbl leaves them as they are."""
 
-    zbl = 0  # nothing
+    zbl = 0
     distance = 1
     density = 2
 
@@ -29,9 +29,9 @@ class InnerCutoff(IntEnum):
 class CoreKind(IntEnum):
     """The core repulsion of a `Bond.inner_cutoff_type`."""
 
-    distance = 1
-    density = 2
-    zbl = 3
+    distance = 0
+    density = 1
+    zbl = 2
 
 
 class EmbeddingKind(IntEnum):

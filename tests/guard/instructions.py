@@ -76,7 +76,7 @@ def by_stage(listing: str) -> dict[str, int]:
     """Sums over the lines of callgrind_annotate that name a stage of the kernels; templates count as one."""
     text = "".join(path.read_text() for path in sorted(building.kernel_folder().glob("*.h")))
     stages = [*re.findall(r"^STAGE \w+ (\w+)\(", text, re.M), "evaluate"]
-    pattern = re.compile(rf"^\s*([\d,]+)\s.*?[:\s]({'|'.join(stages)})(?:<[^(]*>)?(?:\(| \[|$)")
+    pattern = re.compile(rf"^\s*([\d,]+)\s.*?[:\s]({'|'.join(stages)})(?:<[^>]*>)?(?:\(| \[|$)")
     counts: dict[str, int] = {}
     for match in filter(None, map(pattern.match, listing.splitlines())):
         counts[match[2]] = counts.get(match[2], 0) + int(match[1].replace(",", ""))

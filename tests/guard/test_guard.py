@@ -43,6 +43,7 @@ def test_stages_are_found_in_a_listing():
     10,000 (100.0%)  PROGRAM TOTALS
      9,000  ???:evaluate [/cache/evaluate-1.so]
      3,000  ???:couple(ElementTable const&, double*) [/cache/evaluate-1.so]
+       300  ???:void gradient_by_right_nodes<(SumsOverAtoms)0>(RightTable const&) [/cache/evaluate-1.so]
        500  ???:couple_tangent(ElementTable const&) [clone .constprop.0] [/cache/evaluate-1.so]
        200  ???:void add_bond_forces<6, 4>(Problem const&, long) [/cache/evaluate-1.so]
        100  ???:void add_bond_forces<5, 4>(Problem const&, long) [/cache/evaluate-1.so]
@@ -53,4 +54,5 @@ def test_stages_are_found_in_a_listing():
         "couple": 3000,
         "couple_tangent": 500,
         "evaluate": 9000,
+        "gradient_by_right_nodes": 300,
     }
