@@ -1,4 +1,4 @@
-// From displacement vectors to bond records: the geometry and the radial functions' envelope and argument.
+// From vectors r_j − r_i to bond records: the geometry and the radial functions' envelope and argument.
 //
 // Every radial function is g_k(r) = env(r) · (polynomial of x(r)), so a bond is its unit vector, 1/r, x, dx/dr, env and
 // d env/dr; cutoffs live in env. Core repulsion has no parameters, so its energies and forces are constants of the fit;
@@ -74,25 +74,29 @@ FN void envelope(const BondType& bond, lanes r, lanes& x, lanes& dx, lanes& env,
   denv = select(r >= rc, zero, denv);
 }
 
-// rows 0..2 of the records hold r_j − r_i on entry; a zero vector is an unused lane
-STAGE void make_bonds(const Problem& P, index_t tile) {
+// Reads r_j − r_i of the tile's bonds, [slot][3]; writes bonds. A lane without a bond, whose vector is zero, and one whose
+// bond is not shorter than its cutoff are unused.
+STAGE void make_bonds(const Problem& P, index_t tile, LanesIn vectors) {
   const int e = P.tile_element[tile];
   FOR_BONDS(P, tile, mu, s) {
+    const BondType& type = P.bond_types[e * P.n_elements + mu];
+    const LanesIn vector = vectors + 3 * slots_before(P, tile, s);
     const Lanes bond = lane_array(P.bonds + s * BOND_RECORD * LANES);
-    const lanes dx = bond[UX], dy = bond[UY], dz = bond[UZ], zero = broadcast(0);
+    const lanes dx = vector[0], dy = vector[1], dz = vector[2], zero = broadcast(0);
     const lanes square = dx * dx + dy * dy + dz * dz;
-    const lanes r = lane_sqrt(select(square > 0, square, broadcast(1)));
-    const lanes inverse = select(square > 0, 1 / r, zero);
+    const auto used = (square > 0) & (square < type.rcut * type.rcut);
+    const lanes r = lane_sqrt(select(used, square, broadcast(1)));
+    const lanes inverse = select(used, 1 / r, zero);
     lanes x, slope, env, denv;
-    envelope(P.bond_types[e * P.n_elements + mu], r, x, slope, env, denv);
+    envelope(type, r, x, slope, env, denv);
     bond[UX] = dx * inverse;
     bond[UY] = dy * inverse;
-    bond[UZ] = select(square > 0, dz * inverse, broadcast(1));
+    bond[UZ] = select(used, dz * inverse, broadcast(1));
     bond[INVERSE_R] = inverse;
-    bond[CHEB_X] = select(square > 0, x, zero);
-    bond[DX_DR] = select(square > 0, slope, zero);
-    bond[ENV] = select(square > 0, env, zero);
-    bond[DENV_DR] = select(square > 0, denv, zero);
+    bond[CHEB_X] = select(used, x, zero);
+    bond[DX_DR] = select(used, slope, zero);
+    bond[ENV] = select(used, env, zero);
+    bond[DENV_DR] = select(used, denv, zero);
   }
 }
 
@@ -136,8 +140,9 @@ FN void core_pair(const BondType& bond, lanes r, lanes& value, lanes& slope) {
   value = select(exponent >= 50, zero, value);
 }
 
-// energies, forces and cutoff factors of the core repulsion of one tile; bond records are complete
-STAGE void make_core(const Problem& P, index_t tile) {
+// Energies, forces and cutoff factors of the core repulsion of one tile: reads bonds; writes core_slope, core_cutoff,
+// core_energy, core_virials; gives forces to rows: those of atoms on a host, of bonds on a GPU.
+STAGE void make_core(const Problem& P, index_t tile, double* rows) {
   const int e = P.tile_element[tile];
   const int* atoms = P.tile_atoms + tile * LANES;
   const ElementTable& element = P.elements[e];
@@ -193,10 +198,10 @@ STAGE void make_core(const Problem& P, index_t tile) {
     lane_array(P.core_slope + s * LANES)[0] = cutoff_slope;
     const lanes gx = energy_slope * bond[UX], gy = energy_slope * bond[UY], gz = energy_slope * bond[UZ];
     fx += gx; fy += gy; fz += gz;
-    give_to_neighbours(P.core_forces, P.bond_atoms, s, gx, gy, gz);
+    give_to_neighbours(rows, P.bond_atoms, s, gx, gy, gz);
     add_virial(virial, bond, gx, gy, gz);
   }
-  give_to_centres(P.core_forces, atoms, fx, fy, fz);
+  give_to_centres(rows, atoms, fx, fy, fz);
   const lanes energy = zbl ? density * (1 - cutoff) : density;
   const int count = P.tile_count[tile];
   store_to_atoms(P.core_cutoff, 1, atoms, count, cutoff);

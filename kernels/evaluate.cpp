@@ -7,6 +7,8 @@
 #include "fixed_point.h"
 #include "tile.h"
 
+#include <vector>
+
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -93,11 +95,11 @@ static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, 
   clock.finish(DENSITY_GRADIENT);
   if (!P.radial_fixed) {
     couple_adjoint_tangent(element, t.Phi, s.dPhi, t.Phi_bar, s.dPhi_bar);
-    for (index_t k = 0; k < element.n_leaves; k++) s.dPhi_bar[k] = a * t.Phi_bar[k] - s.dPhi_bar[k];
+    for (index_t k = 0; k < element.n_leaves; k++) s.X[k] = a * t.Phi_bar[k] - s.dPhi_bar[k];
   }
   clock.finish(NODE_GRADIENT);
-  if (bondwise) add_radial_gradient_of_tile(P, tile, s.angular, s.dPhi_bar, t.Phi_bar, alpha, beta, radial, first);
-  else add_radial_gradient(P, e, s.dPhi_bar, t.Phi_bar, t.G, s.dG, alpha, beta, radial, first);
+  if (bondwise) add_radial_gradient_of_tile(P, tile, s.angular, s.X, t.Phi_bar, alpha, beta, radial, first);
+  else add_radial_gradient(P, e, s.X, t.Phi_bar, t.G, s.dG, alpha, beta, radial, first);
   clock.finish(RADIAL_GRADIENT);
 }
 
@@ -174,22 +176,50 @@ static void evaluate_shards(const Problem& P, index_t thread, bool gradient) {
   }
 }
 
+struct SlotVectors { lanes axis[3]; };
+
+// r_j − r_i of a tile's bonds by slot and lane, 0 in lanes without a bond: reads given; writes vectors
+static void place_vectors(const Problem& P, const GivenBonds& given, index_t tile, std::vector<SlotVectors>& vectors) {
+  index_t slots = 0;
+  for (index_t mu = 0; mu < P.n_elements; mu++) slots += slot_count(P, tile, mu);
+  vectors.assign(slots + 1, SlotVectors{});
+  for (int l = 0; l < P.tile_count[tile]; l++) {
+    const int atom = P.tile_atoms[tile * LANES + l];
+    for (index_t k = given.offsets[atom]; k < given.offsets[atom + 1]; k++) {
+      if (given.places[k] < 0) continue;
+      SlotVectors& slot = vectors[slots_before(P, tile, given.places[k] / LANES)];
+      for (int a = 0; a < 3; a++) slot.axis[a][l] = given.vectors[3 * k + a];
+    }
+  }
+}
+
 extern "C" {
 
-// once per set of positions: bond records, core repulsion, stored moments
-void prepare(const Problem* problem) {
+// once per set of positions: bond records and core repulsion; core_forces are zero before
+void prepare_bonds(const Problem* problem, const GivenBonds* given) {
   const Problem& P = *problem;
 #pragma omp parallel for num_threads(P.n_threads) schedule(static)
   for (index_t batch = 0; batch < P.n_batches; batch++) {
     const Batch& b = P.batches[batch];
+    std::vector<SlotVectors> vectors;
     for (index_t tile = b.first_tile; tile < b.end_tile; tile++) {
-      make_bonds(P, tile);
+      place_vectors(P, *given, tile, vectors);
+      make_bonds(P, tile, vectors[0].axis);
 #if CORE
-      make_core(P, tile);
+      make_core(P, tile, P.core_forces);
 #endif
-      if (P.moments && P.tile_rows[tile] < 0) make_moments(P, tile, false, lane_array(P.moments + P.moment_start[tile] * LANES));
     }
   }
+}
+
+// then: stored moments
+void prepare_moments(const Problem* problem) {
+  const Problem& P = *problem;
+  if (!P.moments) return;
+#pragma omp parallel for num_threads(P.n_threads) schedule(static)
+  for (index_t batch = 0; batch < P.n_batches; batch++)
+    for (index_t tile = P.batches[batch].first_tile; tile < P.batches[batch].end_tile; tile++)
+      if (P.tile_rows[tile] < 0) make_moments(P, tile, false, lane_array(P.moments + P.moment_start[tile] * LANES));
 }
 
 // see evaluate_shards

@@ -36,9 +36,12 @@ struct Work {
   double* y;            // [max_y]
   double* dy;
   double* G;            // moments [max_moments]
-  double* w;            // ∂E/∂G, then Ġ [max_moments]
+  double* w;            // ∂E/∂G [max_moments]
+  double* dG;           // Ġ [max_moments], in the memory of w, which the second pass does not need
+  double* X;            // a Φ̄ − dΦ̄/dt of the leaves, in the memory of dPhi_bar
   double* state;        // [N_STATE]
-  double* bond_rows;    // [slot][lane][ROW]
+  double* bond_rows;    // [slot][lane][ROW]: forces of bonds on their other ends
+  const double* vectors;  // [slot][3][lane]: r_j − r_i, before the batch's bonds are made; in the memory of bond_rows
   // bonds that end at an atom: places slot · LANES + lane
   const int* incoming;
   const index_t* incoming_offset;  // [n_atoms + 1]
@@ -60,7 +63,10 @@ struct Work {
 };
 
 // per atom, from stage to stage
-enum State { RHO, F_VALUE = RHO + ND, DF, DDF = DF + ND, DRHO = DDF + ND, DF_DOT = DRHO + ND, ALPHA = DF_DOT + ND, N_STATE = ALPHA + ND };
+enum State {
+  RHO, F_VALUE = RHO + ND, DF, DDF = DF + ND,                                               // first pass
+  DRHO = DDF + ND, A_FACTOR = DRHO + ND, DF_DOT, ALPHA = DF_DOT + ND, N_STATE = ALPHA + ND  // second pass
+};
 
 FN index_t this_warp() { return (blockIdx.x * (index_t)blockDim.x + threadIdx.x) / LANES; }
 FN index_t all_warps() { return gridDim.x * (index_t)blockDim.x / LANES; }
@@ -81,15 +87,19 @@ extern "C" __global__ void sizes(long long* result) {
 
 // ---- once per set of positions ----
 
-KERNEL(128, 3) make_bond_records(const Problem P, const Work W) { FOR_TILES make_bonds(P, tile); }
+// reads vectors; writes bonds
+KERNEL(128, 3) make_bond_records(const Problem P, const Work W) {
+  FOR_TILES make_bonds(P, tile, lane_array(W.vectors + first_slot(P, tile, 0) * 3 * LANES));
+}
 
-// core repulsion; core_forces of P are rows of bonds here
+// reads bonds; writes core_slope, core_cutoff, core_energy, core_virials, bond_rows
 KERNEL(128, 3) make_core_repulsion(const Problem P, const Work W) {
 #if CORE
-  FOR_TILES make_core(P, tile);
+  FOR_TILES make_core(P, tile, W.bond_rows);
 #endif
 }
 
+// reads bonds; writes G
 KERNEL(256, 1) make_batch_moments(const Problem P, const Work W) {
   __shared__ double shared[SHARED_LANE_ARRAYS * LANES];
   for (index_t tile = blockIdx.x; tile < P.n_tiles; tile += gridDim.x)
@@ -98,6 +108,7 @@ KERNEL(256, 1) make_batch_moments(const Problem P, const Work W) {
 
 // ---- first pass: energies and forces ----
 
+// A and what rank 1 gives ρ: reads G; writes the leaves of Phi, RHO
 KERNEL(128, 3) make_leaves(const Problem P, const Work W) {
   FOR_TILES {
     const Lanes state = tile_state(W, tile);
@@ -107,10 +118,12 @@ KERNEL(128, 3) make_leaves(const Problem P, const Work W) {
   }
 }
 
+// reads the leaves of Phi; writes its other nodes
 KERNEL(128, 3) couple_nodes(const Problem P, const Work W) {
   FOR_TILES couple(P.elements[P.tile_element[tile]], of_tile(W.Phi, P.max_components, tile));
 }
 
+// reads Phi, RHO, core_cutoff, core_energy; writes y, F_VALUE, DF, DDF, atom_energies
 KERNEL(128, 3) make_energies(const Problem P, const Work W) {
   FOR_TILES {
     const ElementTable& element = P.elements[P.tile_element[tile]];
@@ -132,6 +145,7 @@ KERNEL(128, 3) make_energies(const Problem P, const Work W) {
   }
 }
 
+// reads Phi, y, DF; writes Phi_bar as far as the densities give it
 KERNEL(128, 3) adjoint_of_densities(const Problem P, const Work W) {
   FOR_TILES {
     const ElementTable& element = P.elements[P.tile_element[tile]];
@@ -143,11 +157,13 @@ KERNEL(128, 3) adjoint_of_densities(const Problem P, const Work W) {
   }
 }
 
+// reads Phi; adds to Phi_bar
 KERNEL(128, 3) adjoint_of_nodes(const Problem P, const Work W) {
   FOR_TILES couple_adjoint(P.elements[P.tile_element[tile]], of_tile(W.Phi, P.max_components, tile),
                            of_tile(W.Phi_bar, P.max_components, tile));
 }
 
+// reads the leaves of Phi_bar, DF; writes w
 KERNEL(128, 2) adjoint_of_moments(const Problem P, const Work W) {
   FOR_TILES {
     const Lanes state = tile_state(W, tile);
@@ -157,6 +173,7 @@ KERNEL(128, 2) adjoint_of_moments(const Problem P, const Work W) {
   }
 }
 
+// reads bonds, w, F_VALUE, core_slope; writes bond_rows
 KERNEL(128, 2) make_bond_forces(const Problem P, const Work W) {
   for (index_t item = this_warp(); item < P.n_tiles * FORCE_WARPS; item += all_warps()) {
     const index_t tile = item / FORCE_WARPS;
@@ -190,6 +207,7 @@ FN void gather_bonds(const Problem& P, const Work& W, index_t tile, bool virials
   }
 }
 
+// reads bond_rows; writes core_forces
 KERNEL(128, 3) gather_core_forces(const Problem P, const Work W) {
 #if CORE
   FOR_TILES {
@@ -203,6 +221,7 @@ KERNEL(128, 3) gather_core_forces(const Problem P, const Work W) {
 #endif
 }
 
+// reads bond_rows, bonds, core_forces, core_virials; writes atom_forces, atom_virials
 KERNEL(128, 3) gather_forces(const Problem P, const Work W) {
   FOR_TILES {
     const int* atoms = P.tile_atoms + tile * LANES;
@@ -225,6 +244,8 @@ KERNEL(128, 3) gather_forces(const Problem P, const Work W) {
 
 // ---- errors of structures, a warp for each: what the loss asks of energies and forces, and the sums of the metrics ----
 
+// reads atom_energies, atom_forces, atom_virials and the targets; writes structure_energies and, with targets, residuals,
+// strain_residuals, terms
 KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets) {
   for (index_t s = this_warp(); s < P.n_structures; s += all_warps()) {
     const index_t begin = P.atom_offsets[s], end = P.atom_offsets[s + 1];
@@ -294,35 +315,38 @@ KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets) {
 
 // ---- second pass: the tangent of the adjoint of the first along the residuals ----
 
+// reads bonds, residuals, strain_residuals; writes dG
 KERNEL(256, 1) make_moment_tangents(const Problem P, const Work W) {
   __shared__ double shared[SHARED_LANE_ARRAYS * LANES];
   for (index_t tile = blockIdx.x; tile < P.n_tiles; tile += gridDim.x)
-    block_moments<true>(P, tile, shared, of_tile(W.w, P.max_moments, tile));
+    block_moments<true>(P, tile, shared, of_tile(W.dG, P.max_moments, tile));
 }
 
-// for a loss of energies alone, where no bond moves
+// for a loss of energies alone, where no bond moves: writes dG
 KERNEL(128, 3) clear_moment_tangents(const Problem P, const Work W) {
   FOR_TILES {
-    const Lanes dG = of_tile(W.w, P.max_moments, tile);
+    const Lanes dG = of_tile(W.dG, P.max_moments, tile);
     for (index_t k = 0; k < P.max_moments; k++) dG[k] = 0;
   }
 }
 
+// reads dG; writes the leaves of dPhi, DRHO
 KERNEL(128, 3) make_leaf_tangents(const Problem P, const Work W) {
   FOR_TILES {
     const Lanes state = tile_state(W, tile);
     lanes drho[ND];
-    make_atomic_base(P, P.tile_element[tile], of_tile(W.w, P.max_moments, tile), of_tile(W.dPhi, P.max_components, tile), drho);
+    make_atomic_base(P, P.tile_element[tile], of_tile(W.dG, P.max_moments, tile), of_tile(W.dPhi, P.max_components, tile), drho);
     UNROLL for (int p = 0; p < ND; p++) state[DRHO + p] = drho[p];
   }
 }
 
+// reads Phi, the leaves of dPhi; writes the other nodes of dPhi
 KERNEL(128, 3) couple_node_tangents(const Problem P, const Work W) {
   FOR_TILES couple_tangent(P.elements[P.tile_element[tile]], of_tile(W.Phi, P.max_components, tile),
                            of_tile(W.dPhi, P.max_components, tile));
 }
 
-// a_s, less what the change of the core's cutoff factor gives
+// a_s, less what the change of the core's cutoff factor gives: reads residuals, strain_residuals, bonds, core_slope, core_cutoff
 FN lanes energy_factor(const Problem& P, index_t tile) {
   const int* atoms = P.tile_atoms + tile * LANES;
   lanes a = gather_from_atoms(P.residuals + ENERGY_FACTOR, ROW, atoms);
@@ -348,6 +372,7 @@ FN lanes energy_factor(const Problem& P, index_t tile) {
   return a;
 }
 
+// reads Phi, dPhi, y, DRHO, DF, DDF and what energy_factor reads; writes dy, A_FACTOR, DF_DOT, ALPHA
 KERNEL(128, 3) make_density_tangent(const Problem P, const Work W) {
   FOR_TILES {
     const ElementTable& element = P.elements[P.tile_element[tile]];
@@ -357,7 +382,7 @@ KERNEL(128, 3) make_density_tangent(const Problem P, const Work W) {
     make_density_tangents(element, of_tile(W.Phi, P.max_components, tile), of_tile(W.dPhi, P.max_components, tile),
                           of_tile(W.y, P.max_y, tile), drho, of_tile(W.dy, P.max_y, tile));
     const lanes a = energy_factor(P, tile);
-    state[F_VALUE] = a;  // the embedding energy is not needed any more
+    state[A_FACTOR] = a;
     UNROLL for (int p = 0; p < ND; p++) {
       const lanes dF_dot = state[DDF + p] * drho[p];
       state[DF_DOT + p] = dF_dot;
@@ -373,6 +398,7 @@ KERNEL(128, 3) make_density_tangent(const Problem P, const Work W) {
                  end = W.row_items[k].end_tile, step = W.row_items[k].step;                                        \
          tile < end; tile += step)
 
+// reads Phi, dPhi, y, dy, DF, DF_DOT, ALPHA; writes dPhi_bar as far as the densities give it; adds to rows
 KERNEL(128, 3) make_density_gradient(const Problem P, const Work W) {
   FOR_ROWS {
     const ElementTable& element = P.elements[e];
@@ -391,17 +417,20 @@ KERNEL(128, 3) make_density_gradient(const Problem P, const Work W) {
   }
 }
 
+// reads Phi, dPhi, Phi_bar, A_FACTOR; adds to dPhi_bar; writes X
 KERNEL(128, 3) make_node_gradient(const Problem P, const Work W) {
   FOR_TILES {
     const ElementTable& element = P.elements[P.tile_element[tile]];
     const Lanes Phi_bar = of_tile(W.Phi_bar, P.max_components, tile), dPhi_bar = of_tile(W.dPhi_bar, P.max_components, tile);
     couple_adjoint_tangent(element, of_tile(W.Phi, P.max_components, tile), of_tile(W.dPhi, P.max_components, tile),
                            Phi_bar, dPhi_bar);
-    const lanes a = tile_state(W, tile)[F_VALUE];
-    for (index_t k = 0; k < element.n_leaves; k++) dPhi_bar[k] = a * Phi_bar[k] - dPhi_bar[k];
+    const Lanes X = of_tile(W.X, P.max_components, tile);
+    const lanes a = tile_state(W, tile)[A_FACTOR];
+    for (index_t k = 0; k < element.n_leaves; k++) X[k] = a * Phi_bar[k] - dPhi_bar[k];
   }
 }
 
+// reads X, the leaves of Phi_bar, G, dG, ALPHA, DF; adds to rows
 KERNEL(128, 2) make_radial_gradient(const Problem P, const Work W) {
   FOR_ROWS {
     const Lanes state = tile_state(W, tile);
@@ -411,8 +440,8 @@ KERNEL(128, 2) make_radial_gradient(const Problem P, const Work W) {
       beta[p] = -state[DF + p];
     }
     double* sums = W.rows + row * W.columns;
-    radial_gradient_of_tile(P, e, of_tile(W.dPhi_bar, P.max_components, tile), of_tile(W.Phi_bar, P.max_components, tile),
-                            of_tile(W.G, P.max_moments, tile), of_tile(W.w, P.max_moments, tile), alpha, beta,
+    radial_gradient_of_tile(P, e, of_tile(W.X, P.max_components, tile), of_tile(W.Phi_bar, P.max_components, tile),
+                            of_tile(W.G, P.max_moments, tile), of_tile(W.dG, P.max_moments, tile), alpha, beta,
                             sums + W.element_columns[e].radial, sums + W.element_columns[e].first);
   }
 }
@@ -427,6 +456,7 @@ FN void add_piece(index_t* result, index_t* limbs, index_t stride, double sum) {
   UNROLL for (int k = 0; k < 3; k++) if (parts[k]) add_integer(limbs + k * stride, parts[k]);
 }
 
+// reads terms; adds to result
 KERNEL(128, 3) add_terms(const Problem P, const Work W) {
   for (index_t k = this_warp(); k < W.n_pieces * N_COLUMNS; k += all_warps()) {
     const index_t piece = k / N_COLUMNS, column = k % N_COLUMNS, end = W.piece_structures[piece + 1];
@@ -443,6 +473,7 @@ KERNEL(128, 3) add_terms(const Problem P, const Work W) {
   }
 }
 
+// reads rows; adds to result
 KERNEL(128, 3) add_rows(const Problem P, const Work W) {
   const index_t width = W.columns, n = W.n_pieces * width;
   for (index_t k = blockIdx.x * (index_t)blockDim.x + threadIdx.x; k < n; k += gridDim.x * (index_t)blockDim.x) {

@@ -68,6 +68,12 @@ struct PairTable {         // of centre element e and neighbour element mu: [e *
 
 struct Batch { index_t first_tile, end_tile, first_structure, end_structure; };
 
+struct GivenBonds {          // of one set of positions, atom by atom
+  const double* vectors;     // [n_bonds][3]: r_j − r_i
+  const index_t* offsets;    // [n_atoms + 1]: first bond of each atom
+  const index_t* places;     // [n_bonds]: slot * LANES + lane, −1 where no kernel needs the bond
+};
+
 struct Problem {
   // potential
   index_t n_elements;

@@ -56,7 +56,7 @@ struct Tile {
 
 // What one thread needs for a tile.
 struct Worker {
-  Memory forces, bonds, bond_atoms, core_slope, rows, angular, grade_rows, lanes_memory;
+  Memory forces, vectors, bonds, bond_atoms, core_slope, rows, angular, grade_rows, lanes_memory;
   std::vector<int> slots, own_rows;
   std::vector<index_t> offsets;
 };
@@ -130,8 +130,9 @@ bool is_needed(const Problem& P, int e, index_t mu) {
 #endif
 }
 
-// One tile's bonds: vectors to the neighbours that are within the cutoff now, lane by lane, gaps filled with zeros.
-void gather(const PaceProgram& p, const Tile& tile, const double* x, Worker& w, Problem& P) {
+// One tile's bonds: vectors to the neighbours that are within the cutoff now, lane by lane, gaps filled with zeros. Returns
+// the vectors, [slot][3].
+LanesIn gather(const PaceProgram& p, const Tile& tile, const double* x, Worker& w, Problem& P) {
   const index_t n = P.n_elements;
   const size_t* start = p.starts.data() + tile.lists;
   index_t most = 0;
@@ -140,7 +141,7 @@ void gather(const PaceProgram& p, const Tile& tile, const double* x, Worker& w, 
     for (int q = 0; q < LANES; q++) longest = std::max(longest, start[mu * LANES + q + 1] - start[mu * LANES + q]);
     most += longest;
   }
-  double* bonds = w.bonds.get((size_t)(most + 1) * BOND_RECORD * LANES);
+  double* vectors = w.vectors.get((size_t)(most + 1) * 3 * LANES);
   int* bond_atoms = (int*)w.bond_atoms.get((size_t)(most + 1) * LANES);
   index_t slot = 0;
   for (index_t mu = 0; mu < n; mu++) {
@@ -149,14 +150,14 @@ void gather(const PaceProgram& p, const Tile& tile, const double* x, Worker& w, 
     for (int q = 0; q < LANES; q++) {
       const int i = tile.atoms[q];
       const double xi = x[3 * (size_t)i], yi = x[3 * (size_t)i + 1], zi = x[3 * (size_t)i + 2];
-      double* to = bonds + slot * BOND_RECORD * LANES + q;
+      double* to = vectors + slot * 3 * LANES + q;
       int *atom = bond_atoms + slot * LANES + q, found = 0;
       const int *last = p.neighbours.data() + start[mu * LANES + q + 1];
       for (const int* j = p.neighbours.data() + start[mu * LANES + q]; j < last; j++) {
         const double* xj = x + 3 * (size_t)*j;
         const double dx = xj[0] - xi, dy = xj[1] - yi, dz = xj[2] - zi;
-        double* record = to + (size_t)found * BOND_RECORD * LANES;
-        record[UX * LANES] = dx; record[UY * LANES] = dy; record[UZ * LANES] = dz;
+        double* vector = to + (size_t)found * 3 * LANES;
+        vector[0] = dx; vector[LANES] = dy; vector[2 * LANES] = dz;
         atom[(size_t)found * LANES] = *j;
         found += dx * dx + dy * dy + dz * dz < squared;
       }
@@ -165,15 +166,15 @@ void gather(const PaceProgram& p, const Tile& tile, const double* x, Worker& w, 
     }
     for (int q = 0; q < LANES; q++)
       for (int k = count[q]; k < slots; k++) {
-        double* record = bonds + (slot + k) * BOND_RECORD * LANES + q;
-        record[UX * LANES] = record[UY * LANES] = record[UZ * LANES] = 0;
+        double* vector = vectors + (slot + k) * 3 * LANES + q;
+        vector[0] = vector[LANES] = vector[2 * LANES] = 0;
         bond_atoms[(slot + k) * LANES + q] = tile.atoms[q];
       }
     w.slots[mu] = slots;
     w.offsets[mu] = slot;
     slot += slots;
   }
-  P.bonds = bonds;
+  P.bonds = w.bonds.get((size_t)(slot + 1) * BOND_RECORD * LANES);
   P.bond_atoms = bond_atoms;
   P.core_slope = w.core_slope.get(CORE ? slot * LANES : 1);
   P.tile_element = &tile.element;
@@ -181,6 +182,7 @@ void gather(const PaceProgram& p, const Tile& tile, const double* x, Worker& w, 
   P.tile_count = &tile.count;
   P.tile_slots = w.slots.data();
   P.tile_slot_offset = w.offsets.data();
+  return lane_array((const double*)vectors);
 }
 
 // Whether a tile's radial functions cost less bond by bond than through moments, in products of a lane.
@@ -243,15 +245,15 @@ void make_base_in_runs(const Problem& P, Lanes rows, Lanes angular, Lanes A, lan
 }
 
 void evaluate_tile(PaceProgram& p, const Tile& tile, const double* x, Worker& w, Problem& P, PaceResults& out) {
-  gather(p, tile, x, w, P);
+  const LanesIn vectors = gather(p, tile, x, w, P);
   const int e = tile.element;
   const ElementTable& element = p.elements[e];
   const int* real = P.bond_atoms;
   const bool by_bond = out.pair_virials || out.site_virials;
   if (by_bond) P.bond_atoms = w.own_rows.data();
-  make_bonds(P, 0);
+  make_bonds(P, 0, vectors);
 #if CORE
-  make_core(P, 0);
+  make_core(P, 0, P.core_forces);
 #endif
   const Lanes Phi = lane_array(w.lanes_memory.get(0)), Phi_bar = Phi + P.max_components, y = Phi_bar + P.max_components,
               G = y + P.max_y, moment_bar = G + P.max_moments;
@@ -342,7 +344,7 @@ double pace_memory(const PaceProgram* program) {
   const PaceProgram& p = *program;
   size_t doubles = p.energies.size + p.core.size + p.core_virials.size;
   for (const Worker& w : p.workers)
-    doubles += w.forces.size + w.bonds.size + w.bond_atoms.size + w.rows.size + w.angular.size + w.lanes_memory.size;
+    doubles += w.forces.size + w.vectors.size + w.bonds.size + w.bond_atoms.size + w.rows.size + w.angular.size + w.lanes_memory.size;
   return 8.0 * (doubles + p.starts.capacity()) + 4.0 * p.neighbours.capacity() + sizeof(Tile) * p.tiles.capacity();
 }
 

@@ -189,8 +189,9 @@ static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t
     if (moments) gather_lanes(sources.n, G, sources.mask, element.n_moments, t.G);
     else make_moments(Q, 0, false, t.G);  // lanes from tiles of both kinds
   }
-  Lanes w = lane_array(M.row_scratch), dG = w + P.max_moments, dPhi = dG + P.max_moments, dPhi_bar = dPhi + P.max_components;
-  Lanes dy = dPhi_bar + P.max_components, angular = dy + P.max_y;
+  const Scratch scratch(P, M.row_scratch);
+  const Lanes dG = scratch.dG, dPhi = scratch.dPhi, dPhi_bar = scratch.dPhi_bar, X = scratch.X, dy = scratch.dy;
+  const Lanes angular = scratch.angular;
   const LanesIn rows = lane_array((const double*)M.row_rows);
   lanes drho[ND], dF[ND], dF_dot[ND], alpha[ND], beta[ND], a, dcutoff = broadcast(0);
   for (int l = 0; l < LANES; l++) a[l] = atom[l] < 0 ? 0 : R.motions[ROW * (index_t)tile_atoms[l] + ENERGY_FACTOR];
@@ -216,11 +217,11 @@ static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t
   else gradient_by_right_nodes<BY_LANE>(P.rights[e], element, t.Phi, dPhi, dPhi_bar, dF, dF_dot, alpha, beta, t.y, dy, M.functions(e));
   if (!P.radial_fixed) {
     couple_adjoint_tangent(element, t.Phi, dPhi, t.Phi_bar, dPhi_bar);
-    for (index_t k = 0; k < element.n_leaves; k++) dPhi_bar[k] = a * t.Phi_bar[k] - dPhi_bar[k];
+    for (index_t k = 0; k < element.n_leaves; k++) X[k] = a * t.Phi_bar[k] - dPhi_bar[k];
   }
   const Lanes radial = lane_array(M.radial(P, e)), rank1 = lane_array(M.rank1(P, e));
-  if (bondwise) add_radial_gradient_of_tile(Q, 0, angular, dPhi_bar, t.Phi_bar, alpha, beta, radial, rank1);
-  else add_radial_gradient(Q, e, dPhi_bar, t.Phi_bar, t.G, dG, alpha, beta, radial, rank1);
+  if (bondwise) add_radial_gradient_of_tile(Q, 0, angular, X, t.Phi_bar, alpha, beta, radial, rank1);
+  else add_radial_gradient(Q, e, X, t.Phi_bar, t.G, dG, alpha, beta, radial, rank1);
 }
 
 // sums of radial coefficients and of rank 1 from the elementary basis to that of the parameters; present: elements of which

@@ -40,14 +40,15 @@ struct TileState {
   }
 };
 
-// what one tile after the other uses
+// what one tile after the other uses; X = a Φ̄ − dΦ̄/dt of the leaves takes the place of dΦ̄/dt
 struct Scratch {
-  Lanes w, dG, dPhi, dPhi_bar, dy, angular;
+  Lanes w, dG, dPhi, dPhi_bar, X, dy, angular;
   Scratch(const Problem& P, double* memory) {
     w = lane_array(memory);
     dG = w + P.max_moments;
     dPhi = dG + P.max_moments;
     dPhi_bar = dPhi + P.max_components;
+    X = dPhi_bar;
     dy = dPhi_bar + P.max_components;
     angular = dy + P.max_y;
   }

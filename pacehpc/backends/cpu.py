@@ -21,7 +21,7 @@ from pacehpc.backends.interface import (
     Sums,
     predicts_virials,
 )
-from pacehpc.backends.layout import RUN, Layout, make_layout
+from pacehpc.backends.layout import Layout, make_layout
 from pacehpc.backends.memory import default_batch_atoms, keeps_moments, tile_numbers
 from pacehpc.backends.records import record
 from pacehpc.backends.shape import Coefficients, make_shape
@@ -71,11 +71,10 @@ class CpuEvaluator:
         self._kept: dict[str, np.ndarray] = {}  # arrays that the kernels point to
         self._build_tables(potential)
         self._build_structures(potential, options)
-        if structures.energy is None:
-            self.update(structures.bond_vector)
-        else:
-            self._place_once(structures.bond_vector)
-            self._prepare()  # its moments take memory that placing has given back
+        self._place(structures.bond_vector)
+        if structures.energy is not None:
+            self.layout.bond_place = np.zeros(0, np.int64)  # bonds of a fit stay: moments take its memory
+        self._make_moments()
 
     @property
     def report(self) -> str:
@@ -84,45 +83,26 @@ class CpuEvaluator:
 
     def update(self, bond_vector: np.ndarray) -> None:
         """New vectors of the same bonds, (n_bonds, 3) in Å; those that are not shorter than their rcut are left out."""
-        source, squared_rcut = self._bond_table
-        if len(bond_vector):
-            vectors = np.take(np.ascontiguousarray(bond_vector.T), source, axis=1)
-            vectors *= np.einsum("ksw,ksw->sw", vectors, vectors) < squared_rcut
-            self._kept["bonds"][:, :3] = vectors.transpose(1, 0, 2)
-        self._prepare()
+        if len(self.layout.bond_place) != len(bond_vector):
+            raise ValueError("the bonds of a fit stay as they are")
+        self._place(bond_vector)
+        self._make_moments()
 
-    def _place_once(self, bond_vector: np.ndarray) -> None:
-        """Bonds of a fit, whose structures stay as they are: without a table, in runs that need little memory."""
-        s, width, place = self.structures, lanes(), self.layout.bond_place
-        bonds = self._kept["bonds"]
-        bonds[:, :3] = 0
-        for first in range(0, s.n_bonds, RUN):
-            used = first + np.flatnonzero(place[first : first + RUN] >= 0)
-            centre = s.species[np.searchsorted(s.bond_offsets, used, side="right") - 1]
-            vectors = bond_vector[used]
-            seen = np.einsum("bd,bd->b", vectors, vectors) < self._rcut[centre, s.species[s.bond_atom[used]]] ** 2
-            vectors *= seen[:, None]
-            slot, lane = np.divmod(place[used], width)
-            first_axis = slot * (BOND_RECORD * width) + lane
-            for axis in range(3):
-                bonds.reshape(-1)[first_axis + axis * width] = vectors[:, axis]
-        self.layout.bond_place = np.zeros(0, np.int64)  # not needed again
-
-    def _prepare(self) -> None:
+    def _place(self, bond_vector: np.ndarray) -> None:
+        """Bond records and core repulsion."""
+        s, given = self.structures, np.zeros(1, record("GivenBonds"))
+        arrays = {
+            "vectors": np.ascontiguousarray(bond_vector, np.float64),
+            "offsets": np.ascontiguousarray(s.bond_offsets, np.int64),
+            "places": self.layout.bond_place,
+        }
+        for name, array in arrays.items():
+            given[name] = array.ctypes.data
         self._kept["core_forces"][:] = 0  # the kernels add to them
-        self._library.prepare(self._problem.ctypes.data_as(ctypes.c_void_p))
+        self._library.prepare_bonds(*(ctypes.c_void_p(a.ctypes.data) for a in (self._problem, given)))
 
-    @cached_property
-    def _bond_table(self) -> tuple[np.ndarray, np.ndarray]:
-        """Bond of each slot and lane, and its rcut²; both (n_slots, lanes), rcut² = 0 in unused lanes."""
-        s, place = self.structures, self.layout.bond_place
-        used = np.flatnonzero(place >= 0)
-        centre = np.repeat(s.species, np.diff(s.bond_offsets))[used]
-        source = np.zeros((self.layout.n_slots, lanes()), np.intp)
-        squared_rcut = np.zeros(source.shape)
-        source.reshape(-1)[place[used]] = used
-        squared_rcut.reshape(-1)[place[used]] = self._rcut[centre, s.species[s.bond_atom[used]]] ** 2
-        return source, squared_rcut
+    def _make_moments(self) -> None:
+        self._library.prepare_moments(ctypes.c_void_p(self._problem.ctypes.data))
 
     def evaluate(self, parameters: np.ndarray, gradient: bool = True) -> Sums:
         """The data part of the loss, its gradient, and the sums behind the metrics."""
@@ -241,8 +221,6 @@ class CpuEvaluator:
         batch_atoms = options.batch_atoms or default_batch_atoms(shape)
         tile_lanes = tile_numbers(shape, store_moments)
         layout = self.layout = make_layout(s, n, width, batch_atoms, needed)
-        bond_types = potential.bonds
-        self._rcut = np.array([[bond_types[a, b].rcut for b in potential.elements] for a in potential.elements])
 
         self._keep(**structure_arrays(s, layout), batches=layout.batches, shard_batches=layout.shard_batches)
         if s.energy is not None:

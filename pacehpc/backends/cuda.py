@@ -61,6 +61,8 @@ log = logging.getLogger("pacehpc")
 
 MEMORY_FRACTION = 0.9  # of the memory that is free at the start, less what other ranks on the device get
 FORCE_WARPS = 8  # as in evaluate.cu
+SHARED = {"dG": "w", "X": "dPhi_bar", "vectors": "bond_rows"}
+"""Work arrays of the kernels in the memory of others, which are not needed at the same time."""
 N_TERMS, N_MAXIMA = len(metrics.TERMS), 4  # the last of metrics.MAXIMA, too_large, is made on the host
 
 
@@ -192,9 +194,7 @@ class CudaEvaluator:
         with self.on_device():
             for batch in self.batches:
                 vectors = bond_vector[offsets[batch.atoms.start] : offsets[batch.atoms.stop]]
-                if batch.n_slots:
-                    batch.arrays["bonds"].set(batch.places.records(vectors).reshape(-1), stream=self._stream)
-                self._prepare(batch)
+                self._prepare(batch, vectors)
 
     def predict(self, parameters: np.ndarray) -> Prediction:
         """Atomic energies, forces and virials (NaN unless the evaluator was made with virials)."""
@@ -428,7 +428,9 @@ class CudaEvaluator:
         self._allocate_work(made)
         self.batches = made
         for batch in made:
-            self._prepare(batch)
+            self._prepare(batch, s.bond_vector[s.bond_offsets[batch.atoms.start] : s.bond_offsets[batch.atoms.stop]])
+            if s.energy is not None:
+                batch.places = None
 
     def _make_batch(self, cut: slice) -> Batch:
         """Bonds and targets of a run of structures on the device."""
@@ -442,14 +444,9 @@ class CudaEvaluator:
             raise PacehpcError("a batch of the cuda backend is too large for its index: lower gpu_config.mem_limit.")
         problem, work = self._problem.copy(), self._work.copy()
         places = Places.of(layout)
-        if s.energy is None:
-            centre = np.repeat(s.species, np.diff(s.bond_offsets))[places.used]
-            rcut = np.array([[self._potential.bonds[a, b].rcut for b in self._elements] for a in self._elements])
-            places.squared_rcut = rcut[centre, s.species[s.bond_atom[places.used]]] ** 2
         items, piece_rows = row_items(layout, self._most_rows)
         given = structure_arrays(s, layout) | incoming_bonds(s, layout, places)
         given |= {"row_items": items, "piece_rows": piece_rows, "piece_structures": s.shards}
-        given["bonds"] = places.records(s.bond_vector)
         if s.energy is not None:
             given["low"] = np.ones(s.n_structures) if s.low is None else np.asarray(s.low, np.float64)
         arrays = {name: self._to_device(array) for name, array in given.items()}
@@ -466,10 +463,7 @@ class CudaEvaluator:
         work["result"] = self._result.data.ptr
         offsets = self.structures.atom_offsets
         atoms = slice(int(offsets[cut.start]), int(offsets[cut.stop]))
-        batch = Batch(cut, atoms, layout.n_tiles, layout.n_slots, piece_rows, problem, work, arrays)
-        if s.energy is None:
-            batch.places = places
-        return batch
+        return Batch(cut, atoms, layout.n_tiles, layout.n_slots, piece_rows, problem, work, arrays, places)
 
     def _allocate_work(self, made: list[Batch]) -> None:
         """Work arrays that all batches share, as large as the largest needs."""
@@ -486,14 +480,16 @@ class CudaEvaluator:
         for batch in made:
             for name, array in self._workspace.items():
                 batch.work[name] = array.data.ptr
+            for name, shared in SHARED.items():
+                batch.work[name] = batch.work[shared]
 
-    def _prepare(self, batch: Batch) -> None:
+    def _prepare(self, batch: Batch, bond_vector: np.ndarray) -> None:
         """Once per set of positions: bond records, core repulsion, stored moments."""
+        vectors = batch.places.by_slot(bond_vector).reshape(-1)
+        if vectors.size:
+            self._workspace[SHARED["vectors"]][: vectors.size].set(vectors, stream=self._stream)
         self._tiles(batch, "make_bond_records")
         if self.shape.core:
-            problem = batch.problem.copy()
-            problem["core_forces"] = self._workspace["bond_rows"].data.ptr
-            self._launch("make_core_repulsion", batch.n_tiles * LANES, problem, batch.work)
-            self._tiles(batch, "gather_core_forces")
+            self._tiles(batch, "make_core_repulsion", "gather_core_forces")
         if self.moments_stored:
             self._moments(batch, "make_batch_moments")

@@ -22,8 +22,6 @@ class Places:
     slot: np.ndarray
     lane: np.ndarray
     n_slots: int
-    squared_rcut: np.ndarray | None = None
-    """(n,): where bonds may be longer than their rcut."""
 
     @classmethod
     def of(cls, layout: Layout) -> Places:
@@ -31,15 +29,11 @@ class Places:
         used = np.flatnonzero(layout.bond_place >= 0)
         return cls(used, *np.divmod(layout.bond_place[used], LANES), layout.n_slots)
 
-    def records(self, bond_vector: np.ndarray) -> np.ndarray:
-        """(n_slots, BOND_RECORD, LANES) with the vectors of the batch's bonds, (n_bonds, 3), in the first rows."""
-        vectors = bond_vector[self.used]
-        if self.squared_rcut is not None:
-            vectors *= (np.einsum("bd,bd->b", vectors, vectors) < self.squared_rcut)[:, None]
-        records = np.zeros((self.n_slots, BOND_RECORD, LANES))
-        for axis in range(3):
-            records[self.slot, axis, self.lane] = vectors[:, axis]
-        return records
+    def by_slot(self, bond_vector: np.ndarray) -> np.ndarray:
+        """(n_slots, 3, LANES): the vectors of the batch's bonds, (n_bonds, 3), 0 in lanes without one."""
+        vectors = np.zeros((self.n_slots, 3, LANES))
+        vectors[self.slot, :, self.lane] = bond_vector[self.used]
+        return vectors
 
 
 @dataclass
@@ -55,8 +49,8 @@ class Batch:
     problem: np.ndarray
     work: np.ndarray
     arrays: dict[str, Any]
-    places: Places | None = None
-    """Only without targets, where `update` brings new vectors."""
+    places: Places | None
+    """None where bonds stay as they are, once they are made."""
 
     @property
     def n_rows(self) -> int:
@@ -79,6 +73,7 @@ def filled_sizes(structures: Structures, n_slots: int, core: bool, virials: bool
     n_atoms = structures.n_atoms
     n_core, n_strained = n_atoms if core else 0, n_atoms if virials else 0
     return {
+        "bonds": n_slots * BOND_RECORD * LANES,
         "core_slope": n_slots * LANES if core else 0,
         "core_cutoff": n_core,
         "core_energy": n_core,

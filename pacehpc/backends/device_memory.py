@@ -18,7 +18,7 @@ PIECES, PIECE_ATOMS = 256, 384  # where the data has no virtual shards: how many
 
 def state_size(shape: Shape) -> int:
     """Numbers that an atom hands from stage to stage (enum State of the kernels)."""
-    return 6 * shape.n_densities + 1
+    return 6 * shape.n_densities + 2
 
 
 def work_arrays(shape: Shape, moments_stored: bool, fitting: bool) -> dict[str, int]:
