@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PATIENCE, LONGEST_SLEEP = 2e-4, 5e-3  # seconds
 log = logging.getLogger("pacehpc")
-_handlers: list[logging.Handler] = []  # those of `setup_logging`
+HANDLER = "pacehpc"  # name of the handlers that `setup_logging` sets
 
 # Set by launchers for every process that they start; SLURM_NTASKS alone also holds for a serial command inside sbatch.
 SIZE_VARIABLES = ("SLURM_STEP_NUM_TASKS", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
@@ -293,6 +293,7 @@ def setup_logging(ranks: Ranks, log_file: str | os.PathLike | None = None) -> No
     log.propagate = False
     errors = logging.StreamHandler(sys.stderr)
     errors.setLevel(logging.WARNING)
+    handlers: list[logging.Handler] = []
     if ranks.root:
         entry = _Entry("%(asctime)s %(letter)s - %(message)s")
         errors.setLevel(logging.ERROR)
@@ -300,27 +301,30 @@ def setup_logging(ranks: Ranks, log_file: str | os.PathLike | None = None) -> No
         console = logging.StreamHandler(sys.stdout)
         console.addFilter(lambda record: record.levelno < logging.ERROR)
         console.setFormatter(entry)
-        _handlers.append(console)
+        handlers.append(console)
         if log_file is not None:
             try:
                 file = _LogFile(log_file, mode="a", encoding="utf-8")
             except OSError as error:
                 raise PacehpcError(f"cannot write the log {Path(log_file)}: {error.strerror}") from error
             file.setFormatter(entry)
-            _handlers.append(file)
+            handlers.append(file)
     else:
         errors.setFormatter(logging.Formatter(f"[rank {ranks.rank} of {ranks.size}] %(levelname)s: %(message)s"))
-    _handlers.append(errors)
-    for handler in _handlers:
+    for handler in (*handlers, errors):
+        handler.set_name(HANDLER)
         log.addHandler(handler)
 
 
 def close_logging() -> None:
     """Flush and remove the handlers of `setup_logging`."""
-    for handler in _handlers:
+    for handler in _own_handlers():
         handler.close()
         log.removeHandler(handler)
-    _handlers.clear()
+
+
+def _own_handlers() -> list[logging.Handler]:
+    return [handler for handler in log.handlers if handler.get_name() == HANDLER]
 
 
 def run(function: Callable[[], int], ranks: Ranks) -> int:
@@ -354,7 +358,7 @@ def run(function: Callable[[], int], ranks: Ranks) -> int:
 
 
 def _show(message: str) -> None:
-    if _handlers:
+    if _own_handlers():
         log.error("%s", message)
     else:
         print(f"ERROR: {message}", file=sys.stderr, flush=True)

@@ -38,7 +38,9 @@ NEEDED_FLAGS = {
     "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
 }
 """Flags of /proc/cpuinfo without which a library for an instruction set would crash."""
-_ahead: dict[tuple[str, str], threading.Thread] = {}  # shapes whose kernels are compiled in the background
+_ahead: dict[tuple[str, str], threading.Thread] = {}
+"""Compilers at work in the background. Of the process, as the cache that they fill is: whoever needs a library waits for
+its compiler, and need not know who started it."""
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 

@@ -11,7 +11,7 @@ from pacehpc.structures import Structures
 
 BOND = 28  # bytes of a bond in Structures: neighbour and vector
 SLOT = 68  # of a bond in the kernels' order: record and neighbour
-LAYING_OUT = 130  # of a bond in the run of bonds that is laid out
+LAYING_OUT, LEFT = 130, 30  # of a bond in a run: while it is laid out, and what the allocator keeps of that afterwards
 ATOM = 76  # of an atom in Structures: species, offset, forces, weight
 KERNEL_ATOM = 112  # residuals, forces and their targets, energies, tiles
 METRICS_ATOM = 72  # while errors are summed
@@ -88,6 +88,6 @@ def evaluator_memory(
     tables = FUNCTION * sum(len(t.positions) for t in shape.elements)
     run = min(n_bonds, RUN)
     laying_out = 24 * n_bonds + LAYING_OUT * run
-    placing = bonds + 8 * n_bonds
-    running = bonds + moments + METRICS_ATOM * n_atoms
+    placing = bonds + 8 * n_bonds + LEFT * run
+    running = bonds + moments + METRICS_ATOM * n_atoms + LEFT * run
     return float(atoms + sums + workspace + tables + max(laying_out, placing, running))
