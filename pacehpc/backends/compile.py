@@ -39,8 +39,8 @@ NEEDED_FLAGS = {
 }
 """Flags of /proc/cpuinfo without which a library for an instruction set would crash."""
 _ahead: dict[tuple[str, str], threading.Thread] = {}
-"""Compilers at work in the background. Of the process, as the cache that they fill is: whoever needs a library waits for
-its compiler, and need not know who started it."""
+"""Compilers at work in the background. Of the process, as their cache is: who needs a library waits for its compiler
+without knowing who started it."""
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 
