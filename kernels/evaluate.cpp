@@ -29,6 +29,20 @@ static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, L
   clock.finish(FORCES);
 }
 
+// b_i of Huber's loss of the atoms of a structure, from those of squares: beyond delta the slope
+// grows no more; reads atom_forces and forces, changes residuals
+static void bound_force_residuals(const Problem& P, index_t begin, index_t end) {
+  for (index_t i = begin; i < end; i++) {
+    double squares = 0;
+    for (int k = 0; k < 3; k++) {
+      const double error = P.atom_forces[ROW * i + k] - P.forces[ROW * i + k];
+      squares += error * error;
+    }
+    if (squares > P.force_delta * P.force_delta)
+      for (int k = 0; k < 3; k++) P.residuals[ROW * i + k] *= P.force_delta / sqrt(squares);
+  }
+}
+
 // energies, and what the loss asks of energies, forces and virials: reads atom_energies, atom_forces, atom_virials and the
 // targets; writes structure_energies and, for a gradient, residuals and strain_residuals
 static void make_residuals(const Problem& P, index_t first, index_t last, bool gradient) {
@@ -39,12 +53,17 @@ static void make_residuals(const Problem& P, index_t first, index_t last, bool g
     P.structure_energies[s] = energy;
     if (!gradient) continue;
     const double per_atom = 1.0 / (end - begin);
-    const double a = 2 * (1 - P.kappa) * P.w_energy[s] * (energy - P.energy[s]) * per_atom * per_atom;
+    double a = 2 * (1 - P.kappa) * P.w_energy[s] * (energy - P.energy[s]) * per_atom * per_atom;
+    if (P.energy_delta > 0) {
+      const double error = fabs(energy - P.energy[s]) * per_atom;
+      if (error > P.energy_delta) a *= P.energy_delta / error;
+    }
     for (index_t i = begin; i < end; i++) {
       for (int k = 0; k < 3; k++)
         P.residuals[ROW * i + k] = 2 * P.kappa * P.w_forces[i] * (P.atom_forces[ROW * i + k] - P.forces[ROW * i + k]);
       P.residuals[ROW * i + ENERGY_FACTOR] = a;
     }
+    if (P.force_delta > 0) bound_force_residuals(P, begin, end);
 #if STRESS
     double strain[6];
     for (int q = 0; q < 6; q++) {

@@ -256,7 +256,12 @@ KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets) {
     if (!with_targets) continue;
 
     const double per_atom = 1.0 / (end - begin), de = (energy - P.energy[s]) * per_atom, low = W.low[s];
-    const double a = 2 * (1 - P.kappa) * P.w_energy[s] * de * per_atom;
+    const double energy_delta = P.energy_delta, force_delta = P.force_delta;
+    double a = 2 * (1 - P.kappa) * P.w_energy[s] * de * per_atom, e_loss = P.w_energy[s] * de * de;
+    if (energy_delta > 0 && fabs(de) > energy_delta) {  // Huber's loss
+      a *= energy_delta / fabs(de);
+      e_loss = P.w_energy[s] * energy_delta * (2 * fabs(de) - energy_delta);
+    }
     const double counted = P.w_energy[s] != 0 ? 1.0 : 0.0;  // what has no weight may be unknown: not in the metrics
     lanes f_loss = 0, f_squares = 0, f_absolute = 0, f_max = 0, n_counted = 0;
     for (index_t i = begin + lane(); i < end; i += LANES) {
@@ -271,7 +276,13 @@ KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets) {
         f_max = fmax(f_max, fabs(df));
       }
       P.residuals[ROW * i + ENERGY_FACTOR] = a;
-      f_loss += P.w_forces[i] * squares;
+      if (force_delta > 0 && squares > force_delta * force_delta) {
+        const double length = sqrt(squares);
+        UNROLL for (int k = 0; k < 3; k++) P.residuals[ROW * i + k] *= force_delta / length;
+        f_loss += P.w_forces[i] * force_delta * (2 * length - force_delta);
+      } else {
+        f_loss += P.w_forces[i] * squares;
+      }
       f_squares += squares;
     }
     double stress_loss = 0, stress_squares = 0, n_stress = 0;
@@ -301,7 +312,7 @@ KERNEL(128, 3) make_residuals(const Problem P, const Work W, int with_targets) {
     if (lane() == 0) {
       double* t = W.terms + s * N_COLUMNS;
       const double n = n_counted, ce = counted * de;
-      t[E_LOSS] = P.w_energy[s] * de * de; t[F_LOSS] = f_loss; t[S_LOSS] = stress_loss;
+      t[E_LOSS] = e_loss; t[F_LOSS] = f_loss; t[S_LOSS] = stress_loss;
       t[N_STRUCTURES] = counted; t[N_ATOMS] = n; t[N_STRESS] = n_stress;
       t[N_LOW_STRUCTURES] = low * counted; t[N_LOW_ATOMS] = low * n;
       t[E_SQUARES] = ce * ce; t[E_ABSOLUTE] = fabs(ce); t[E_MAX] = fabs(ce);

@@ -104,6 +104,7 @@ struct Problem {
   const double* stress;        // [n_structures][6], NaN where there is none (STRESS)
   const double* volumes;       // [n_structures]
   double kappa, stress_weight;
+  double energy_delta, force_delta;  // of Huber's loss, for energies per atom and lengths of forces; 0: squares
   index_t radial_fixed;        // 1: nobody asks for the gradient of the radial coefficients
   // moments
   double* moments;             // [tile][n_moments][lane] at moment_start, or null: made anew for each batch

@@ -13,8 +13,8 @@ from pacehpc import fixed_point
 from pacehpc.structures import VOIGT, Structures
 
 TERMS = (
-    "e_loss",  # sum_s w_s (dE_s/N_s)^2
-    "f_loss",  # sum_i w_i |dF_i|^2
+    "e_loss",  # sum_s w_s (dE_s/N_s)^2, or Huber's loss of dE_s/N_s
+    "f_loss",  # sum_i w_i |dF_i|^2, or Huber's loss of |dF_i|
     "s_loss",  # sum_s w_s sum_ab ((V_s/N_s) dstress_ab)^2, nine components
     "n_structures",
     "n_atoms",
@@ -48,9 +48,10 @@ class Errors:
     Sums are made virtual shard by virtual shard, so that they do not depend on which rank owns a shard.
     """
 
-    def __init__(self, structures: Structures) -> None:
-        """structures: with energy, forces, w_energy, w_forces."""
+    def __init__(self, structures: Structures, energy_delta: float = 0.0, force_delta: float = 0.0) -> None:
+        """structures: with energy, forces, w_energy, w_forces; energy_delta, force_delta: see `huber`."""
         self.structures = s = structures
+        self._energy_delta, self._force_delta = energy_delta, force_delta
         self._shards = s.shard_starts
         self._atom_shards = s.atom_offsets[self._shards]
         counts = s.atoms_per_structure
@@ -96,7 +97,7 @@ class Errors:
             weighted *= self._counted
         np.abs(weighted, out=absolute)
         np.multiply(weighted, weighted, out=squares)
-        np.multiply(s.w_energy, squares, out=weighted)
+        np.multiply(s.w_energy, huber(squares, self._energy_delta), out=weighted)
         # components as three contiguous rows: NumPy is slow along a short last axis
         df, f_max = self._differences, self._largest
         f_weighted, f_squares, f_absolute = self._by_atom[:3]
@@ -108,7 +109,7 @@ class Errors:
         np.maximum.reduce(df, axis=0, out=f_max)
         np.multiply(df, df, out=df)
         np.add.reduce(df, axis=0, out=f_squares)
-        np.multiply(s.w_forces, f_squares, out=f_weighted)
+        np.multiply(s.w_forces, huber(f_squares, self._force_delta), out=f_weighted)
         if self._low is not None:
             np.multiply(self._low, self._by_structure[1:3], out=self._by_structure[3:])
             np.multiply(self._low_atoms, self._by_atom[1:3], out=self._by_atom[3:])
@@ -143,10 +144,37 @@ class Errors:
 
 
 def local_sums(
-    structures: Structures, energies: np.ndarray, forces: np.ndarray, virials: np.ndarray | None = None
+    structures: Structures,
+    energies: np.ndarray,
+    forces: np.ndarray,
+    virials: np.ndarray | None = None,
+    energy_delta: float = 0.0,
+    force_delta: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`Errors.sums` of one evaluation."""
-    return Errors(structures).sums(energies, forces, virials)
+    return Errors(structures, energy_delta, force_delta).sums(energies, forces, virials)
+
+
+def huber(squares: np.ndarray, delta: float) -> np.ndarray:
+    """Huber's loss of residuals r of these squares: r² where |r| <= delta, 2 delta |r| - delta² beyond.
+
+    P. J. Huber, Ann. Math. Stat. 35, 73 (1964), times 2. delta 0: r² everywhere.
+    """
+    beyond = squares > delta * delta
+    if delta <= 0 or not beyond.any():
+        return squares
+    found = squares.copy()
+    found[beyond] = delta * (2.0 * np.sqrt(squares[beyond]) - delta)
+    return found
+
+
+def huber_factors(squares: np.ndarray, delta: float) -> np.ndarray:
+    """The slope of Huber's loss over that of r², min(1, delta/|r|), of residuals of these squares; delta 0: 1."""
+    factors = np.ones(np.shape(squares))
+    if delta > 0:
+        beyond = squares > delta * delta
+        factors[beyond] = delta / np.sqrt(squares[beyond])
+    return factors
 
 
 def finish(terms: np.ndarray, maxima: np.ndarray) -> dict[str, float]:

@@ -1,7 +1,9 @@
 """Loss, gradient and metrics of a potential over all ranks.
 
-    L = (1-κ) Σ_s w_s (ΔE_s/N_s)² + κ Σ_i w_i |ΔF_i|² + λ Σ_s w_s Σ_ab [(V_s/N_s) Δσ_ab]²
+    L = (1-κ) Σ_s w_s h(ΔE_s/N_s) + κ Σ_i w_i h(|ΔF_i|) + λ Σ_s w_s Σ_ab [(V_s/N_s) Δσ_ab]²
         + L1 Σ|c_B| + L2 Σ c_B² + w0 I_0 + w1 I_1 + w2 I_2 + w_orth O
+
+with h(r) = r², or Huber's loss (`metrics.huber`).
 
 Every rank evaluates its own structures. One evaluation is one Bcast of [command, x] from the root and one Allreduce of
 [maxima and seconds of each rank | stop requests | terms, gradient] as integers (see fixed_point), so that the sums
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pacehpc")
 
 LOSS_KEYS = ("kappa", "L1_coeffs", "L2_coeffs", "w0_rad", "w1_rad", "w2_rad", "w_orth", "stress")
+KINDS = ("energy", "forces")  # further keys of a loss: {"type": "square" or "huber", "delta": number}
 # commands to the ranks: end, evaluations, predictions, a sketched Jacobian, products with it
 STOP, GRADIENT, VALUE, TEST, PREDICT, PREDICT_TEST = range(6)
 SKETCH, PRODUCTS, TIMES, TRANSPOSED_TIMES, WEIGHTED_GRAM = range(6, 11)
@@ -70,7 +73,7 @@ class Objective:
         Args:
             potential: its shape, and where the parameters start.
             data, test: a Dataset, which every rank holds whole, or this rank's `Shard` or `Structures`.
-            loss: keys of `fit.loss`, zero where absent; kappa a number or "auto".
+            loss: keys of `fit.loss`, zero (or square) where absent; kappa a number or "auto".
             backend: "auto", "cpu", "cuda" or "reference".
             ranks: that evaluate together; None: this process alone.
             trainable: bool (n_parameters,), None = all; x and the gradient hold only these.
@@ -96,7 +99,8 @@ class Objective:
         if self.loss["kappa"] == "auto":
             self.loss["kappa"] = kappa_auto(self.shards["train"].structures, ranks)
         self.kappa = float(self.loss["kappa"])
-        self._weights = weights = LossWeights(kappa=self.kappa, stress=float(self.loss["stress"]))
+        deltas = (_delta(key, self.loss[key]) for key in KINDS)
+        self._weights = weights = LossWeights(self.kappa, float(self.loss["stress"]), *deltas)
 
         n_radial = sum(c.size for c in self.potential.radcoefficients.values())
         if self.backend != "reference" and not self.trainable[:n_radial].any():
@@ -353,15 +357,27 @@ def agreed_backend(name: str, ranks: Ranks) -> str:
 def _loss_settings(loss: Mapping[str, Any] | None) -> dict[str, Any]:
     given = dict(loss or {})
     for key in given:
-        if key not in LOSS_KEYS:
-            raise PacehpcError(f"loss: unknown key `{key}`; known are {', '.join(LOSS_KEYS)}.")
-    settings = {key: 0.0 for key in LOSS_KEYS} | given
+        if key not in (*LOSS_KEYS, *KINDS):
+            raise PacehpcError(f"loss: unknown key `{key}`; known are {', '.join((*LOSS_KEYS, *KINDS))}.")
+    settings = dict.fromkeys(LOSS_KEYS, 0.0) | dict.fromkeys(KINDS) | given
     kappa = settings["kappa"]
     if kappa != "auto" and not (isinstance(kappa, int | float) and 0.0 <= kappa <= 1.0):
         raise PacehpcError(
             f"loss: kappa is {kappa}; give a number from 0 (energies alone) to 1 (forces alone), or auto."
         )
     return settings
+
+
+def _delta(key: str, kind: Mapping[str, Any] | None) -> float:
+    """Where the loss of an error becomes linear, as `LossWeights` has it; 0 of a square loss."""
+    if kind is None or kind.get("type", "square") == "square":
+        return 0.0
+    delta = kind.get("delta")
+    if kind["type"] != "huber" or not isinstance(delta, int | float) or not delta > 0:
+        raise PacehpcError(
+            f"loss.{key}: must be {{type: square}} or {{type: huber, delta: number above 0}}, not {dict(kind)}."
+        )
+    return float(delta)
 
 
 def kappa_auto(structures: Structures, ranks: Ranks) -> float:

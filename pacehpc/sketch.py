@@ -4,7 +4,9 @@ The data part of the loss is a sum of squares Σ_a r_a², with the residuals
 
     √((1-κ) w_s) ΔE_s/N_s,    √(κ w_i) ΔF_i,    √(λ w_s) (V_s/N_s) Δσ_ab,
 
-so that most of its Hessian is 2 JᵀJ, J_ak = ∂r_a/∂θ_k. A structure of N atoms has 3N + 1 rows of J, and a row costs a
+so that most of its Hessian is 2 JᵀJ, J_ak = ∂r_a/∂θ_k. With Huber's loss the weights w are multiplied by min(1, δ/|r|)
+of the present errors (iteratively reweighted least squares): 2 Jᵀr stays the gradient, and 2 JᵀJ is the curvature of a
+square loss that touches Huber's from above. A structure of N atoms has 3N + 1 rows of J, and a row costs a
 second pass of the kernels. The sketch SJ has the row of the energy and q combinations of the others with random signs,
 divided by √q, so that the expectation of (SJ)ᵀSJ is JᵀJ (D. Woodruff, Found. Trends Theor. Comput. Sci. 10, 1 (2014),
 sections 2.1 and 2.5). Where that makes more rows than pay, rows of neighbouring structures are added with random signs.
@@ -22,6 +24,7 @@ from itertools import pairwise
 import numpy as np
 
 from pacehpc.backends.interface import Evaluator, LossWeights
+from pacehpc.metrics import huber_factors
 from pacehpc.structures import Structures
 
 STRESS_COMPONENTS = 9  # as the loss counts them
@@ -94,6 +97,7 @@ class Sketcher:
         """
         self.evaluator, self.structures, self.first, self.columns = evaluator, structures, first, columns
         s, atoms = structures, structures.atoms_per_structure
+        self._weights = weights
         self._energy = np.sqrt((1.0 - weights.kappa) * s.w_energy) / np.maximum(atoms, 1)
         self._forces = np.sqrt(weights.kappa * s.w_forces)
         self._strain = np.zeros((s.n_structures, 3, 3))
@@ -130,7 +134,11 @@ class Sketcher:
         begin = np.concatenate(([0], np.cumsum(counts)))
         found = np.zeros((begin[-1], int(np.count_nonzero(self.columns))))
         group = np.searchsorted(first, np.arange(s.n_structures), side="right") - 1
-        signs, directions, strains = self._random(plan, seed, renewal)
+        of_energy, of_forces = self._energy, self._forces
+        if self._weights.energy_delta > 0 or self._weights.force_delta > 0:
+            by_energy, by_forces = self._huber_factors(parameters)
+            of_energy, of_forces = of_energy * np.sqrt(by_energy), of_forces * np.sqrt(by_forces)
+        signs, directions, strains = self._random(plan, seed, renewal, of_forces)
         kind = "+".join(["energy"] * n_energies + ["forces"] * bool(q))
         every = bool(self.columns.all())
         arguments = (directions, strains) if q else ()
@@ -139,14 +147,28 @@ class Sketcher:
                 at, used = begin[group[structure]], counts[group[structure]]
                 rows = rows[:used] if every else rows[:used, self.columns]
                 if n_energies:
-                    rows[0] *= self._energy[structure] * signs[structure]
+                    rows[0] *= of_energy[structure] * signs[structure]
                 found[at : at + used] += rows
         return found
 
-    def _random(self, plan: RowPlan, seed: int, renewal: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _huber_factors(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Factors on the weights of energies, (n_structures,), and of forces, (n_atoms,), from the errors here."""
+        s, found = self.structures, self.evaluator.predict(parameters)
+        energies = np.add.reduceat(found.energies, s.atom_offsets[:-1]) if s.n_structures else np.zeros(0)
+        energy = (energies - s.energy) / s.atoms_per_structure
+        force_squares = np.sum((found.forces - s.forces) ** 2, axis=1)
+        # without a reference value they are NaN, and their weight 0
+        return huber_factors(energy**2, self._weights.energy_delta), huber_factors(
+            force_squares, self._weights.force_delta
+        )
+
+    def _random(
+        self, plan: RowPlan, seed: int, renewal: int, of_forces: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Signs of the energies (n_structures,), directions (q, n_atoms, 3), strains (q, n_structures, 3, 3) or None.
 
-        A structure with no more residuals than combinations has each of them once, without random numbers.
+        of_forces: factors of the residuals of forces, (n_atoms,). A structure with no more residuals than combinations
+        has each of them once, without random numbers.
         """
         s, q = self.structures, plan.combinations
         energies = np.ones(s.n_structures)
@@ -171,7 +193,7 @@ class Sketcher:
                 n_forces = 3 * (atoms.stop - atoms.start)
                 forces[:, atoms] = each[:, :n_forces].reshape(q, -1, 3)
                 stress[:, k] = each[:, n_forces:] if self._stress else 0.0
-        forces *= self._forces[None, :, None]
+        forces *= of_forces[None, :, None]
         strains = stress.reshape(q, -1, 3, 3) * self._strain if self._stress else None
         return energies, forces, strains
 

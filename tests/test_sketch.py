@@ -20,6 +20,8 @@ POTENTIAL = {
     "functions": {"ALL": {"nradmax_by_orders": [3, 1], "lmax_by_orders": [0, 1]}},
 }
 LOSSES = [{"kappa": 0.0}, {"kappa": 0.4}, {"kappa": 1.0}, {"kappa": 0.4, "stress": 2.0}, {"kappa": 0.0, "stress": 2.0}]
+HUBER = {"energy": {"type": "huber", "delta": 0.02}, "forces": {"type": "huber", "delta": 0.2}}
+LOSSES.append({"kappa": 0.4, "stress": 2.0, **HUBER})
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,15 @@ def rows_of(found, plan, seed, renewal):
 
 
 def residuals(found, x, every):
-    """Weighted residuals in the order of the rows of a sketch that has each of them once."""
+    """Weighted residuals in the order of the rows of a sketch that has each of them once.
+
+    With Huber's loss the weights are those of iteratively reweighted least squares.
+    """
+
+    def factor(r, kind):
+        delta = found.loss[kind]["delta"] if found.loss[kind] else np.inf
+        return np.minimum(1, delta / np.maximum(r, 1e-300))
+
     s, kappa, stress = found.shards["train"].structures, found.kappa, found.loss["stress"]
     predicted = found.predict(x)
     values = []
@@ -69,10 +79,12 @@ def residuals(found, x, every):
         n = atoms.stop - atoms.start
         if every.energies:
             energy = predicted.energies[atoms].sum() - s.energy[k]
-            values.append(np.sqrt((1 - kappa) * s.w_energy[k]) / n * energy)
+            weight = (1 - kappa) * s.w_energy[k] * factor(abs(energy) / n, "energy")
+            values.append(np.sqrt(weight) / n * energy)
         if every.combinations:
             forces = predicted.forces[atoms] - s.forces[atoms]
-            values += (np.sqrt(kappa * s.w_forces[atoms])[:, None] * forces).ravel().tolist()
+            weight = kappa * s.w_forces[atoms] * factor(np.linalg.norm(forces, axis=1), "forces")
+            values += (np.sqrt(weight)[:, None] * forces).ravel().tolist()
             if stress:
                 xx, yy, zz, yz, xz, xy = s.stress[k] * s.volumes[k]
                 reference = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])

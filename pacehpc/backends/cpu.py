@@ -224,10 +224,11 @@ class CpuEvaluator:
 
         self._keep(**structure_arrays(s, layout), batches=layout.batches, shard_batches=layout.shard_batches)
         if s.energy is not None:
-            self._errors = metrics.Errors(s)
+            self._errors = metrics.Errors(s, self.loss.energy_delta, self.loss.force_delta)
         P["n_atoms"], P["n_structures"] = s.n_atoms, s.n_structures
         P["n_tiles"], P["n_batches"] = layout.n_tiles, len(layout.batches)
         P["kappa"], P["stress_weight"] = self.loss.kappa, self.loss.stress
+        P["energy_delta"], P["force_delta"] = self.loss.energy_delta, self.loss.force_delta
 
         rows = tile_rows(shape, layout, options.bondwise)
         P["row_size"], P["angular_size"] = row_size(shape), angular_size(shape)

@@ -347,6 +347,7 @@ class CudaEvaluator:
             rows = start + np.arange(len(order) * nd).reshape(-1, nd)
             places[start + nd * order[:, None] + np.arange(nd)] = rows
         problem["kappa"], problem["stress_weight"] = self.loss.kappa, self.loss.stress
+        problem["energy_delta"], problem["force_delta"] = self.loss.energy_delta, self.loss.force_delta
         problem["radial_fixed"] = not self._options.radial_gradient
 
         work = self._work = np.zeros(1, record("Work"))

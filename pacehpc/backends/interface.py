@@ -17,10 +17,14 @@ from pacehpc.structures import Structures
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factors of the data part of the loss: (1 - kappa) e_loss + kappa f_loss + stress * s_loss."""
+    """Factors of the data part of the loss, (1 - kappa) e_loss + kappa f_loss + stress * s_loss, and its kind."""
 
     kappa: float = 0.0
     stress: float = 0.0
+    energy_delta: float = 0.0
+    """eV/atom: larger errors of energies per atom count linearly (Huber), see `metrics.huber`; 0: squares."""
+    force_delta: float = 0.0
+    """eV/Å: the same for lengths of errors of forces."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class ReferenceEvaluator:
 
     def evaluate(self, parameters: np.ndarray, gradient: bool = True) -> Sums:
         """The data part of the loss; the structures must carry reference values and weights."""
-        from pacehpc.metrics import MAXIMA, TERMS, local_sums
+        from pacehpc.metrics import MAXIMA, TERMS, huber_factors, local_sums
 
         kappa, stress = self.loss.kappa, self.loss.stress
         terms, maxima = np.zeros(len(TERMS)), np.zeros(len(MAXIMA))
@@ -72,14 +72,17 @@ class ReferenceEvaluator:
             state = self._forward(batch, parameters)
             energies, forces, virials = self._collect(batch, state)
             per_structure = _sum_rows(_owners(batch.atom_offsets), energies, batch.n_structures)
-            batch_terms, batch_maxima = local_sums(batch, per_structure, forces, virials)
+            deltas = self.loss.energy_delta, self.loss.force_delta
+            batch_terms, batch_maxima = local_sums(batch, per_structure, forces, virials, *deltas)
             terms += fixed_point.decode(batch_terms)
             maxima = np.maximum(maxima, batch_maxima)
             if total is None:
                 continue
             counts = batch.atoms_per_structure
             a = 2.0 * (1.0 - kappa) * batch.w_energy * (per_structure - batch.energy) / counts**2
+            a *= huber_factors(((per_structure - batch.energy) / counts) ** 2, self.loss.energy_delta)
             b = 2.0 * kappa * batch.w_forces[:, None] * (forces - batch.forces)
+            b *= huber_factors(np.sum((forces - batch.forces) ** 2, axis=1), self.loss.force_delta)[:, None]
             tangent = b[state.bond_centre] - b[batch.bond_atom]  # of r_ij; minus, as F = -dE/dr
             if stress and batch.stress is not None:
                 h = stress * _virial_slopes(batch, virials)

@@ -33,6 +33,26 @@ def _kappa(value: Any) -> float | str:
 Kappa = kind("number from 0 to 1, or auto", _kappa)
 
 
+LossType = choice("square", "huber")
+
+
+class Residual(Section):
+    """How the errors of energies, or of forces, count in the loss: as squares, or by Huber's loss."""
+
+    type: LossType = Field("square", description="square: r²; huber: r² up to delta, 2 delta |r| - delta² beyond")
+    delta: kinds.Positive | None = Field(
+        None, description="of huber: eV/atom for errors of energies per atom, eV/Å for lengths of errors of forces"
+    )
+
+    @model_validator(mode="after")
+    def _delta(self) -> Residual:
+        if self.type == "huber" and self.delta is None:
+            raise KeyedError(("delta",), "is needed with type: huber")
+        if self.type == "square" and self.delta is not None:
+            raise KeyedError(("delta",), "has no meaning with type: square")
+        return self
+
+
 class Loss(Section):
     """Terms of the loss function."""
 
@@ -46,6 +66,8 @@ class Loss(Section):
     w2_rad: kinds.NotNegative = Field(0.0, description="factor of their second derivative")
     w_orth: kinds.NotNegative = Field(0.0, description="factor of their deviation from orthonormal coefficients")
     stress: kinds.NotNegative = Field(0.0, description="factor of the stress term")
+    energy: Residual | None = Field(None, description="how errors of energies count; default: square")
+    forces: Residual | None = Field(None, description="how errors of forces count; default: square")
     w_energy: Any = unused("number", "kappa weighs forces against energies")
     w_forces: Any = unused("number", "kappa weighs forces against energies")
     w_stress: Any = unused("number", "`stress` is the factor of the stress term")

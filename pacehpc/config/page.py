@@ -43,6 +43,10 @@ element is the centre, the others are neighbours: `AlNi` names the block of Al w
 
 The old form for one element (`element`, and all keys directly under `potential`) is understood as well.
 """
+_RESIDUAL = """
+`fit.loss.forces` takes the same keys. Without these sections errors count as squares; those of stresses always do.
+[Outliers](strategies.md#outliers) has an example.
+"""
 _SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Top level", models.Settings, ""),
     ("data", data_keys.Data, ""),
@@ -53,6 +57,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("potential.functions", section.FunctionKeys, ""),
     ("fit", models.Fit, ""),
     ("fit.loss", models.Loss, ""),
+    ("fit.loss.energy", models.Residual, _RESIDUAL),
     (
         "fit.weighting: EnergyBasedWeightingPolicy",
         models.EnergyBasedWeighting,

@@ -24,7 +24,7 @@ from pacehpc.machine import (
     share_of_cores,
     threads_given,
 )
-from pacehpc.objective import LOSS_KEYS, Objective, agreed_backend
+from pacehpc.objective import KINDS, LOSS_KEYS, Objective, agreed_backend
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential, trainable_mask
 from pacehpc.shard import Shard
@@ -134,7 +134,7 @@ def make_objective(
     return Objective(
         potential,
         shards["train"],
-        {name: getattr(fit.loss, name) for name in LOSS_KEYS},
+        {name: value for name, value in fit.loss.model_dump().items() if name in (*LOSS_KEYS, *KINDS)},
         backend=config.evaluator,
         ranks=ranks,
         trainable=trainable_mask(potential, fit.trainable_parameters),

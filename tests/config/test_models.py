@@ -52,6 +52,8 @@ DEFAULTS = {
     "fit.loss.w2_rad": 0.0,
     "fit.loss.w_orth": 0.0,
     "fit.loss.stress": 0.0,
+    "fit.loss.energy": None,
+    "fit.loss.forces": None,
     "fit.weighting": None,
     "fit.optimizer": "BFGS",
     "fit.options": {"gtol": 1e-8},

@@ -19,6 +19,10 @@ FITS = {
         "{kappa: auto, stress: 1.0, L1_coeffs: 1e-8, L2_coeffs: 1e-8, w0_rad: 1e-6, w1_rad: 1e-6, w2_rad: 1e-6, "
         "w_orth: 1e-6}",
     ).replace("renew: 10", "renew: 10, rows: 0.3"),
+    "Huber's loss": INPUT.replace(
+        "L2_coeffs: 1e-8",
+        "L2_coeffs: 1e-8, energy: {type: huber, delta: 0.02}, forces: {type: huber, delta: 0.1}",
+    ),
     "ladder, part of the parameters, early stop": INPUT.replace(
         "  fit_cycles: 2\n  noise_relative_sigma: 1e-2\n",
         "  ladder_step: 6\n  trainable_parameters: {AlNi: func, Al: radial, Ni: func}\n"
