@@ -100,6 +100,12 @@ SECTIONS = {
             sources=["report/summary.py", "report/folder.py", "speed.py", "utilities/compare.py"],
         ),
         Entry(
+            "Scans",
+            cause="`pacehpc scan` lacks something, or its folder holds a scan of another input.",
+            cure="follow the message; [the page on scans](scan.md) says what the section `scan` needs.",
+            sources=["scan/inputs.py", "scan/study.py", "scan/trial.py", "utilities/scan.py"],
+        ),
+        Entry(
             "Profile of the reference backend",
             cause="the reference backend is plain NumPy and has no stages to time.",
             cure="use `--profile` with `-b cpu` or `-b cuda`.",

@@ -28,7 +28,7 @@ _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, err
 DESCRIPTION = """Fit an atomic cluster expansion (PACE) potential to energies, forces and stresses.
 On several ranks: mpirun -n 16 pacehpc input.yaml
 Active learning, on any ranks: pacehpc activeset | predict | select | augment | corerep
-Fits that are finished: pacehpc report | compare
+Many fits, and finished ones: pacehpc scan | report | compare
 Other programs: pacehpc info | timing | validate | yaml2yace | collect | data | template | compile | lammps
 Each of them explains its options with -h."""
 
@@ -36,6 +36,7 @@ SUBCOMMANDS = {
     "info": "pacehpc.utilities.info",
     "report": "pacehpc.utilities.report",
     "compare": "pacehpc.utilities.compare",
+    "scan": "pacehpc.utilities.scan",
     "timing": "pacehpc.utilities.timing",
     "yaml2yace": "pacehpc.utilities.yaml2yace",
     "corerep": "pacehpc.utilities.corerep",

@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from pacehpc.basis import KEYWORDS
 from pacehpc.config import optimizers
 from pacehpc.config.data_keys import Data
+from pacehpc.config.scan_keys import Scan
 from pacehpc.potential.section import PotentialSection
 from pacehpc.schema import kinds
 from pacehpc.schema.kinds import KeyedError, choice, kind, shown, suggestion
@@ -371,6 +372,7 @@ class Settings(Section):
     fit: Fit = Field(default_factory=Fit, description="loss, weights, optimizer and strategy")
     backend: Backend = Field(default_factory=Backend, description="where and how the loss is evaluated")
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="how an interrupted fit resumes")
+    scan: Scan | None = Field(None, exclude=True, description="what `pacehpc scan` varies; a fit does not use it")
 
     _notes: list[str] = PrivateAttr(default_factory=list)
     _warnings: list[str] = PrivateAttr(default_factory=list)

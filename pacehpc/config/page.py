@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pacehpc.config import data_keys, models, optimizers
+from pacehpc.config import data_keys, models, optimizers, scan_keys
 from pacehpc.potential import section
 from pacehpc.schema.kinds import Kind
 
@@ -67,6 +67,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("backend", models.Backend, ""),
     ("backend.gpu_config", models.GpuConfig, ""),
     ("checkpoint", models.Checkpoint, ""),
+    ("scan", scan_keys.Scan, ""),
 )
 
 

@@ -128,6 +128,20 @@ def test_an_array(slurm, tmp_path):
     assert members[0] != members[1]
 
 
+def test_workers_of_a_scan(slurm, tmp_path):
+    folder = prepare(tmp_path / "fit")
+    text = INPUT.replace("  callbacks: stop_after.some\n", "").replace("maxiter: 30", "maxiter: 5")
+    text = text.replace(", test_size: 0.2", "")
+    (folder / "input.yaml").write_text(text + "scan: {kappa: [0.05, 0.5], trials: 3}\n")
+    path = script(folder, "scan.sh", **{"--array=1-4": "--array=1-2"})
+    path.write_text(path.read_text().replace("pacehpc scan", f"{sys.executable} -m pacehpc scan"))
+    slurm.run("sbatch", "--parsable", str(path), cwd=folder)
+    slurm.wait_all(200)
+    said = "".join(out.read_text() for out in folder.glob("slurm-*.out"))
+    assert said.count(": error ") == 3, said
+    assert len(list(folder.glob("scan/trial_*/output_potential.yaml"))) == 3
+
+
 DEVICES = """
 import os
 from pathlib import Path

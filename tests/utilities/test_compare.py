@@ -12,7 +12,7 @@ import pytest
 from browser import Browser
 
 from pacehpc.potential import Potential
-from pacehpc.report.page.compare_page import on_front
+from pacehpc.report.page.rows import front_of
 from pacehpc.speed import microseconds_per_atom, training_structures
 from pacehpc.utilities import compare
 
@@ -97,6 +97,6 @@ def test_the_front_is_what_no_other_beats():
     costs = np.random.default_rng(0).integers(0, 6, (40, 2)).astype(float)
     costs[7, 1] = np.nan
     expected = [not np.isnan(a).any() and not any((b <= a).all() and (b < a).any() for b in costs) for a in costs]
-    assert on_front(costs).tolist() == expected and 1 < sum(expected) < 40
-    for a, b in itertools.combinations(costs[on_front(costs)], 2):
+    assert front_of(costs).tolist() == expected and 1 < sum(expected) < 40
+    for a, b in itertools.combinations(costs[front_of(costs)], 2):
         assert (a == b).all() or ((a - b) < 0).any() != ((a - b) > 0).all()

@@ -13,7 +13,7 @@ from bokeh.models import ColumnDataSource, LabelSet
 from pacehpc.report.page import charts
 from pacehpc.report.page.charts import Chart
 from pacehpc.report.page.html import write_html
-from pacehpc.report.page.tables import Table
+from pacehpc.report.page.rows import Table, front_of
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,6 @@ class Candidate:
     """RMSE, meV per atom."""
     force: float
     """RMSE, meV/Å."""
-
-
-def on_front(costs: np.ndarray) -> np.ndarray:
-    """Which points no other point beats: bool (n,).
-
-    Args:
-        costs: (n, m), to be small; rows with NaN are on no front.
-    """
-    known = np.isfinite(costs).all(axis=1)
-    front = known.copy()
-    for k in np.flatnonzero(known):
-        no_worse = (costs[known] <= costs[k]).all(axis=1)
-        front[k] = not (no_worse & (costs[known] < costs[k]).any(axis=1)).any()
-    return front
 
 
 def write_comparison(
@@ -72,7 +58,7 @@ def write_comparison(
 
 def _front(key: str, names: Sequence[str], speed: np.ndarray, errors: np.ndarray, label: str) -> Chart:
     known = np.isfinite(speed) & np.isfinite(errors)
-    front = on_front(np.column_stack([speed, errors]))
+    front = front_of(np.column_stack([speed, errors]))
     plot = charts.plot("µs/atom, energies and forces on one core", label, 380, x_axis_type="log", y_axis_type="log")
     order = np.flatnonzero(front)[np.argsort(speed[front], kind="stable")]
     plot.step(speed[order], errors[order], mode="after", line_color=charts.GREY, line_dash="dashed")

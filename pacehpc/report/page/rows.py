@@ -76,3 +76,17 @@ def text_table(table: Table) -> str:
 
     shown = ["  ".join(cell(text, k) for k, text in enumerate(line)).rstrip() for line in lines]
     return "\n".join([table.caption, *shown])
+
+
+def front_of(costs: np.ndarray) -> np.ndarray:
+    """Which points no other point beats: bool (n,).
+
+    Args:
+        costs: (n, m), to be small; rows with NaN are on no front.
+    """
+    known = np.isfinite(costs).all(axis=1)
+    front = known.copy()
+    for k in np.flatnonzero(known):
+        no_worse = (costs[known] <= costs[k]).all(axis=1)
+        front[k] = not (no_worse & (costs[known] < costs[k]).any(axis=1)).any()
+    return front
