@@ -69,6 +69,11 @@ def run_trial(folder: Path, trial: Trial, settings: Settings, launcher: Sequence
     return UNFINISHED if process.returncode and stopped else process.returncode
 
 
+def was_killed(code: int) -> bool:
+    """Whether an exit code is that of a fit, or of its launcher, that a signal has ended."""
+    return code < 0 or code > 128 or code in (signal.SIGKILL, signal.SIGTERM)
+
+
 def results_of(folder: Path, settings: Settings) -> tuple[float, float]:
     """(error in meV, µs per atom) of a finished trial."""
     summary = read_summary(folder)

@@ -17,12 +17,13 @@ from pacehpc.errors import PacehpcError
 from pacehpc.report.page.rows import set_name, text_table
 from pacehpc.scan.inputs import problem_of, space, trial_folder
 from pacehpc.scan.table import scan_table
-from pacehpc.scan.trial import last_words, results_of, run_trial
+from pacehpc.scan.trial import last_words, results_of, run_trial, was_killed
 from pacehpc.utilities.command import command
 from pacehpc.walltime import UNFINISHED, Stop, find_deadline
 
 log = logging.getLogger("pacehpc")
 PAGE = "scan.html"
+STARTS = 3  # of a fit that is killed
 FAILURES = 3  # one after the other, with no success before, that end a scan
 
 
@@ -76,6 +77,10 @@ def _work(study, settings: Settings, varied: dict, folder: Path, launcher: Seque
         log.info("Trial %d: %s", trial.number, values)
         into = trial_folder(folder, trial.number)
         code = run_trial(into, trial, settings, launcher, stop)
+        for _ in range(STARTS - 1):
+            if was_killed(code):
+                log.warning("Trial %d: its fit was killed (exit code %d); it is resumed", trial.number, code)
+                code = run_trial(into, trial, settings, launcher, stop)
         if code == UNFINISHED:
             study.release(trial)
             return UNFINISHED

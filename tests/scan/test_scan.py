@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -27,7 +28,7 @@ potential:
   functions:
     UNARY: {nradmax_by_orders: [4, 2, 1], lmax_by_orders: [0, 1, 1]}
     BINARY: {nradmax_by_orders: [4, 1], lmax_by_orders: [0, 1]}
-fit: {loss: {kappa: 0.3, L2_coeffs: 1e-8}, maxiter: MAXITER, callbacks: [slow.wait]}
+fit: {loss: {kappa: 0.3, L2_coeffs: 1e-8}, maxiter: 16, callbacks: [slow.wait]}
 backend: {evaluator: cpu, display_step: 1}
 scan: {rcut: [3.8, 4.6], kappa: [0.05, 0.5], trials: 3}
 """
@@ -38,7 +39,7 @@ SLOW = "import time\ndef wait(**_):\n    time.sleep(0.1)\n"  # time for a signal
 def folder(tmp_path) -> Path:
     frame = pd.read_pickle(DATA, compression="gzip").iloc[:40]
     frame.to_pickle(tmp_path / "data.pckl.gzip", compression="gzip")
-    (tmp_path / "input.yaml").write_text(INPUT.replace("MAXITER", "12"))
+    (tmp_path / "input.yaml").write_text(INPUT)
     (tmp_path / "slow.py").write_text(SLOW)
     return tmp_path
 
@@ -60,17 +61,18 @@ def test_a_scan_that_is_killed_and_stopped_goes_on(folder):
     first = folder / "scan" / "trial_0000"
     job = start(folder, "-n", "2")
     wait_for_iterations(first / "metrics.txt", 3)
-    pids = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _works_in(pid, first)]
     job.kill()  # as a node that fails: the worker, and all of its fit
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    kill_fit(first)
     job.communicate()
     before = (first / "metrics.txt").read_text().splitlines()
 
     job = start(folder, "-n", "2")
     wait_for_iterations(first / "metrics.txt", len(before) + 1)
+    kill_fit(first)  # the worker resumes it
+    wait_for_iterations(first / "metrics.txt", len(before) + 3)
     job.send_signal(signal.SIGTERM)
     said, _ = job.communicate(timeout=120)
+    assert said.count("Trial 0: its fit was killed") == 1
     assert job.returncode == 75 and "start the same command again" in said, said
     assert re.search(r"trial_0000 +running", said)
 
@@ -94,11 +96,12 @@ def test_a_scan_that_is_killed_and_stopped_goes_on(folder):
     assert len(held) == 3 and all(list(one) == list(held[0]) for one in held) and len(held[0]) == 4
 
 
-def _works_in(pid: str, folder: Path) -> bool:
-    try:
-        return os.readlink(f"/proc/{pid}/cwd") == str(folder)
-    except OSError:
-        return False
+def kill_fit(folder: Path) -> None:
+    """Kill the fit in a folder, and what started it on its ranks."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{pid}/cwd") == str(folder):
+                os.kill(int(pid), signal.SIGKILL)
 
 
 @pytest.mark.slow
