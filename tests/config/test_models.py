@@ -80,6 +80,7 @@ DEFAULTS = {
     "backend.wait": "yield",
     "backend.imagetype": "png",
     "checkpoint.journal_limit": 20 * GIB,
+    "scan": None,
 }
 
 
@@ -115,6 +116,19 @@ def test_defaults_of_the_weighting(tmp_path):
     path.write_text("fit: {weighting: {type: EnergyBasedWeightingPolicy}}\n")
     found = load_settings(path).fit.weighting
     assert found.model_dump(exclude={"type"}) == ENERGY_BASED
+
+
+def test_defaults_of_a_scan():
+    """A fit knows nothing of the section: it is in no log and no fingerprint of settings."""
+    settings = load_settings(None, {"scan.rcut": [4, 6]})
+    assert settings.scan.model_dump(exclude_none=True) == {
+        "rcut": [4.0, 6.0],
+        "trials": 20,
+        "error": "both",
+        "choose_by": "held_out",
+        "held_out": 0.1,
+    }
+    assert settings.resolved_yaml() == load_settings().resolved_yaml()
 
 
 def test_defaults_of_a_query():
