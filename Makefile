@@ -40,7 +40,7 @@ demo: .venv/demo
 	@echo "Final errors:"
 	@grep -A 3 'Energy/at, meV/at' demo/log.txt | tail -n 4
 	@echo "Potential: demo/output_potential.yaml"
-	@echo "Report:    demo/report/"
+	@echo "Report:    demo/report/index.html"
 	@echo "Log:       demo/log.txt"
 
 # Every part runs and shows what it finds; pytest's closing line comes last.

@@ -59,6 +59,8 @@ class Drawing:
         for process, _, module in self._processes:
             said = process.stderr.read().decode(errors="replace").strip()
             if process.wait() == 0:
+                if module == PAGE:
+                    log.info("Report: %s", os.path.abspath("report/index.html"))
                 continue
             why = said.splitlines()[-1] if said else f"exit code {process.returncode}"
             if module == PAGE:

@@ -51,6 +51,7 @@ for (let power = Math.floor(Math.log10(start)); power <= Math.log10(end); power+
   for (const mantissa of mantissas) ticks.push(mantissa * 10 ** power)
 return ticks.filter(tick => tick >= start && tick <= end)
 """
+_SHORTENED = "return tick.length > 26 ? tick.slice(0, 25) + '…' : tick"
 _PLAIN = "return String(+tick.toPrecision(4))"
 
 
@@ -191,6 +192,8 @@ def parity(points: Points, colours: Sequence[str], what: str, unit: str, error_u
 def error_over(points: Points, colours: Sequence[str], x_label: str, y_label: str, unit: str) -> Any:
     """|Errors| over a measure of uncertainty, both on logarithmic axes."""
     p = plot(x_label, y_label, height=360, x_axis_type="log", y_axis_type="log")
+    low, high = np.quantile(points.y, 0.002), points.y.max()  # errors of nearly nothing would take half the panel
+    p.y_range = Range1d(low / 1.3, 1.3 * high)
     scattered(p, points, colours, (x_label, y_label), "", unit)
     return p
 
@@ -307,6 +310,7 @@ def bars(groups: Sequence[str], values: Mapping[str, Sequence[float]], label: st
             )
         )
     p.x_range.start = 0
+    p.yaxis.formatter = CustomJSTickFormatter(code=_SHORTENED)
     p.ygrid.grid_line_color = None
     finish_legend(p, len(values) > 1)
     return p
