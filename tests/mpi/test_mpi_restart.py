@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from launch import MPIRUN, ROOT, pacehpc
 
+from pacehpc.report.summary import read_summary
+
 SEED = 5
 WAIT = 240.0  # s: longer than other programs stop a busy machine
 INPUT = f"""
@@ -110,6 +112,8 @@ def test_a_signal_to_any_rank_stops_all_with_75_and_the_next_start_equals_one_ru
     done = pacehpc(2, "--no-predict", "--restart", cwd=folder, OMP_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr
     assert results(folder) == results(uninterrupted)
+    resumed, whole = read_summary(folder), read_summary(uninterrupted)
+    assert resumed.resumed and not whole.resumed and resumed.evaluations == whole.evaluations
     text = (folder / "log.txt").read_text()
     assert "Replayed" in text and "no longer takes the path" not in text
 
