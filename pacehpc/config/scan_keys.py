@@ -40,7 +40,7 @@ class Scan(Section):
     """What `pacehpc scan` varies, and how potentials are compared; a fit does not use it."""
 
     number_of_functions_per_element: CountRange | None = Field(
-        None, description="range of potential.functions.number_of_functions_per_element, on a logarithmic scale"
+        None, description="range of the key of that name in potential.functions, on a logarithmic scale"
     )
     rcut: PositiveRange | None = Field(None, description="range of the cutoff of all bonds, Å")
     radbase: Bases | None = Field(None, description="radial bases to choose from, of all bonds")
