@@ -13,6 +13,7 @@
 #define MOMENT_WARPS 8          // of a block
 #define MOMENT_SUMS 56          // most in the registers of a thread, beside JB factors twice and the next bond
 #define FACTOR_PARTS 4          // pieces in which the factors of one slot are made: radial, and every third m
+#define RADIAL_PART 0           // of them
 #define CHUNK_SLOTS (MOMENT_WARPS / FACTOR_PARTS)  // so that a warp makes one piece
 
 // Cuts J × Q sums into blocks JB × QB, the cheapest for the warps that share them.
@@ -88,7 +89,7 @@ FN void make_factors(const Problem& P, const BondInput& bond, int part, int q_st
   constexpr int Q = BlockTiling<J, L>::Q;
   constexpr HarmonicNorms<L> norm;
   const Lanes with_T = factors + 2 * J, with_D = with_T + Q;
-  if (part == 0) {
+  if (part == RADIAL_PART) {
     const lanes x = bond.x, twice = x + x;
     lanes T = 1, T_next = x, D = 0, D_next = 1;
     for (int j = 0; j < J; j++) {

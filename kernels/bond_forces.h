@@ -110,7 +110,8 @@ FN void bond_forces(const Problem& P, index_t slot, LanesIn w, lanes embedding_e
 
 // the share of one warp of a tile's slots: two of every 2 · FORCE_WARPS
 template <int J, int L>
-FN void bond_forces_of_share(const Problem& P, index_t slot, int n, int share, LanesIn w, lanes embedding_energy, double* rows) {
+FN void bond_forces_of_share(const Problem& P, index_t slot, int n, int share, LanesIn w, lanes embedding_energy,
+                             double* rows) {
   const index_t end = slot + n;
   for (slot += 2 * share; slot < end; slot += 2 * FORCE_WARPS) {
     if (slot + 1 < end) bond_forces<J, L, 2>(P, slot, w, embedding_energy, rows);

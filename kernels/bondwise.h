@@ -163,6 +163,7 @@ STAGE void add_radial_gradient_of_bonds(const Problem& P, index_t slot, int n, L
 
 // ---- the stages of a tile; rows and angular begin with its first bond ----
 
+// reads bonds; writes rows, angular, A, density
 STAGE void make_base_of_bonds(const Problem& P, index_t tile, Lanes rows, Lanes angular, Lanes A, lanes* density) {
   const ElementTable& element = P.elements[P.tile_element[tile]];
   for (index_t k = 0; k < element.n_leaves; k++) A[k] = broadcast(0);
@@ -176,7 +177,7 @@ STAGE void make_base_of_bonds(const Problem& P, index_t tile, Lanes rows, Lanes 
 #undef CASE
 }
 
-// returns the change of f_c
+// reads bonds, rows, residuals, strain_residuals, core_slope; writes angular, dA, drho; returns the change of f_c
 STAGE lanes make_base_tangent_of_bonds(const Problem& P, index_t tile, bool moving, LanesIn rows, Lanes angular, Lanes dA,
                                        lanes* drho) {
   const ElementTable& element = P.elements[P.tile_element[tile]];
@@ -196,6 +197,7 @@ STAGE lanes make_base_tangent_of_bonds(const Problem& P, index_t tile, bool movi
   return dcutoff;
 }
 
+// reads bonds, rows, A_bar, dF, core_slope; adds to atom_forces, atom_virials
 STAGE void make_forces_of_bonds(const Problem& P, index_t tile, LanesIn rows, LanesIn A_bar, const lanes* dF,
                                 lanes embedding_energy) {
   ForceSum sum = no_force();
@@ -209,6 +211,7 @@ STAGE void make_forces_of_bonds(const Problem& P, index_t tile, LanesIn rows, La
   add_force_to_centres(P, tile, sum);
 }
 
+// reads bonds, angular, X, Z, alpha, beta; adds to gradient, gradient_first
 STAGE void add_radial_gradient_of_tile(const Problem& P, index_t tile, LanesIn angular, LanesIn X, LanesIn Z,
                                        const lanes* alpha, const lanes* beta, Lanes gradient, Lanes gradient_first) {
 #define CASE(id, J, L, N)                                                                                              \

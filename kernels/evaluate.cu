@@ -169,7 +169,8 @@ KERNEL(128, 2) adjoint_of_moments(const Problem P, const Work W) {
     const Lanes state = tile_state(W, tile);
     lanes dF[ND];
     UNROLL for (int p = 0; p < ND; p++) dF[p] = state[DF + p];
-    make_moment_adjoint(P, P.tile_element[tile], of_tile(W.Phi_bar, P.max_components, tile), dF, of_tile(W.w, P.max_moments, tile));
+    make_moment_adjoint(P, P.tile_element[tile], of_tile(W.Phi_bar, P.max_components, tile), dF,
+                        of_tile(W.w, P.max_moments, tile));
   }
 }
 
@@ -346,7 +347,8 @@ KERNEL(128, 3) make_leaf_tangents(const Problem P, const Work W) {
   FOR_TILES {
     const Lanes state = tile_state(W, tile);
     lanes drho[ND];
-    make_atomic_base(P, P.tile_element[tile], of_tile(W.dG, P.max_moments, tile), of_tile(W.dPhi, P.max_components, tile), drho);
+    make_atomic_base(P, P.tile_element[tile], of_tile(W.dG, P.max_moments, tile), of_tile(W.dPhi, P.max_components, tile),
+                     drho);
     UNROLL for (int p = 0; p < ND; p++) state[DRHO + p] = drho[p];
   }
 }
@@ -357,7 +359,8 @@ KERNEL(128, 3) couple_node_tangents(const Problem P, const Work W) {
                            of_tile(W.dPhi, P.max_components, tile));
 }
 
-// a_s, less what the change of the core's cutoff factor gives: reads residuals, strain_residuals, bonds, core_slope, core_cutoff
+// a_s, less what the change of the core's cutoff factor gives: reads residuals, strain_residuals, bonds, core_slope,
+// core_cutoff
 FN lanes energy_factor(const Problem& P, index_t tile) {
   const int* atoms = P.tile_atoms + tile * LANES;
   lanes a = gather_from_atoms(P.residuals + ENERGY_FACTOR, ROW, atoms);

@@ -67,7 +67,8 @@ STAGE void add_cutoff_forces(const Problem& P, index_t slot, index_t n_slots, la
 
 // f_ij of one bond from S_lm = ∂E/∂(env Y_lm) and dS_lm, the same of its slope
 template <int L>
-FN void add_force_of_bond(const Problem& P, index_t slot, const lanes* S, const lanes* dS, lanes embedding_energy, ForceSum& sum) {
+FN void add_force_of_bond(const Problem& P, index_t slot, const lanes* S, const lanes* dS, lanes embedding_energy,
+                          ForceSum& sum) {
   const LanesIn bond = bond_record(P, slot);
   const lanes ux = bond[UX], uy = bond[UY], uz = bond[UZ], env = bond[ENV];
   Harmonics<L> y;
@@ -104,6 +105,7 @@ FN void add_force_of_bond(const Problem& P, index_t slot, const lanes* S, const 
   give_force(P, slot, bond, along * ux + across * gx, along * uy + across * gy, along * uz + across * gz, sum);
 }
 
+// f_ij of bonds of one class: reads bonds, w, core_slope; adds to sum, atom_forces of the other ends
 template <int J, int L>
 STAGE void add_bond_forces(const Problem& P, index_t slot, index_t n_slots, LanesIn w, lanes embedding_energy, ForceSum& sum) {
   constexpr int N_LM = (L + 1) * (L + 1);
@@ -115,6 +117,7 @@ STAGE void add_bond_forces(const Problem& P, index_t slot, index_t n_slots, Lane
   }
 }
 
+// of all bonds of a tile: reads bonds, w, core_slope; adds to atom_forces, atom_virials
 STAGE void make_forces(const Problem& P, index_t tile, LanesIn w, lanes embedding_energy) {
   ForceSum sum = no_force();
 #define CASE(id, J, L, N) case id: add_bond_forces<J, L>(P, slot, n, w + pair.moment_offset, embedding_energy, sum); break;

@@ -5,7 +5,8 @@
 #pragma once
 #include "program_tables.h"
 
-template <int COLUMNS> FN lanes largest_of_columns(const lanes* rows, index_t n_rows, const double* inverse, index_t n_columns) {
+template <int COLUMNS>
+FN lanes largest_of_columns(const lanes* rows, index_t n_rows, const double* inverse, index_t n_columns) {
   lanes sum[COLUMNS], most = broadcast(0);
   UNROLL for (int k = 0; k < COLUMNS; k++) sum[k] = broadcast(0);
   for (index_t f = 0; f < n_rows; f++) {
@@ -19,7 +20,9 @@ template <int COLUMNS> FN lanes largest_of_columns(const lanes* rows, index_t n_
   return most;
 }
 
-FN index_t grade_rows(const Problem& P, const GradeTable& table, int e) { return ND * (table.n_rank1 + P.elements[e].n_functions); }
+FN index_t grade_rows(const Problem& P, const GradeTable& table, int e) {
+  return ND * (table.n_rank1 + P.elements[e].n_functions);
+}
 
 // grades of a tile's atoms: reads G, Phi, dF; uses rows, as many lanes as the inverse has rows; writes grades
 STAGE void make_grades(const Problem& P, const GradeTable& table, int e, LanesIn G, LanesIn Phi, const lanes* dF,

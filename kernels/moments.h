@@ -82,7 +82,8 @@ FN BondMotion bond_motion(const Problem& P, index_t slot, const Motion& centre, 
 #if CORE
   dcutoff += core_slope(P, slot) * speed;
 #endif
-  return {bond[DENV_DR] * speed, env * bond[DX_DR] * speed, scale * (tx - speed * ux), scale * (ty - speed * uy), scale * (tz - speed * uz)};
+  return {bond[DENV_DR] * speed, env * bond[DX_DR] * speed,
+          scale * (tx - speed * ux), scale * (ty - speed * uy), scale * (tz - speed * uz)};
 }
 
 // Y_lm of a bond and, of one that moves, Ẏ_lm = value Y_lm + across·∇Y_lm
@@ -154,14 +155,16 @@ FN Motion motion_of_centre(const Problem& P, const int* atoms) {
   return centre;
 }
 
-// the change of f_c by bonds that no function uses
-STAGE void add_cutoff_change(const Problem& P, index_t slot, index_t n_slots, bool moving, const Motion& centre, lanes& dcutoff) {
+// the change of f_c by bonds that no function uses: reads bonds, residuals, strain_residuals, core_slope; adds to dcutoff
+STAGE void add_cutoff_change(const Problem& P, index_t slot, index_t n_slots, bool moving, const Motion& centre,
+                             lanes& dcutoff) {
 #if CORE
   if (moving) for (const index_t end = slot + n_slots; slot < end; slot++) bond_motion(P, slot, centre, dcutoff);
 #endif
 }
 
-// G of a tile, or with `moving` its change Ġ along the residuals; returns the change of f_c
+// G of a tile, or with `moving` its change Ġ along the residuals: reads bonds (and residuals, strain_residuals, core_slope);
+// writes moments; returns the change of f_c
 STAGE lanes make_moments(const Problem& P, index_t tile, bool moving, Lanes moments) {
   const ElementTable& element = P.elements[P.tile_element[tile]];
   lanes dcutoff = broadcast(0);

@@ -214,6 +214,7 @@ void distribute(const PaceProgram& p, const Tile& tile, const double* x, const i
       P.atom_forces[ROW * (size_t)j + a] += f[a];
     }
     if (i == j) continue;  // an unused lane
+    // as program.h orders them: xx yy zz xy xz yz, then yx zx zy
     static const int A[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, B[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
     for (int q = 0; q < 9; q++) {
       const double v = r[A[q]] * f[B[q]];
@@ -294,7 +295,8 @@ void evaluate_tile(PaceProgram& p, const Tile& tile, const double* x, Worker& w,
   if (by_bond) distribute(p, tile, x, real, P, out);
 }
 
-void evaluate_tiles(PaceProgram& p, size_t first, size_t last, const double* x, Worker& w, PaceResults& out, size_t most_slots) {
+void evaluate_tiles(PaceProgram& p, size_t first, size_t last, const double* x, Worker& w, PaceResults& out,
+                    size_t most_slots) {
   Problem P = p.problem;
   const bool by_bond = out.pair_virials || out.site_virials;
   const size_t rows = p.n_atoms + (by_bond ? most_slots * LANES : 0);
@@ -344,7 +346,8 @@ double pace_memory(const PaceProgram* program) {
   const PaceProgram& p = *program;
   size_t doubles = p.energies.size + p.core.size + p.core_virials.size;
   for (const Worker& w : p.workers)
-    doubles += w.forces.size + w.vectors.size + w.bonds.size + w.bond_atoms.size + w.rows.size + w.angular.size + w.lanes_memory.size;
+    for (const Memory* m : {&w.forces, &w.vectors, &w.bonds, &w.bond_atoms, &w.rows, &w.angular, &w.lanes_memory})
+      doubles += m->size;
   return 8.0 * (doubles + p.starts.capacity()) + 4.0 * p.neighbours.capacity() + sizeof(Tile) * p.tiles.capacity();
 }
 

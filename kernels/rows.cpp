@@ -213,8 +213,8 @@ static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t
     alpha[p] = a * dF[p] - dF_dot[p];
     beta[p] = -dF[p];
   }
-  if (start) gradient_by_right_nodes<STARTED_BY_LANE>(P.rights[e], element, t.Phi, dPhi, dPhi_bar, dF, dF_dot, alpha, beta, t.y, dy, M.functions(e));
-  else gradient_by_right_nodes<BY_LANE>(P.rights[e], element, t.Phi, dPhi, dPhi_bar, dF, dF_dot, alpha, beta, t.y, dy, M.functions(e));
+  const auto add_gradient = start ? gradient_by_right_nodes<STARTED_BY_LANE> : gradient_by_right_nodes<BY_LANE>;
+  add_gradient(P.rights[e], element, t.Phi, dPhi, dPhi_bar, dF, dF_dot, alpha, beta, t.y, dy, M.functions(e));
   if (!P.radial_fixed) {
     couple_adjoint_tangent(element, t.Phi, dPhi, t.Phi_bar, dPhi_bar);
     for (index_t k = 0; k < element.n_leaves; k++) X[k] = a * t.Phi_bar[k] - dPhi_bar[k];
@@ -224,8 +224,8 @@ static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t
   else add_radial_gradient(Q, e, X, t.Phi_bar, t.G, dG, alpha, beta, radial, rank1);
 }
 
-// sums of radial coefficients and of rank 1 from the elementary basis to that of the parameters; present: elements of which
-// the group has atoms
+// sums of radial coefficients and of rank 1 from the elementary basis to that of the parameters: reads M.radial, M.rank1 of
+// the elements that are present in the group; writes M.transformed
 STAGE void transform_sums(const Problem& P, const RowPlan& R, const RowMemory& M, const bool* present) {
   const Lanes to = lane_array(M.transformed);
   for (index_t k = 0; k <= R.n_transformed; k++) to[k] = broadcast(0);  // the last stays 0
@@ -249,7 +249,8 @@ STAGE void transform_sums(const Problem& P, const RowPlan& R, const RowMemory& M
     }
 }
 
-// sums of the lanes of a group to the rows of their structures, in the order of the parameters
+// sums of the lanes of a group to the rows of their structures, in the order of the parameters: reads M.sums, M.transformed;
+// writes R.values, or adds to them where another lane has begun the row
 STAGE void write_rows(const RowPlan& R, const index_t* structure, const index_t* row, const index_t* starts,
                       const RowMemory& M) {
   double* to[LANES];

@@ -135,7 +135,7 @@ void PairPacehpc::compute(int eflag, int vflag) {
     for (int i = 0; i < atom->nlocal; i++) eatom[i] += energies[i];
   if (vflag_global || vflag_fdotr) {  // also where LAMMPS would sum r·f itself: the kernels have done so
     const double* w = results.virial;
-    const double upper[6] = {w[0], w[4], w[8], w[1], w[2], w[5]};
+    const double upper[6] = {w[0], w[4], w[8], w[1], w[2], w[5]};  // xx yy zz xy xz yz
     for (int k = 0; k < 6; k++) virial[k] += upper[k];
   }
 }
