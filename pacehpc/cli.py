@@ -20,6 +20,7 @@ from pacehpc.checkpoint import state as checkpoint
 from pacehpc.checkpoint.files import cannot_write
 from pacehpc.checkpoint.lock import Lock
 from pacehpc.errors import PacehpcError, print_anything
+from pacehpc.late_files import wait_for_listed
 from pacehpc.parallel import Ranks
 from pacehpc.walltime import Stop, find_deadline
 
@@ -183,8 +184,9 @@ def _locked(
     fits = _fits(arguments)
     if not fits:
         stop.end_at_once()  # nothing that a later start could resume
-    moved, resume = ranks.on_root(lambda: _resume_or_fresh(arguments, fits)) or (None, None)
     outputs = [arguments.output, arguments.log]
+    ranks.on_root(lambda: _wait_for_files(outputs))
+    moved, resume = ranks.on_root(lambda: _resume_or_fresh(arguments, fits)) or (None, None)
     ranks.on_root(lambda: (remove_leftovers(Path.cwd(), outputs), record(Path.cwd(), outputs)))
     parallel.setup_logging(ranks, None if arguments.dry_run else arguments.log)
     if moved:
@@ -209,6 +211,14 @@ def _locked(
         profile=arguments.profile,
     )
     return run(settings, ranks, tasks, _input_file(arguments), resume, stop)
+
+
+def _wait_for_files(outputs: Sequence[str]) -> None:
+    """Until this node sees all that an earlier run, on any node, left here."""
+    from pacehpc.utilities.clean import CHECKPOINT, MANIFEST, patterns
+
+    wait_for_listed(Path.cwd(), [CHECKPOINT, MANIFEST, *patterns(outputs)])
+    wait_for_listed(checkpoint.FOLDER)
 
 
 def _input_file(arguments: argparse.Namespace) -> Path | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pacehpc.checkpoint.files import cannot_write
 from pacehpc.errors import PacehpcError
+from pacehpc.late_files import PATIENCE, PAUSE
 from pacehpc.slurm import squeue
 
 NAME = "pacehpc.lock"
@@ -37,20 +38,20 @@ class Lock:
     def acquire(self) -> None:
         """Take the lock. Raises PacehpcError if another process works here, or may do so."""
         mine = json.dumps(identity()).encode()
-        for _ in range(100):
-            if self._create(self.path, mine):
-                break
+        end = time.monotonic() + PATIENCE
+        while not self._create(self.path, mine):
+            if time.monotonic() > end:
+                raise PacehpcError(f"{self.path}: other processes keep taking it; start one fit per folder.")
             try:
                 other = self.path.read_bytes()
                 age = time.time() - self.path.stat().st_mtime
-            except FileNotFoundError:
+            except FileNotFoundError:  # released, or made by another node and not seen here yet
+                time.sleep(PAUSE)
                 continue
             if not other and age < 10:  # being written
-                time.sleep(0.1)
+                time.sleep(PAUSE)
                 continue
             self._take_over(other)
-        else:
-            raise PacehpcError(f"{self.path}: other processes keep taking it; start one fit per folder.")
         self._mine = mine
 
     def _create(self, path: Path, data: bytes) -> bool:
@@ -96,7 +97,7 @@ class Lock:
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - guard.stat().st_mtime > 60:
                     raise PacehpcError(f"{guard} was left behind by a killed process: delete it and start again.")
-            time.sleep(0.1)
+            time.sleep(PAUSE)
             return
         try:
             with contextlib.suppress(FileNotFoundError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -99,6 +100,12 @@ class Store:
 
     def close(self) -> None:
         self._file.close()
+
+    @property
+    def identity(self) -> str:
+        """Hash of what the file was made of and of its cut into shards: of another file it is another one."""
+        text = json.dumps([self.inputs, self._stored_elements, self._stored_cutoffs.tolist(), self.n_bonds])
+        return hashlib.sha256(text.encode() + self._bounds.tobytes() + self.shard_costs.tobytes()).hexdigest()
 
     @property
     def n_shards(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +66,7 @@ def write_store(
             single = np.array([(atom_costs or {}).get(e, shards.ATOM_COST) for e in elements])
             cost = shards.costs(n_atoms, bonds_of, np.add.reduceat(single[species], dataset.atom_offsets[:-1]))
             order, bounds = shards.virtual_shards(cost, n_atoms)
-            _reserve(beside, dataset, int(n_bonds.sum()))
-            with h5py.File(beside, "w", libver="latest") as file:
+            with _opened(beside) as file:
                 _write_columns(file, dataset, order, n_bonds, bonds_of)
                 _write_bonds(file, order, bounds, bonds_of, atom_file, shift_file)
                 _put(file, "shards/bounds", bounds)
@@ -74,9 +75,7 @@ def write_store(
                     format=FORMAT, inputs=inputs, elements=json.dumps(list(elements)), cutoffs=cutoffs,
                     reference_energy=json.dumps(dataset.reference_energy), weighting=dataset.weighting,
                 )  # fmt: skip
-    except (OSError, RuntimeError) as problem:
-        if not isinstance(problem, OSError) and "errno" not in str(problem):  # h5py's where closing the file fails
-            raise
+    except OSError as problem:
         raise PacehpcError(f"{path}: cannot be written ({problem}).") from None
     log.info("data: %s, %d shards, %d bonds", path, len(bounds) - 1, n_bonds.sum())
 
@@ -157,13 +156,38 @@ def _write_columns(
         _put(file, name, values)
 
 
-def _reserve(path: Path, dataset: Dataset, n_bonds: int) -> None:
-    """Raise OSError if the disk lacks room for the store: the HDF5 library crashes where it fills while it writes."""
-    size = 2**18 + 300 * len(dataset) + 100 * dataset.n_atoms + 10 * n_bonds
-    size += sum(len(str(text)) for column in (dataset.names, dataset.index, dataset.info) for text in column)
-    with open(path, "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
-    path.unlink()
+class _Unfailing(io.FileIO):
+    """A file whose errors HDF5 does not see: where a write fails, that library crashes at the end of the process."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[super().write(view) :]
+        except OSError as error:
+            self.error = self.error or error
+        return len(memoryview(data))
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file; its first OSError is raised at the end."""
+    with _Unfailing(path, "w+") as below:
+        try:
+            with h5py.File(below, "w", libver="latest") as file:
+                yield file
+        finally:
+            if below.error is not None:
+                raise below.error
 
 
 def _put(file: h5py.File, name: str, values: np.ndarray) -> None:

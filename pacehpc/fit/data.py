@@ -20,6 +20,7 @@ from pacehpc.dataset.loading import read_raw, referenced, weighted
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.labels import check_labels, needed_by
 from pacehpc.fit.query import queried
+from pacehpc.late_files import retry
 from pacehpc.machine import available_memory, resident_memory
 from pacehpc.parallel import Ranks
 from pacehpc.shard import BYTES_OF_A_BOND, Shard, Stream
@@ -246,7 +247,8 @@ def read_shard(path: Path, potential: Potential, ranks: Ranks, memory_limit: flo
     in the file and are read piece by piece in each evaluation.
     """
     rank, size = ranks.rank, ranks.size
-    with Store(path, potential) as store:
+    identity = ranks.share(lambda: _identity(path, potential))
+    with retry(lambda: _opened(path, potential, identity)) as store:
         n_bonds = store.n_bonds_of(rank, size)
         free = available_memory()
         room = np.inf if free is None else free / ranks.node_size
@@ -263,6 +265,20 @@ def read_shard(path: Path, potential: Potential, ranks: Ranks, memory_limit: flo
         )  # fmt: skip
         stream = Stream(path.resolve(), rank, size, max_bonds)
         return Shard(store.read_without_bonds(rank, size), store.rows(rank, size), stream, n_bonds)
+
+
+def _identity(path: Path, potential: Potential) -> str:
+    with Store(path, potential) as store:
+        return store.identity
+
+
+def _opened(path: Path, potential: Potential, identity: str) -> Store:
+    """The file, open; raises PacehpcError where this node does not see the one that the root sees."""
+    store = Store(path, potential)
+    if store.identity != identity:
+        store.close()
+        raise PacehpcError(f"{path}: is not the same file on all nodes. Start in a folder that all of them share.")
+    return store
 
 
 def nearest_distances(shard: Shard, potential: Potential, ranks: Ranks) -> np.ndarray | None:

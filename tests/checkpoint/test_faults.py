@@ -154,7 +154,7 @@ def test_a_storm_of_signals(zygote, tmp_path):
         ("write", "state.json", 2),
         ("replace", "state.json", 3),
         ("mkdir", "checkpoint", 1),
-        ("fallocate", "prepared", 1),
+        ("write", "prepared", 3),
         ("ftruncate", "prepared_test", 2),
         ("write", "metrics.txt", 6),
         ("fsync", "cycle_metrics.txt", 2),
