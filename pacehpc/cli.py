@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import shutil
 import sys
@@ -17,14 +16,12 @@ from typing import Any
 import pacehpc
 from pacehpc import parallel
 from pacehpc.checkpoint import state as checkpoint
-from pacehpc.checkpoint.files import cannot_write
+from pacehpc.checkpoint.files import FULL_OR_FORBIDDEN, cannot_write
 from pacehpc.checkpoint.lock import Lock
 from pacehpc.errors import PacehpcError, print_anything
 from pacehpc.late_files import wait_for_listed
 from pacehpc.parallel import Ranks
 from pacehpc.walltime import Stop, find_deadline
-
-_FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 DESCRIPTION = """Fit an atomic cluster expansion (PACE) potential to energies, forces and stresses.
 On several ranks: mpirun -n 16 pacehpc input.yaml
@@ -165,7 +162,7 @@ def program(arguments: argparse.Namespace, ranks: Ranks, stop: Stop, started: fl
     try:
         return _locked(settings, arguments, ranks, stop, started, lock)
     except OSError as error:
-        if error.errno not in _FULL_OR_FORBIDDEN:
+        if error.errno not in FULL_OR_FORBIDDEN:
             raise
         raise cannot_write(Path(error.filename or Path.cwd()), error) from error
     finally:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
 from pathlib import Path
 
 from pacehpc.errors import PacehpcError
+
+FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
+"""Errors of writing that the user can remove."""
 
 SYNC_INTERVAL = 1.0
 """Seconds between two syncs of a file that grows."""

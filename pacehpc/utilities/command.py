@@ -9,8 +9,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pacehpc.checkpoint.files import FULL_OR_FORBIDDEN, cannot_write
 from pacehpc.errors import PacehpcError, print_anything
 
 if TYPE_CHECKING:
@@ -95,7 +97,16 @@ def run_on_ranks(job: Callable[[argparse.Namespace, Ranks], int], arguments: arg
     parallel.setup_logging(ranks)
     set_blas_threads(1)  # sums of BLAS, and so what is chosen by them, depend on its threads
     set_kernel_threads(threads_given() or share_of_cores(ranks.node_size))
+
+    def program() -> int:
+        try:
+            return job(arguments, ranks)
+        except OSError as error:
+            if error.errno not in FULL_OR_FORBIDDEN:
+                raise
+            raise cannot_write(Path(error.filename or Path.cwd()), error) from error
+
     try:
-        return parallel.run(lambda: job(arguments, ranks), ranks)
+        return parallel.run(program, ranks)
     finally:
         parallel.close_logging()
