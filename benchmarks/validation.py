@@ -95,6 +95,7 @@ SIGMA = float(re.search("noise_relative_sigma: (.*)", INPUTS["cycles_cu"])[1])
 TITLES = {"ladder_al_ni": "Ladder fit of Al–Ni", "cycles_cu": "Fit of Cu in three cycles"}
 
 
+PUBLIC_BENCHMARK = "## A public benchmark"  # the section of zuo2020.py, which stays
 # stands at the end of the page, whatever is measured again
 SETTINGS_NOTE = """
 The curves of pacemaker are shorter and lack the top of each peak: its log shows the start of a cycle, and every 50th
@@ -161,7 +162,8 @@ def main() -> None:
         if len(arguments.programs) < len(PROGRAMS):
             return  # the page compares, so it waits for the other one
     results = json.loads(arguments.json.read_text())
-    PAGE.write_text(page(results) + SETTINGS_NOTE)
+    of_others = PAGE.read_text(encoding="utf-8").partition(PUBLIC_BENCHMARK)
+    PAGE.write_text(page(results) + SETTINGS_NOTE + "\n" + "".join(of_others[1:]), encoding="utf-8")
     draw(results)
     worst = max(ratio(runs) for runs in results["cases"].values())
     raise SystemExit(worst > GOAL and f"median loss {worst:.3f} times the comparator's; the goal is {GOAL}")

@@ -133,7 +133,8 @@ def write_page(results: dict) -> None:
         "| element | GAP: energy, force | MTP: energy, force | pacehpc: energy | force | RMSE: energy, force |",
         "|" + " --- |" * 6,
     ]
-    for element, case in results.items():
+    for element in PUBLISHED:
+        case = results[element]
         seeds = [seed["test"] for seed in case["seeds"].values()]
         gap_e, gap_f, mtp_e, mtp_f = PUBLISHED[element]
 
