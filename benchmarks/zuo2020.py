@@ -163,8 +163,10 @@ def write_page(results: dict) -> None:
         )
     rcut = ", ".join(f"{element} {2.3 * distance:.1f}" for element, distance in NEIGHBOURS.items())
     free = ", ".join(f"{element} {energy}" for element, energy in FREE_ATOMS.items())
-    text = first["input"].replace("{{", "{").replace("}}", "}").strip()
-    lines += ["", f"Cutoffs in Å: {rcut}. Energies of free atoms in eV: {free}.", "", "```yaml", text, "```"]
+    names = {"train": "Mo_train.extxyz.gz", "test": "Mo_test.extxyz.gz"}
+    text = first["input"].format(element="Mo", seed=1, free=FREE_ATOMS["Mo"], rcut=6.3, **names).strip()
+    lines += ["", f"Cutoffs in Å: {rcut}. Energies of free atoms in eV: {free}. The input of molybdenum:"]
+    lines += ["", "```yaml", text, "```"]
     begin, end = "<!-- zuo2020 -->", "<!-- end of zuo2020 -->"
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(begin)

@@ -176,6 +176,7 @@ def test_names_exist(page):
         first, slash, _ = code.removeprefix("report/").partition("/")  # a folder of results
         if (
             slash
+            and first  # not of the root folder of a system
             and re.fullmatch(r"[\w.*/-]+", code, re.ASCII)
             and any((folder / first).is_dir() for folder in folders)
         ):
