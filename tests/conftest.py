@@ -22,6 +22,8 @@ SHARED = Path(__file__).parents[2] / "shared"
 RANKS = (
     "lammps/",
     "mpi/",
+    "nodes/",
+    "checkpoint/test_resume_matrix.py",
     "slurm/",
     "backends/test_cuda_program.py",
     "checkpoint/test_other_kernels.py",
