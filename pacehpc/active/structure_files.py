@@ -116,7 +116,7 @@ def _read(path: Path, types: Sequence[str], found: Candidates) -> None:
         _read_data(path, found)
         return
     try:
-        frames = ase.io.read(path, ":")
+        frames = ase.io.read(path, ":", parallel=False)
     except Exception as error:  # ASE raises what its many formats raise
         raise PacehpcError(f"{path}: neither a data file nor a format that ASE reads: {error}") from error
     found.add([_bare(atoms) for atoms in frames], [f"{path}, frame {k}" for k in range(len(frames))], {})
@@ -171,7 +171,7 @@ def _read_dump(path: Path, types: Sequence[str], found: Candidates) -> None:
     if "element" not in columns and not types:
         raise PacehpcError(f"{path}: a LAMMPS dump with types alone; name the elements of the types 1, 2, … with -e.")
     try:
-        frames = ase.io.read(path, ":", format="lammps-dump-text", specorder=list(types) or None)
+        frames = ase.io.read(path, ":", format="lammps-dump-text", parallel=False, specorder=list(types) or None)
     except IndexError as error:
         raise PacehpcError(f"{path}: has more types than the elements given with -e ({' '.join(types)}).") from error
     except Exception as error:  # ASE raises what its many formats raise
@@ -193,10 +193,10 @@ def write_structures(candidates: Candidates, rows: Sequence[int], output: str) -
     if path.name == "POSCAR":
         path.parent.mkdir(parents=True, exist_ok=True)
         for number, k in enumerate(rows):
-            ase.io.write(f"{path}.{number}", candidates.atoms[k], format="vasp", direct=True, sort=True)
+            ase.io.write(f"{path}.{number}", candidates.atoms[k], format="vasp", parallel=False, direct=True, sort=True)
         return f"{len(rows)} files {path}.0 to {path}.{len(rows) - 1}"
     if path.name.endswith((".xyz", ".extxyz")):
-        ase.io.write(path, [candidates.atoms[k] for k in rows], format="extxyz")
+        ase.io.write(path, [candidates.atoms[k] for k in rows], format="extxyz", parallel=False)
     else:
         write_frame(candidates.frame(rows), path)
     return f"{len(rows)} structures in {path}"

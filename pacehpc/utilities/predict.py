@@ -91,7 +91,7 @@ def _write(data: Candidates, found: list[Predicted], output: str, graded: Mappin
             for column, name in graded.items():
                 atoms.arrays[column] = getattr(one, name)
             frames.append(atoms)
-        ase.io.write(output, frames, format="extxyz")
+        ase.io.write(output, frames, format="extxyz", parallel=False)  # by the root alone
         return
     frame = data.frame(range(len(found)))
     frame["energy_pred"] = [one.energy for one in found]

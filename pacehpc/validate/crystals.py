@@ -41,7 +41,7 @@ def crystals(elements: Sequence[str], files: Sequence[str] = ()) -> dict[str, At
             found[f"{element} {reference_states[atomic_numbers[element]]['symmetry']}"] = atoms
     for name in files:
         try:
-            atoms = ase.io.read(name)
+            atoms = ase.io.read(name, parallel=False)
         except Exception as error:  # ASE raises what its many formats raise
             raise PacehpcError(f"--structures: {name} cannot be read as one structure: {error}") from error
         if not atoms.pbc.all():

@@ -74,6 +74,27 @@ def test_selection(alni: Path, command: Command) -> None:
     assert len(list((alni / "many").iterdir())) == 20
 
 
+@pytest.mark.parametrize(
+    ("program", "output"), [("predict", "out.extxyz"), ("select", "out.extxyz"), ("select", "poscars/POSCAR")]
+)
+@pytest.mark.parametrize("source", ["pool.extxyz", "cell.cif"])
+def test_files_of_ase_on_two_ranks(alni: Path, command: Command, program: str, output: str, source: str) -> None:
+    """ASE would read and write by all ranks together, where the first one does it alone."""
+    ase.io.write(alni / source, bulk("NiAl", "cesiumchloride", a=2.1) * (2, 1, 1))
+    options = [] if program == "predict" else ["-p", "pot.yaml", "-a", "pot.asi"]
+    written = []
+    for ranks in (1, 2):
+        name = f"{program}{ranks}/{output}"
+        (alni / name).parent.mkdir(parents=True, exist_ok=True)
+        words = ["pot.yaml", source] if program == "predict" else [source]
+        command(program, *words, *options, "-o", name, ranks=ranks, folder=alni)
+        found = sorted(path for path in (alni / name).parent.iterdir() if path.is_file())
+        written.append([path.read_bytes() for path in found])
+        for path in found:
+            path.unlink()
+    assert written[0] and written[0] == written[1]
+
+
 def test_selection_from_a_lammps_dump(alni: Path, command: Command) -> None:
     cell = bulk("NiAl", "cesiumchloride", a=2.1) * (2, 2, 2)
     lines = ["ITEM: TIMESTEP", "0", "ITEM: NUMBER OF ATOMS", str(len(cell)), "ITEM: BOX BOUNDS pp pp pp"]
@@ -85,7 +106,7 @@ def test_selection_from_a_lammps_dump(alni: Path, command: Command) -> None:
     (alni / "extrapolative_structures.dat").write_text("\n".join(lines) + "\n")
     arguments = ["select", "extrapolative_structures.dat", "-p", "pot.yaml", "-a", "pot.asi"]
     assert "name the elements" in command(*arguments, folder=alni, fails=True)
-    command(*arguments, "-e", "Al Ni", "-o", "dump.pkl.gz", folder=alni)
+    command(*arguments, "-e", "Al Ni", "-o", "dump.pkl.gz", ranks=2, folder=alni)
     frame = pd.read_pickle(alni / "dump.pkl.gz", compression="gzip")
     assert sorted(frame.ase_atoms[0].symbols) == sorted(cell.symbols)
     assert frame.ase_atoms[0].pbc.all()

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ase.io
 import pytest
+from ase.build import bulk
 
 import pacehpc.validate
 from pacehpc import Potential
@@ -22,9 +24,10 @@ POTENTIAL = ROOT / "examples" / "ase" / "al_ni.yace"
 
 def test_on_two_ranks(tmp_path: Path) -> None:
     (tmp_path / "ref.yaml").write_text("Ni-Ni: {dimer_length: 2.2}\n")
+    ase.io.write(tmp_path / "b2.cif", bulk("NiAl", "cesiumchloride", a=2.9))
     command = [
         Path(sys.executable).parent / "mpirun", "-n", "2", sys.executable, "-m", "pacehpc", "validate", POTENTIAL,
-        "--properties", "dimers", "--reference", "ref.yaml",
+        "--properties", "dimers", "--reference", "ref.yaml", "--structures", "b2.cif",
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
@@ -35,6 +38,7 @@ def test_on_two_ranks(tmp_path: Path) -> None:
     assert len(found["curves"]["Ni-Ni"]["dimer"]["energy"]) > 50
     assert (tmp_path / "validation" / "dimers.png").stat().st_size > 1000
     assert 3.3 < found["values"]["Ni fcc"]["a"] < 3.8
+    assert "b2" in found["values"]
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "Cu fcc: 3.6", "Cu fcc: {a: large}"])
