@@ -329,6 +329,21 @@ def test_errors_name_the_cure(alni, lammps, kind, tmp_path):
     assert message in done.stdout + done.stderr
 
 
+def test_built_for_a_lesser_processor(calculator, golden, lammps, tmp_path, monkeypatch):
+    """$PACEHPC_MARCH, as on a login node that is not the compute node: four lanes, the same forces."""
+    monkeypatch.setenv("PACEHPC_MARCH", "x86-64-v3")
+    path, built = golden / "potentials" / "alni_mixed.yaml", tmp_path / "plugin.so"
+    assert main([str(path), "-o", str(built), "--lmp", str(lammps.bin / "lmp")]) == 0
+    assert b"x86-64-v3" in built.read_bytes()
+    atoms = crystal((2, 2, 2))
+    write_data(tmp_path / "data", atoms)
+    commands = START + "pair_style pacehpc\npair_coeff * * Al Ni\nrun 0\n" + DUMP.format(name="dump")
+    lammps.run(tmp_path, commands.format(plugin=built))
+    dump = read_dump(tmp_path / "dump")
+    _, forces, _ = as_calculated(calculator, dump, ["Al", "Ni"], atoms.cell)
+    np.testing.assert_allclose(dump[:, 5:], forces, rtol=0, atol=1e-12 * abs(forces).max())
+
+
 OTHERS = {
     "version": ({"version_name": "1 Jan 2020"}, "LAMMPS of 20200101, and this is LAMMPS of 20250722"),
     "integers": (
