@@ -2,11 +2,11 @@
 
     python benchmarks/ranks.py [--ranks 1 2 16 32 64] [--json FILE] [--page]
 
-The same small fit with GN-BFGS, ladder steps and a test set on each number of ranks, its data and kernels prepared
-before. Reported are the time to the first iteration and to the end, the processor time of all ranks, the largest memory
-of a rank, and what is in the folder and in shared memory: none of these may grow with the square of the ranks, and
-ranks that wait must not hold the cores. Parameters and tables must be those of one rank, bit for bit. --page: write the
-table of docs/scaling.md.
+The same small fit with GN-BFGS, ladder steps and a test set on each number of ranks, with data and kernels prepared
+beforehand. It reports the time to the first iteration and to the end, the processor time of all ranks, the peak memory
+of a rank, the files in the folder, and the shared memory. None of them may grow with the square of the number of ranks,
+and waiting ranks must not keep the cores busy. Parameters and tables must be those of one rank, bit for bit. --page
+writes the table of docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def run(folder: Path, n_ranks: int, left: Path) -> dict:
 
 def table(results: dict) -> str:
     lines = [
-        "| ranks | first iteration after | whole fit | processor time, per rank | largest memory of a rank "
-        "| shared memory of MPI, per rank | files in the folder |",
+        "| ranks | time to first iteration | whole fit | processor time per rank | peak memory of a rank "
+        "| shared memory of MPI per rank | files in the folder |",
         "| --- |" + " --- |" * 6,
     ]
     for one in results["runs"]:

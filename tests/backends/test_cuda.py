@@ -76,7 +76,7 @@ def test_golden_losses(golden, shared, name):
 
 
 def test_repeats_and_batches(case, fake_cupy):
-    """Repeated evaluations give the same bits; batches and moments made anew the same numbers to round-off."""
+    """Repeated evaluations give the same bits; batches and recomputed moments give the same numbers to round-off."""
     potential, s = case("alni_mixed")
     x = potential.parameters
     whole = CudaEvaluator(potential, s, LOSS, EvaluatorOptions(store_moments=True))

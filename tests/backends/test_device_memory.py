@@ -64,7 +64,7 @@ def test_out_of_memory_halves_the_batches(case, caplog):
 
 
 def test_out_of_memory_gives_up_the_moments_last(golden, brute_force, caplog):
-    """Where the smallest batches do not fit beside stored moments, these are made anew for each batch."""
+    """Where the smallest batches do not fit beside stored moments, they are recomputed for each batch."""
     potential = Potential.load(golden / "potentials" / "al_cheblinear.yaml")
     frames = [bulk("Al", a=a, cubic=True).repeat((2, 2, 4)) for a in (3.9, 4.0, 4.1, 4.2)]  # 64 atoms, two tiles
     s, x = with_random_targets(brute_force(potential, frames)), potential.parameters
