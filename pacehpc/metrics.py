@@ -160,9 +160,9 @@ def huber(squares: np.ndarray, delta: float) -> np.ndarray:
 
     P. J. Huber, Ann. Math. Stat. 35, 73 (1964), times 2. delta 0: r² everywhere.
     """
-    beyond = squares > delta * delta
-    if delta <= 0 or not beyond.any():
+    if delta <= 0:
         return squares
+    beyond = squares > delta * delta
     found = squares.copy()
     found[beyond] = delta * (2.0 * np.sqrt(squares[beyond]) - delta)
     return found

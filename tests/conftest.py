@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from environments import cannot_run
 
 from pacehpc.structures import Structures
 
@@ -82,9 +82,7 @@ def shared() -> Callable[[str], Path]:
     def find(name: str) -> Path:
         path = SHARED / name
         if not path.exists():
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"{path} is missing on a machine that has to run every test")
-            pytest.skip(f"needs {name} in {SHARED}")
+            cannot_run(f"needs {name} in {SHARED}")
         return path
 
     return find

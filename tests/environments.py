@@ -8,14 +8,22 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+
+def cannot_run(why: str) -> NoReturn:
+    """Skip a test; fail it on machines that have to run every test (CI=true)."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(why)
+    pytest.skip(why)
 
 
 def environment(*requirements: str) -> Path:
     """Folder `bin` of an environment with these packages, named after the first.
 
-    Where it cannot be installed the test is skipped, on machines that have to run every test (CI=true) it fails.
+    Where it cannot be installed the test cannot run.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pacehpc-test-comparators"
     folder = cache / f"{requirements[0]}-python{sys.version_info.major}.{sys.version_info.minor}"
@@ -29,7 +37,6 @@ def environment(*requirements: str) -> Path:
             command = [python, "-m", "pip", "install", "--quiet", "--pre", *requirements]
             done = subprocess.run(command, env=variables, text=True, capture_output=True)
             if done.returncode:
-                message = f"{requirements[0]} cannot be installed: {done.stderr[-500:]}"
-                pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+                cannot_run(f"{requirements[0]} cannot be installed: {done.stderr[-500:]}")
             complete.touch()
     return folder / "bin"

@@ -12,22 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from small_fit import SMALL_FIT
 
 from pacehpc import Potential
 from pacehpc.report.tables import read_table
 
 ROOT = Path(__file__).parents[2]
-DATA = ROOT / "examples" / "al_ni" / "al_ni.pckl.gzip"
-INPUT = f"""
-cutoff: 4.5
-data: {{filename: {DATA}, reference_energy: {{Al: 3.28, Ni: 4.44}}, test_size: 0.2}}
-potential:
-  elements: [Al, Ni]
-  embeddings: {{ALL: {{npot: FinnisSinclairShiftedScaled, fs_parameters: [1, 1, 1, 0.5], ndensity: 2}}}}
-  bonds: {{ALL: {{radbase: SBessel, radparameters: [5.25], rcut: 4.5, dcut: 0.01}}}}
-  functions: {{ALL: {{nradmax_by_orders: [4, 1], lmax_by_orders: [0, 1]}}}}
-fit:
-  loss: {{kappa: 0.3, L2_coeffs: 1e-8}}
+INPUT = f"""{SMALL_FIT}\
   maxiter: 2
 backend: {{evaluator: cuda, display_step: 1}}
 """

@@ -12,7 +12,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import write
-from conftest import environ, from_index
+from caller_environments import environ, from_index
 
 from pacehpc.report.tables import read_table
 

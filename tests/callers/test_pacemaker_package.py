@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from conftest import ROOT, SHIM, call, with_package
+from caller_environments import ROOT, SHIM, call, with_package
 
 POTENTIAL = ROOT / "tests" / "golden" / "potentials" / "alni_mixed.yaml"
 

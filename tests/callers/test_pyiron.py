@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, call, from_index
+from caller_environments import ROOT, call, from_index
 
 from pacehpc.report.tables import read_table
 

@@ -8,7 +8,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environ, from_index
+from caller_environments import ROOT, environ, from_index
 
 pytestmark = pytest.mark.slow
 

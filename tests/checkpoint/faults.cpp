@@ -159,25 +159,5 @@ static int opened(int at, const char* path, int flags, mode_t mode) {
     if ((flags & (O_WRONLY | O_RDWR | O_CREAT)) == 0) return f(at, path, flags, mode);
     return guarded_at("open", at, path, [&] { return f(at, path, flags, mode); });
 }
-#define MODE(last)                                                                                                     \
-    va_list arguments;                                                                                                 \
-    va_start(arguments, last);                                                                                         \
-    const mode_t mode = va_arg(arguments, mode_t);                                                                     \
-    va_end(arguments)
-int open64(const char* path, int flags, ...) {
-    MODE(flags);
-    return opened(AT_FDCWD, path, flags, mode);
-}
-int open(const char* path, int flags, ...) {
-    MODE(flags);
-    return opened(AT_FDCWD, path, flags, mode);
-}
-int openat64(int at, const char* path, int flags, ...) {
-    MODE(flags);
-    return opened(at, path, flags, mode);
-}
-int openat(int at, const char* path, int flags, ...) {
-    MODE(flags);
-    return opened(at, path, flags, mode);
-}
+#include "../opening.h"
 }

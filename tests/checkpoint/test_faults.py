@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import INPUT, assert_same_fit
+from killed_runs import INPUT, assert_same_fit
 
 from pacehpc.potential import Potential
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import INPUT, ROOT, environment
+from killed_runs import INPUT, ROOT, environment
 
 from pacehpc import Potential
 from pacehpc.report.tables import read_table

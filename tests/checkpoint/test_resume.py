@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import INPUT, Zygote, assert_same_fit
+from killed_runs import INPUT, Zygote, assert_same_fit
 
 from pacehpc.backends.compile import compiler
 from pacehpc.config.optimizers import OPTIONS

@@ -15,6 +15,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
+from environments import cannot_run
 
 from pacehpc.config import load_settings
 from pacehpc.dataset import database, load_dataset
@@ -64,9 +65,7 @@ def postgresql(tmp_path_factory):
     """URL of a private server that listens on a socket in a folder of its own."""
     programs = server_programs()
     if programs is None or not hasattr(os, "geteuid"):
-        if os.environ.get("CI") == "true":
-            pytest.fail("PostgreSQL's server is missing on a machine that has to run every test")
-        pytest.skip("needs PostgreSQL's server (apt-get install postgresql)")
+        cannot_run("needs PostgreSQL's server (apt-get install postgresql)")
     pytest.importorskip("ase_db_backends.postgresql")
     folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/pgXXXXXX"], text=True).strip())  # a short socket path
     user, become = pwd.getpwuid(os.geteuid()).pw_name, {}

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 
 import instructions
 import pytest
+from environments import cannot_run
 
 from pacehpc.backends import compile as building
 
 
 def test_instructions_of_each_stage(monkeypatch):
-    ci = os.environ.get("CI") == "true"
     macros = building.macros(building.compiler(), "native")
     if "__AVX2__" not in macros or "__FMA__" not in macros:
         pytest.skip("this processor lacks AVX2")
     if shutil.which("valgrind") is None:
-        assert not ci, "valgrind is missing: apt-get install valgrind"
-        pytest.skip("needs valgrind")
+        cannot_run("needs valgrind (apt-get install valgrind)")
     monkeypatch.setenv("PACEHPC_MARCH", instructions.MARCH)
     version = instructions.compiler_version()
     baseline = json.loads(instructions.BASELINE.read_text())

@@ -13,21 +13,13 @@ from pathlib import Path
 
 import pytest
 from launch import MPIRUN, ROOT, pacehpc
+from small_fit import SMALL_FIT
 
 from pacehpc.report.summary import read_summary
 
 SEED = 5
 WAIT = 240.0  # s: longer than other programs stop a busy machine
-INPUT = f"""
-cutoff: 4.5
-data: {{filename: {ROOT}/examples/al_ni/al_ni.pckl.gzip, reference_energy: {{Al: 3.28, Ni: 4.44}}, test_size: 0.2}}
-potential:
-  elements: [Al, Ni]
-  embeddings: {{ALL: {{npot: FinnisSinclairShiftedScaled, fs_parameters: [1, 1, 1, 0.5], ndensity: 2}}}}
-  bonds: {{ALL: {{radbase: SBessel, radparameters: [5.25], rcut: 4.5, dcut: 0.01}}}}
-  functions: {{ALL: {{nradmax_by_orders: [4, 1], lmax_by_orders: [0, 1]}}}}
-fit:
-  loss: {{kappa: 0.3, L2_coeffs: 1e-8}}
+INPUT = f"""{SMALL_FIT}\
   maxiter: 60
   fit_cycles: 2
   noise_relative_sigma: 1e-2

@@ -90,29 +90,8 @@ int opened(int at, const char* path, int flags, mode_t mode) {
 }
 }  // namespace
 
-#define MODE(last)                                                                                                     \
-    va_list arguments;                                                                                                 \
-    va_start(arguments, last);                                                                                         \
-    const mode_t mode = va_arg(arguments, mode_t);                                                                     \
-    va_end(arguments)
-
 extern "C" {
-int open64(const char* path, int flags, ...) {
-    MODE(flags);
-    return opened(AT_FDCWD, path, flags, mode);
-}
-int open(const char* path, int flags, ...) {
-    MODE(flags);
-    return opened(AT_FDCWD, path, flags, mode);
-}
-int openat64(int at, const char* path, int flags, ...) {
-    MODE(flags);
-    return opened(at, path, flags, mode);
-}
-int openat(int at, const char* path, int flags, ...) {
-    MODE(flags);
-    return opened(at, path, flags, mode);
-}
+#include "../opening.h"
 FILE* fopen64(const char* path, const char* how) {
     static const auto f = real<FILE* (*)(const char*, const char*)>("fopen64");
     if (how[0] == 'r' && late(AT_FDCWD, path)) return not_found(), nullptr;

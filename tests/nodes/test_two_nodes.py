@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from small_fit import SMALL_FIT
 
 from pacehpc import Potential
 from pacehpc.checkpoint.lock import NAME
@@ -18,16 +19,7 @@ from pacehpc.checkpoint.lock import NAME
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 LATE = 3.0  # s
-INPUT = f"""
-cutoff: 4.5
-data: {{filename: {ROOT}/examples/al_ni/al_ni.pckl.gzip, reference_energy: {{Al: 3.28, Ni: 4.44}}, test_size: 0.2}}
-potential:
-  elements: [Al, Ni]
-  embeddings: {{ALL: {{npot: FinnisSinclairShiftedScaled, fs_parameters: [1, 1, 1, 0.5], ndensity: 2}}}}
-  bonds: {{ALL: {{radbase: SBessel, radparameters: [5.25], rcut: 4.5, dcut: 0.01}}}}
-  functions: {{ALL: {{nradmax_by_orders: [4, 1], lmax_by_orders: [0, 1]}}}}
-fit:
-  loss: {{kappa: 0.3, L2_coeffs: 1e-8}}
+INPUT = f"""{SMALL_FIT}\
   optimizer: GN-BFGS
   options: {{start: 8, renew: 10}}
   maxiter: 30

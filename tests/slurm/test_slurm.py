@@ -14,19 +14,11 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from small_fit import SMALL_FIT
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-INPUT = f"""
-cutoff: 4.5
-data: {{filename: {ROOT}/examples/al_ni/al_ni.pckl.gzip, reference_energy: {{Al: 3.28, Ni: 4.44}}, test_size: 0.2}}
-potential:
-  elements: [Al, Ni]
-  embeddings: {{ALL: {{npot: FinnisSinclairShiftedScaled, fs_parameters: [1, 1, 1, 0.5], ndensity: 2}}}}
-  bonds: {{ALL: {{radbase: SBessel, radparameters: [5.25], rcut: 4.5, dcut: 0.01}}}}
-  functions: {{ALL: {{nradmax_by_orders: [4, 1], lmax_by_orders: [0, 1]}}}}
-fit:
-  loss: {{kappa: 0.3, L2_coeffs: 1e-8}}
+INPUT = f"""{SMALL_FIT}\
   maxiter: 30
   fit_cycles: 2
   noise_relative_sigma: 1e-2
