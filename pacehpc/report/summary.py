@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pacehpc.errors import PacehpcError
@@ -49,7 +49,7 @@ class FitSummary:
     evaluations: int
     """Of all minimisations, also those of earlier starts."""
     evaluation_seconds: float
-    """Wall time of one evaluation of the final errors."""
+    """Mean wall time of one evaluation in this start, or of the final errors where it made no other."""
     resumed: bool
     """The fit was interrupted; `seconds` are those of its last start."""
     imbalance: float | None
@@ -58,8 +58,6 @@ class FitSummary:
     """Wall time by what it was spent on."""
     errors: dict[str, dict[str, float]]
     """Final errors by set, by names of the columns of metrics.txt; eV, eV/Å, GPa."""
-    written: list[str] = field(default_factory=list)
-    """Files for the user in the folder of the fit."""
 
     @property
     def ranks(self) -> int:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from pacehpc.scan.table import scan_table
 from pacehpc.scan.trial import last_words, results_of, run_trial, was_killed
 from pacehpc.utilities.command import command
 from pacehpc.walltime import UNFINISHED, Stop, find_deadline
+
+if TYPE_CHECKING:
+    from pacehpc.scan.study import Study
 
 log = logging.getLogger("pacehpc")
 PAGE = "scan.html"
@@ -66,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _work(study, settings: Settings, varied: dict, folder: Path, launcher: Sequence[str], stop: Stop) -> int:
+def _work(study: Study, settings: Settings, varied: dict, folder: Path, launcher: Sequence[str], stop: Stop) -> int:
     """Run trials until none is left, or until this worker is asked to stop."""
     failures, succeeded = 0, any(one.state == "complete" for one in study.trials())
     while not stop.due():
@@ -112,7 +116,7 @@ def _launcher(arguments: argparse.Namespace) -> list[str]:
     return ["mpirun", "-n", str(arguments.ranks)]
 
 
-def show(study, settings: Settings, folder: Path) -> None:
+def show(study: Study, settings: Settings, folder: Path) -> None:
     """Print the table of all trials, and write the page."""
     trials, scan = study.trials(), settings.scan
     table = scan_table(folder, trials, scan.error)
