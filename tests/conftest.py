@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from environments import cannot_run
 
 from pacehpc.structures import Structures
+from pacehpc.walltime import SIGNALS
 
 BACKENDS = ["reference", "cpu"]
 
@@ -67,6 +69,15 @@ def level_of_log() -> Iterator[None]:
     yield
     log.setLevel(level)
     log.propagate = propagate
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """What a program under test does with signals ends with the test: its last step ignores them."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

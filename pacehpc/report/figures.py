@@ -431,8 +431,9 @@ def styled() -> Iterator[None]:
 def _save(figure: Figure, path: Path) -> Path:
     """Written beside and renamed, so that a viewer never sees half a figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.get_layout_engine().execute(figure)
-    figure.set_layout_engine("none")  # `savefig` would draw everything twice, first for the layout
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)
+        figure.set_layout_engine("none")  # `savefig` would draw everything twice, first for the layout
     with replacing(path) as beside:
         figure.savefig(beside, format=path.suffix[1:])
     return path

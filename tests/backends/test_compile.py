@@ -172,6 +172,8 @@ def test_processes_that_compile_at_once(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", str(slow))
     with multiprocessing.get_context("fork").Pool(2) as pool:
         results = pool.map(building.compile_library, [header(5)] * 2, chunksize=1)
+        pool.close()  # so that they end by themselves, whatever signals they were born to ignore
+        pool.join()
     assert compilations(log) == 2
     assert len({path for path, _ in results}) == 1
     assert answer(results[0][0]) == 5
