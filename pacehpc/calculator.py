@@ -20,7 +20,10 @@ from pacehpc.dataset.neighbours import cutoff_matrix, find_neighbours, species_i
 from pacehpc.errors import PacehpcError
 from pacehpc.moving_atoms import MovingAtoms, is_complete, same_bytes
 from pacehpc.potential import Potential
+from pacehpc.potential.reference import atomic_references
 from pacehpc.structures import Structures
+from pacehpc.uncertainty.deviations import deviations
+from pacehpc.uncertainty.model import Uncertainty, warn_of_extrapolation
 
 UPDATED_IN_PLACE = ("cpu", "cuda")
 """Backends whose evaluators take new bond vectors."""
@@ -38,6 +41,10 @@ class PaceCalculator(Calculator):
             (and strains of the cell leave it complete). Default: 1 with the cpu backend, whose kernels leave out
             what is beyond the cutoffs, else 0.5.
         threads: of the cpu backend's kernels.
+        uq: an Uncertainty or its file (.uq.npz): adds the standard deviations `energy_std` (eV) and `forces_std`
+            (n_atoms, 3), eV/Å. A calculation then takes as long as hundreds.
+        reference_energies: add the reference energies of the fit, as its file holds them, to energy, free_energy and
+            energies, so that they are those of the data.
 
     Properties: energy and free_energy (equal, eV), energies (per atom), forces (eV/Å), and stress (eV/Å³, structures
     that are periodic in three directions only).
@@ -55,6 +62,8 @@ class PaceCalculator(Calculator):
         skin: float | None = None,
         active_set: ActiveSet | str | os.PathLike[str] | None = None,
         threads: int = 1,
+        uq: Uncertainty | str | os.PathLike[str] | None = None,
+        reference_energies: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -65,9 +74,14 @@ class PaceCalculator(Calculator):
         self.potential = potential.copy() if isinstance(potential, Potential) else Potential.load(potential)
         self.backend = resolve(backend)
         self.neighbourhood = Neighbourhood(self.potential, skin)
+        self._references = atomic_references(self.potential) if reference_energies else None
         self.active_set: ActiveSet | None = None
+        self.uncertainty: Uncertainty | None = None
+        self._warned = False
         if active_set is not None:
             self.set_active_set(active_set)
+        if uq is not None:
+            self._set_uncertainty(uq, potential)
         self._evaluator: Evaluator | None = None
         self.threads = threads
         self._many: MovingAtoms | None = None
@@ -82,8 +96,17 @@ class PaceCalculator(Calculator):
         if not isinstance(active_set, ActiveSet):
             active_set = ActiveSet.load(active_set, self.potential)
         self.active_set = active_set.in_order_of(self.potential)
-        self.implemented_properties = [*type(self).implemented_properties, "gamma", "gamma_max"]
+        self.implemented_properties = [*self.implemented_properties, "gamma", "gamma_max"]
         self.reset()
+
+    def _set_uncertainty(self, uq: Uncertainty | str | os.PathLike[str], potential: object) -> None:
+        name = "the calculator's potential" if isinstance(potential, Potential) else str(potential)
+        if isinstance(uq, Uncertainty):
+            uq.check(self.potential, "PaceCalculator: uq", name)
+        else:
+            uq = Uncertainty.load(uq, self.potential, name)
+        self.uncertainty = uq
+        self.implemented_properties = [*self.implemented_properties, "energy_std", "forces_std"]
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """What has changed since the last calculation, of all that energies depend on; tol has no meaning."""
@@ -112,12 +135,18 @@ class PaceCalculator(Calculator):
         else:
             evaluator = self._follow(self.atoms)
             prediction = evaluator.predict(self.potential.parameters)
-        self.results = _results(self.atoms, prediction)
+        self.results = self._results(self.atoms, prediction)
         if "stress" in properties and "stress" not in self.results:
             raise PropertyNotImplementedError("stress needs a structure that is periodic in all three directions.")
         if evaluator is not None and self.active_set is not None:
             self.results["gamma"] = grades_of(evaluator, self.potential, self.active_set, len(self.atoms))
             self.results["gamma_max"] = float(self.results["gamma"].max(initial=0.0))
+        if self.uncertainty is not None:
+            structure = structures_of([self.atoms], self.potential)
+            found = next(deviations(self.uncertainty, self.potential, self.backend, structure))
+            self.results |= {"energy_std": found.energy, "forces_std": found.forces}
+            if self.active_set is not None and not self._warned:
+                self._warned = warn_of_extrapolation(self.results["gamma"], "")
 
     def calculate_many(self, frames: Sequence[Atoms]) -> list[dict[str, Any]]:
         """Results of many structures, in one call of the kernels (cpu backend); for small ones much faster.
@@ -138,7 +167,17 @@ class PaceCalculator(Calculator):
             predictions = self._many.predict(frames) if len(frames) else []
         else:
             predictions = [self._follow(atoms).predict(self.potential.parameters) for atoms in frames]
-        return [_results(atoms, prediction) for atoms, prediction in zip(frames, predictions, strict=True)]
+        return [self._results(atoms, prediction) for atoms, prediction in zip(frames, predictions, strict=True)]
+
+    def _results(self, atoms: Atoms, prediction: Prediction) -> dict[str, Any]:
+        energies = prediction.energies
+        if self._references is not None:
+            energies = energies + self._references[atoms.numbers]
+        energy = float(energies.sum())
+        results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": prediction.forces}
+        if atoms.pbc.all():
+            results["stress"] = full_3x3_to_voigt_6_stress(prediction.virials[0] / atoms.get_volume())
+        return results
 
     def _follow(self, atoms: Atoms) -> Evaluator:
         """An evaluator whose bonds are those of `atoms`."""
@@ -154,14 +193,6 @@ class PaceCalculator(Calculator):
             evaluator = self._evaluator
             evaluator.update(self.neighbourhood.vectors)
         return evaluator
-
-
-def _results(atoms: Atoms, prediction: Prediction) -> dict[str, Any]:
-    energy = float(prediction.energies.sum())
-    results = {"energy": energy, "free_energy": energy, "energies": prediction.energies, "forces": prediction.forces}
-    if atoms.pbc.all():
-        results["stress"] = full_3x3_to_voigt_6_stress(prediction.virials[0] / atoms.get_volume())
-    return results
 
 
 def projections(potential: Potential, atoms: Atoms) -> list[np.ndarray]:

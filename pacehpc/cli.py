@@ -25,7 +25,7 @@ from pacehpc.walltime import Stop, find_deadline
 
 DESCRIPTION = """Fit an atomic cluster expansion (PACE) potential to energies, forces and stresses.
 On several ranks: mpirun -n 16 pacehpc input.yaml
-Active learning, on any ranks: pacehpc activeset | predict | select | augment | corerep
+Active learning, on any ranks: pacehpc activeset | predict | select | augment | corerep | uq
 Many fits, and finished ones: pacehpc scan | report | compare
 Other programs: pacehpc info | timing | validate | yaml2yace | collect | data | template | compile | lammps
 Each of them explains its options with -h."""
@@ -48,6 +48,7 @@ SUBCOMMANDS = {
     "select": "pacehpc.utilities.select",
     "predict": "pacehpc.utilities.predict",
     "augment": "pacehpc.utilities.augment",
+    "uq": "pacehpc.utilities.uq",
 }
 """Modules whose main(argv) does what the name says; a file of such a name is given as ./info."""
 SHORT = {"-t", "--template", "-c", "--clean"}
@@ -181,7 +182,7 @@ def _locked(
     fits = _fits(arguments)
     if not fits:
         stop.end_at_once()  # nothing that a later start could resume
-    outputs = [arguments.output, arguments.log]
+    outputs = [arguments.output, str(Path(arguments.output).with_suffix(".uq.npz")), arguments.log]
     ranks.on_root(lambda: _wait_for_files(outputs))
     moved, resume = ranks.on_root(lambda: _resume_or_fresh(arguments, fits)) or (None, None)
     ranks.on_root(lambda: (remove_leftovers(Path.cwd(), outputs), record(Path.cwd(), outputs)))

@@ -26,6 +26,8 @@ RANKS = (
     "mpi/",
     "nodes/",
     "checkpoint/test_resume_matrix.py",
+    "uncertainty/test_uncertainty_of_fits.py",
+    "uncertainty/test_uq_command.py",
     "slurm/",
     "backends/test_cuda_program.py",
     "checkpoint/test_other_kernels.py",

@@ -17,6 +17,8 @@ from pacehpc.backends import create_evaluator
 from pacehpc.backends.interface import Evaluator, LossWeights
 from pacehpc.dataset import structures_of
 from pacehpc.potential import Potential
+from pacehpc.uncertainty.deviations import Deviations, deviations
+from pacehpc.uncertainty.model import Uncertainty
 
 BLOCK_ATOMS = 2048
 """A block ends with the structure that reaches this number of atoms."""
@@ -37,6 +39,10 @@ class Predicted(NamedTuple):
     """(n_atoms,); NaN without an active set."""
     distances: np.ndarray
     """(n_atoms,): distance grades; NaN without distances."""
+    energy_std: float
+    """Standard deviation of the energy, eV; NaN without uncertainty."""
+    forces_std: np.ndarray
+    """Standard deviations of the forces, (n_atoms, 3), eV/Å; NaN without uncertainty."""
 
 
 def block_bounds(offsets: np.ndarray) -> np.ndarray:
@@ -129,19 +135,24 @@ class DataRows:
         return errors
 
     def predictions(
-        self, active_set: ActiveSet | None = None, distances: Mapping[str, Distances] | None = None
+        self,
+        active_set: ActiveSet | None = None,
+        distances: Mapping[str, Distances] | None = None,
+        uncertainty: Uncertainty | None = None,
     ) -> Iterator[Predicted]:
-        """Yield energies, forces, stresses and grades of this rank's structures, in order.
+        """Yield energies, forces, stresses, grades and standard deviations of this rank's structures, in order.
 
         Args:
             active_set: of the potential; None: no grades.
             distances: of the potential's training data; None: no distance grades.
+            uncertainty: of the potential; None: no standard deviations.
         """
         graded = [("full" if active_set.full else "basis", active_set.grades, 0)] if active_set is not None else []
         if distances is not None:
             graded.append(("basis", lambda element, rows: distances[element].grades(rows), 1))
         for _, first, last in self._blocks:
-            evaluator = self._evaluator(first, last)
+            structures = structures_of(self.structures[first:last], self.potential)
+            evaluator = create_evaluator(self.backend, self.potential, structures, LossWeights())
             found = evaluator.predict(self.potential.parameters)
             grades = np.full((2, len(found.energies)), np.nan)
             for kind, grade, which in graded:
@@ -149,13 +160,18 @@ class DataRows:
                     for element, atoms, rows in zip(self.potential.elements, run.atoms, run.values, strict=True):
                         if len(atoms):
                             grades[which, atoms] = grade(element, sorted_columns(self.potential, element, rows))
+            spread = None
+            if uncertainty is not None:
+                spread = deviations(uncertainty, self.potential, self.backend, structures)
             for k in range(first, last):
                 span = slice(*(self.offsets[k : k + 2] - self.offsets[first]).tolist())
                 atoms = self.structures[k]
                 stress = np.full(6, np.nan)
                 if atoms.pbc.all():
                     stress = full_3x3_to_voigt_6_stress(found.virials[k - first] / atoms.get_volume())
-                yield Predicted(k, float(found.energies[span].sum()), found.forces[span], stress, *grades[:, span])
+                own = Deviations(np.nan, np.full((len(atoms), 3), np.nan)) if spread is None else next(spread)
+                energy = float(found.energies[span].sum())
+                yield Predicted(k, energy, found.forces[span], stress, *grades[:, span], *own)
 
     def _evaluator(self, first: int, last: int) -> Evaluator:
         structures = structures_of(self.structures[first:last], self.potential)

@@ -34,6 +34,7 @@ _MEANING = {
     "settings.fit.ladder_step": ANOTHER_SHAPE,
     "settings.fit.ladder_type": ANOTHER_SHAPE,
     "settings.fit.trainable_parameters": ANOTHER_SHAPE,
+    "settings.fit.uncertainty": HARMLESS,
     "potential files": ANOTHER_SHAPE,
     "ranks": ROUNDING,
     "backend": OTHER_KERNELS,

@@ -237,6 +237,9 @@ class Fit(Section):
     repulsion: Repulsion | None = Field(
         None, description="auto: after the fit, ZBL repulsion below the shortest distances in the data"
     )
+    uncertainty: kinds.Flag = Field(
+        False, description="after the fit, write standard deviations of energies and forces beside the potential"
+    )
     min_relative_train_loss_per_iter: kinds.NotNegative | None = Field(
         None, description="stop early when the loss falls less per iteration, as a fraction"
     )

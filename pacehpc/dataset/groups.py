@@ -33,10 +33,7 @@ def group_labels(names: Sequence[str], info: Sequence[Mapping[str, Any]]) -> np.
     Returns:
         (n_structures,) of str; `others` for structures without a label, and for all where labels form no groups.
     """
-    types = [str(one.get("config_type") or "") for one in info]
-    stems = [_stem(name) for name in names]
-    words = [re.split(r"[\W_]", name, maxsplit=1)[0] or name for name in names]
-    for labels in (types, stems, words):
+    for labels in zip(*map(possible_labels, names, info), strict=True):
         groups = [label or REST for label in labels]
         if 1 < len(set(groups)) <= min(MOST_GROUPS, max(2, len(groups) // 2)):
             return np.array(groups, dtype=object)
@@ -51,6 +48,11 @@ def common_labels(sets: Sequence[tuple[Sequence[str], Sequence[Mapping[str, Any]
     """
     labels = group_labels([name for names, _ in sets for name in names], [one for _, info in sets for one in info])
     return np.split(labels, np.cumsum([len(names) for names, _ in sets])[:-1])
+
+
+def possible_labels(name: str, info: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What may be the label of a structure, in the order of preference; "" where there is none."""
+    return str(info.get("config_type") or ""), _stem(name), re.split(r"[\W_]", name, maxsplit=1)[0] or name
 
 
 def pattern_labels(names: Sequence[str], info: Sequence[Mapping[str, Any]]) -> np.ndarray:

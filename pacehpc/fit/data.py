@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -23,6 +22,7 @@ from pacehpc.fit.query import queried
 from pacehpc.late_files import retry
 from pacehpc.machine import available_memory, resident_memory
 from pacehpc.parallel import Ranks
+from pacehpc.potential.reference import stored_reference
 from pacehpc.shard import BYTES_OF_A_BOND, Shard, Stream
 
 if TYPE_CHECKING:
@@ -209,23 +209,6 @@ def warn_of_elements(potential: Potential, data: Dataset) -> None:
     absent = [element for element in potential.elements if element not in data.elements]
     if absent:
         log.warning("no structure to fit contains %s: its functions are not fitted", ", ".join(absent))
-
-
-def stored_reference(potential: Potential | None) -> dict[str, float] | None:
-    """The reference energies that a potential was fitted with; None where its metadata do not give all of them."""
-    text = None if potential is None else potential.metadata.get("reference_energy")
-    if text is None:
-        return None
-    try:
-        found = {str(key): float(value) for key, value in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError):
-        log.warning("reference_energy in the metadata of the potential is not understood and not used: %s", text)
-        return None
-    missing = [element for element in potential.elements if element not in found]
-    if missing:
-        log.info("reference energies of the potential are not used: they lack %s", ", ".join(missing))
-        return None
-    return found
 
 
 def _differ(one: Mapping[str, float], other: Mapping[str, float]) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping
 
+from pacehpc.backends.interface import LossWeights
 from pacehpc.config.models import Settings
 from pacehpc.dataset.groups import common_labels
 from pacehpc.fit import outputs
@@ -14,6 +16,7 @@ from pacehpc.fit.plan import Plan, Tasks
 from pacehpc.fit.record import Seconds
 from pacehpc.fit.resources import make_objective
 from pacehpc.fit.summarise import Course, summarise
+from pacehpc.fit.uncertainties import Spread, write_uncertainty
 from pacehpc.objective import Objective
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
@@ -73,18 +76,29 @@ def finish(
         objective.close()
     else:
         objective.serve()
+    spreads: dict[str, Spread] = {}
+    if tasks.fit and settings.fit.uncertainty:
+        with seconds.spent_on("uncertainty"):
+            spreads = write_uncertainty(
+                name, potential, plan, shards, ranks, settings.backend.evaluator,
+                LossWeights(objective.kappa, settings.fit.loss.stress), objective.trainable, tasks.predict,
+            )  # fmt: skip
     distances = {which: nearest_distances(shard, potential, ranks) for which, shard in shards.items() if tasks.predict}
 
     def report() -> Drawing | None:
         with seconds.spent_on("report"):
             if tasks.fit:
-                _add_errors(potential, metrics, name)
+                _add_errors(potential, metrics, name, objective)
             labels = dict(zip(plan.data, common_labels([(d.names, d.info) for d in plan.data.values()]), strict=True))
             compared = []
             for which, prediction in predictions.items():
                 name_of_data = plan.name(which)
                 data, groups = plan.data[name_of_data], labels[name_of_data]
-                compared.append(outputs.save_predictions(data, name_of_data, groups, prediction, distances[which]))
+                compared.append(
+                    outputs.save_predictions(
+                        data, name_of_data, groups, prediction, distances[which], spreads.get(which)
+                    )
+                )
         summary = None
         if tasks.fit:
             summary = summarise(settings, course, objective, plan.data, metrics, seconds, name)
@@ -113,7 +127,11 @@ def _draw(compared: list[Compared], summary: FitSummary | None, image_type: str)
     return Drawing([*jobs, curve_job("report", curves, image_type)], (".", summary, compared, curves))
 
 
-def _add_errors(potential: Potential, metrics: Mapping[str, Mapping[str, float]], name: str) -> None:
+def _add_errors(
+    potential: Potential, metrics: Mapping[str, Mapping[str, float]], name: str, objective: Objective
+) -> None:
+    weights = {"kappa": objective.kappa, "stress": objective.loss["stress"]}
+    potential.metadata["loss_weights"] = json.dumps(weights)
     for which, prefix in (("train", "final_"), ("test", "final_test_")):
         if which in metrics:
             potential.metadata.update({f"{prefix}{key}": repr(metrics[which][key]) for key in outputs.FINAL_ERRORS})

@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from pacehpc.metrics import GPA
 from pacehpc.report import groups, lines
 from pacehpc.report.predictions import Compared
 from pacehpc.structures import VOIGT
+from pacehpc.uncertainty.model import uq_name
 
 if TYPE_CHECKING:
     from pacehpc.backends.interface import Prediction
@@ -54,7 +56,7 @@ FINAL_ERRORS = ("loss", "rmse_epa", "rmse_f_comp", "mae_epa", "mae_f_comp")
 
 def results_here(folder: Path, output: str, log_file: str) -> list[Path]:
     """What an earlier fit left in this folder."""
-    named = {folder / name for name in (output, log_file) if (folder / name).exists()}
+    named = {folder / name for name in (output, uq_name(output), log_file) if (folder / name).exists()}
     return sorted(named.union(*(folder.glob(name) for name in RESULTS)))
 
 
@@ -157,7 +159,7 @@ def log_stopped(reason: str) -> None:
 
 def metadata_that_lasts(found: Mapping[str, str]) -> dict[str, str]:
     """Metadata of a potential that is fitted again, without what its fit before said of its data and errors."""
-    of_fit = ("reference_energy", "input_sha256", "data_sha256")
+    of_fit = ("reference_energy", "input_sha256", "data_sha256", "loss_weights")
     return {key: text for key, text in found.items() if key not in of_fit and not key.startswith("final_")}
 
 
@@ -220,7 +222,12 @@ def compare(
 
 
 def save_predictions(
-    data: Dataset, which: str, labels: np.ndarray, prediction: Prediction, nn_min: np.ndarray
+    data: Dataset,
+    which: str,
+    labels: np.ndarray,
+    prediction: Prediction,
+    nn_min: np.ndarray,
+    spread: tuple[np.ndarray, list[np.ndarray]] | None = None,
 ) -> Compared:
     """Write {which}_pred.pckl.gzip and the tables of report/; returns what figures show.
 
@@ -230,6 +237,7 @@ def save_predictions(
         labels: groups of the structures, (n_structures,).
         prediction: of the potential.
         nn_min: shortest distances, (n_structures,), Å.
+        spread: standard deviations of energies, (n_structures,), eV, and of the forces of each structure, eV/Å.
     """
     energies = np.add.reduceat(prediction.energies, data.atom_offsets[:-1])
     columns = {"energy_pred": energies, "forces_pred": data.per_structure(prediction.forces), "nn_min": nn_min}
@@ -237,9 +245,14 @@ def save_predictions(
     if data.stress is not None:
         stress = stresses(prediction.virials, data.volumes)
         columns["stress_pred"] = list(stress)
+    if spread is not None:
+        columns |= {"energy_std": spread[0], "forces_std": spread[1]}
     save_data(data, f"{which}_pred", **columns)
     Path("report").mkdir(exist_ok=True)
     compared = compare(data, which, labels, energies, prediction.forces, stress, nn_min)
+    if spread is not None:
+        of_energies, of_forces = spread[0] / data.atoms_per_structure, np.concatenate(spread[1])
+        compared = replace(compared, energy_std=of_energies, forces_std=of_forces)
     save_groups(compared.errors, which, Path("report"))
     if stress is not None:
         warn_of_shears(data.stress, stress, compared.groups, which)

@@ -1,4 +1,4 @@
-"""`pacehpc predict`: energies, forces, stresses and extrapolation grades of any structures."""
+"""`pacehpc predict`: energies, forces, stresses, extrapolation grades and uncertainties of any structures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from pacehpc.active.data_rows import DataRows, Predicted
 from pacehpc.active.distance import load_distances
 from pacehpc.active.structure_files import Candidates, read_structures
 from pacehpc.dataset.frames import write_frame
+from pacehpc.dataset.groups import possible_labels
 from pacehpc.errors import PacehpcError
 from pacehpc.objective import agreed_backend
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
 from pacehpc.report.grades import grade_table
+from pacehpc.uncertainty.calibration import LEVELS
+from pacehpc.uncertainty.model import Uncertainty, warn_of_extrapolation
 from pacehpc.utilities.command import run_on_ranks
 
 COLUMNS = {"grades": "gamma", "distances": "distance_grade"}
@@ -38,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add("dataset", nargs="+", help="data files, LAMMPS dumps, POSCAR files or folders")
     add("-a", "--active-set", dest="active_set", metavar="ASI", help="active set (.asi): extrapolation grades of atoms")
     add("--distance", metavar="FILE", help="NAME.distance.npz of `pacehpc activeset --distance`: distance grades")
+    add("--uq", metavar="FILE", help="NAME.uq.npz of `pacehpc uq build`: standard deviations and intervals")
     add("-e", "--elements", help='elements of the types 1, 2, … of LAMMPS dumps, such as "Ni Nb"')
     add("-o", "--output", default="pred.pckl.gzip", help="frame (.pckl.gzip) or .extxyz; default: %(default)s")
     add("--backend", default="auto", help="auto, cpu, cuda or reference; default: %(default)s")
@@ -46,7 +50,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of the command."""
-    return run_on_ranks(_predict, parser().parse_args(argv))
+    return run(parser().parse_args(argv))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict with these options, on all ranks; the exit code."""
+    return run_on_ranks(_predict, arguments)
 
 
 def _predict(arguments: argparse.Namespace, ranks: Ranks) -> int:
@@ -58,15 +67,17 @@ def _predict(arguments: argparse.Namespace, ranks: Ranks) -> int:
     if arguments.active_set:
         active_set = ranks.share(lambda: ActiveSet.load(arguments.active_set, potential))
     distances = ranks.share(lambda: load_distances(arguments.distance)) if arguments.distance else None
+    uncertainty = ranks.share(lambda: _uncertainty(arguments, potential))
     types = (arguments.elements or "").replace(",", " ").split()
     data = ranks.share(lambda: read_structures(arguments.dataset, types))
     rows = DataRows(data.atoms, potential, agreed_backend(arguments.backend, ranks), ranks.rank, ranks.size)
-    parts = ranks.gather(list(rows.predictions(active_set, distances)))
+    parts = ranks.gather(list(rows.predictions(active_set, distances, uncertainty)))
 
     def write() -> None:
         found = [one for part in parts for one in part]
         names = ["grades"] * (active_set is not None) + ["distances"] * (distances is not None)
-        _write(data, found, arguments.output, {COLUMNS[name]: name for name in names})
+        spreads = None if uncertainty is None else [_spread(uncertainty, data, one) for one in found]
+        _write(data, found, arguments.output, {COLUMNS[name]: name for name in names}, spreads)
         if active_set is not None:
             grades = np.concatenate([one.grades for one in found])
             errors = None
@@ -75,13 +86,38 @@ def _predict(arguments: argparse.Namespace, ranks: Ranks) -> int:
                 errors = np.linalg.norm(forces - np.concatenate(data.forces), axis=1)
             for line in grade_table(grades, data.atom_groups, errors):
                 log.info("%s", line)
+            if uncertainty is not None:
+                warn_of_extrapolation(grades, f"{arguments.output}: ")
         log.info("%s: %d structures; %.1f s", arguments.output, len(found), time.perf_counter() - start)
 
     ranks.on_root(write)
     return 0
 
 
-def _write(data: Candidates, found: list[Predicted], output: str, graded: Mapping[str, str]) -> None:
+def _uncertainty(arguments: argparse.Namespace, potential: Potential) -> Uncertainty | None:
+    return Uncertainty.load(arguments.uq, potential, arguments.potential) if arguments.uq else None
+
+
+def _spread(uncertainty: Uncertainty, data: Candidates, one: Predicted) -> dict[str, float | np.ndarray]:
+    """Standard deviations and half widths of the intervals of a structure, by column."""
+    name = data.columns["name"][one.number] if "name" in data.columns else ""
+    labels = possible_labels(name or "", data.infos[one.number])
+    group = next((label for label in labels if label in uncertainty.groups), None)
+    columns: dict[str, float | np.ndarray] = {"energy_std": one.energy_std, "forces_std": one.forces_std}
+    for kind, column, std in (("energies", "energy", one.energy_std), ("forces", "forces", one.forces_std)):
+        if getattr(uncertainty, kind) is not None:
+            for level, factor in zip(LEVELS, uncertainty.quantiles(kind, group), strict=True):
+                columns[f"{column}_interval_{100 * level:.0f}"] = factor * std
+    return columns
+
+
+def _write(
+    data: Candidates,
+    found: list[Predicted],
+    output: str,
+    graded: Mapping[str, str],
+    spreads: list[dict[str, float | np.ndarray]] | None,
+) -> None:
     if output.endswith("xyz"):
         frames = []
         for one in found:
@@ -90,6 +126,8 @@ def _write(data: Candidates, found: list[Predicted], output: str, graded: Mappin
             atoms.calc = SinglePointCalculator(atoms, energy=one.energy, forces=one.forces, stress=stress)
             for column, name in graded.items():
                 atoms.arrays[column] = getattr(one, name)
+            for column, values in ({} if spreads is None else spreads[one.number]).items():
+                (atoms.info if column.startswith("energy") else atoms.arrays)[column] = values
             frames.append(atoms)
         ase.io.write(output, frames, format="extxyz", parallel=False)  # by the root alone
         return
@@ -100,4 +138,6 @@ def _write(data: Candidates, found: list[Predicted], output: str, graded: Mappin
     for column, name in graded.items():
         frame[column] = [getattr(one, name) for one in found]
         frame[f"{column}_max"] = [float(getattr(one, name).max()) for one in found]
+    for column in () if spreads is None else spreads[0]:
+        frame[column] = [spread[column] for spread in spreads]
     write_frame(frame, output)

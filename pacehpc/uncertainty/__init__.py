@@ -1,0 +1,1 @@
+"""Calibrated uncertainties of energies and forces from the linearised model."""
