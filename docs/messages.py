@@ -440,6 +440,21 @@ SECTIONS = {
             sources=["active/structure_files.py"],
         ),
         Entry(
+            "Uncertainties",
+            cause=(
+                "a file of uncertainties that is missing, damaged or of another potential; more parameters than the "
+                "memory allows; or a potential whose file does not say how it was fitted."
+            ),
+            cure="make the file again with `pacehpc uq build`; see [uncertainty](uncertainty.md).",
+            sources=["uncertainty/model.py", "uncertainty/build.py", "utilities/uq.py"],
+        ),
+        Entry(
+            "Reference energies that a potential lacks",
+            cause="`reference_energies=True` of a potential whose file does not hold them.",
+            cure="give the .yaml file that the fit wrote.",
+            sources=["potential/reference.py"],
+        ),
+        Entry(
             "Options of active learning",
             cause="an option is out of range, or leaves nothing to do.",
             cure="follow the message; [active learning](active-learning.md) explains the commands.",

@@ -231,8 +231,8 @@ def options(program: tuple[str, ...]) -> set[str]:
 def known_options(words: list[str]) -> set[str]:
     if "-t" in words or "--template" in words:
         return options(("template",)) | options(())
-    if words and words[0] == "data" and len(words) > 1:
-        return options(("data", words[1]))
+    if words and words[0] in ("data", "uq") and len(words) > 1:
+        return options((words[0], words[1]))
     return options((words[0],) if words and words[0] in cli.SUBCOMMANDS else ())
 
 

@@ -15,7 +15,7 @@ cutoff: 4.0
 data: {{filename: {EXAMPLE}/al_ni.pckl.gzip, reference_energy: {{Al: 3.28, Ni: 4.44}}, test_size: 30}}
 potential:
   elements: [Al, Ni]
-  embeddings: {{ALL: {{npot: FinnisSinclairShiftedScaled, fs_parameters: [1, 1, 1, 0.5], ndensity: 1}}}}
+  embeddings: {{ALL: {{npot: FinnisSinclairShiftedScaled, fs_parameters: [1, 1], ndensity: 1}}}}
   bonds: {{ALL: {{radbase: SBessel, radparameters: [5.25], rcut: 4.0, dcut: 0.01}}}}
   functions: {{ALL: {{nradmax_by_orders: [4, 2], lmax_by_orders: [0, 1]}}}}
 fit: {{loss: {{kappa: auto}}, maxiter: 8, uncertainty: true}}
