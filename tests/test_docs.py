@@ -335,9 +335,10 @@ def test_python_snippets_run(name, finished, tmp_path):
     scripts = [block for block in blocks(ROOT / name) if block.language == "python" and block.runs]
     together = [block.text for block in scripts if not block.comment.startswith("run on")]
     (folder / "snippets.py").write_text("\n".join([*together, CALLS]), encoding="utf-8")
-    if "output_potential.asi" in "".join(together):  # of the command that the page shows before
-        pacehpc = [sys.executable, "-m", "pacehpc"]
-        run([*pacehpc, "activeset", "output_potential.yaml", "-d", "fitting_data_info.pckl.gzip"], folder)
+    for made, command in {"output_potential.asi": ("activeset",), "output_potential.uq.npz": ("uq", "build")}.items():
+        if made in "".join(together):  # of the command that the page shows before
+            words = [*command, "output_potential.yaml", "-d", "fitting_data_info.pckl.gzip"]
+            run([sys.executable, "-m", "pacehpc", *words], folder)
     run([sys.executable, "snippets.py"], folder)
     for block in scripts:
         ranks = re.match(r"run on (\d+) ranks", block.comment)

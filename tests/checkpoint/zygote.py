@@ -15,6 +15,8 @@ import os
 import sys
 import traceback
 
+import pandas  # noqa: F401
+
 import pacehpc.calculator  # noqa: F401
 import pacehpc.fit.run  # noqa: F401
 from pacehpc.checkpoint import files
