@@ -179,6 +179,7 @@ BAD = [
     ("fit.trainable_parameters", {"AlNi": "funcs"}, "must be func, radial, all or a list", {}),
     ("fit.trainable_parameters", "AlCu", "the element Cu is not among", {"potential": POTENTIAL}),
     ("fit.repulsion", "yes", "must be auto", {}),
+    ("fit.uncertainty", "maybe", "must be true or false", {}),
     ("fit.min_relative_train_loss_per_iter", -1, NOT_NEGATIVE, {}),
     ("fit.min_relative_test_loss_per_iter", "a", NOT_NEGATIVE, {}),
     ("fit.early_stopping_patience", 0, COUNT, {}),
