@@ -66,6 +66,7 @@ DEFAULTS = {
     "fit.ladder_type": "body_order",
     "fit.trainable_parameters": "ALL",
     "fit.repulsion": None,
+    "fit.uncertainty": False,
     "fit.min_relative_train_loss_per_iter": None,
     "fit.min_relative_test_loss_per_iter": None,
     "fit.early_stopping_patience": 200,
