@@ -35,7 +35,8 @@ def from_index(folder: Path, *installs: tuple[str, ...]) -> Path:
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
     for words in installs:
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *words]
+        # without compiling: little of what is installed is ever imported
+        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", *words]
         done = subprocess.run(command, text=True, capture_output=True)
         if done.returncode:
             cannot_run(f"cannot install {' '.join(words)} from the package index: {done.stderr[-500:]}")
@@ -48,6 +49,15 @@ def with_package(folder: Path) -> Path:
     own = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
     dependencies = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     Path(own, "dependencies.pth").write_text("\n".join(dependencies))
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    pip = [
+        folder / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-compile",
+    ]
     call(*pip, "--no-index", "--ignore-installed", ROOT, SHIM, cwd=folder)
     return folder / "bin"
