@@ -443,10 +443,11 @@ SECTIONS = {
             "Uncertainties",
             cause=(
                 "a file of uncertainties that is missing, damaged or of another potential; more parameters than the "
-                "memory allows; or a potential whose file does not say how it was fitted."
+                "memory allows; a potential whose file does not say how it was fitted; or a committee's folder that is "
+                "not empty."
             ),
             cure="make the file again with `pacehpc uq build`; see [uncertainty](uncertainty.md).",
-            sources=["uncertainty/model.py", "uncertainty/build.py", "utilities/uq.py"],
+            sources=["uncertainty/model.py", "uncertainty/build.py", "uncertainty/committee.py", "utilities/uq.py"],
         ),
         Entry(
             "Reference energies that a potential lacks",

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -19,11 +20,13 @@ from pacehpc.dataset.loading import NEEDED, read_raw, referenced, weighted
 from pacehpc.errors import PacehpcError
 from pacehpc.objective import agreed_backend
 from pacehpc.parallel import Ranks
-from pacehpc.potential import Potential
+from pacehpc.potential import Potential, export_yace
 from pacehpc.potential.reference import stored_reference
 from pacehpc.shard import shard
 from pacehpc.uncertainty.build import build
-from pacehpc.uncertainty.model import uq_name
+from pacehpc.uncertainty.calibration import KINDS
+from pacehpc.uncertainty.committee import PRIOR, Committee
+from pacehpc.uncertainty.model import Uncertainty, uq_name
 from pacehpc.utilities import predict
 from pacehpc.utilities.command import run_on_ranks
 
@@ -37,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         description="Calibrated uncertainties of energies and forces. With mpirun the structures are distributed over "
         "the ranks; results are the same on any number. `fit: {uncertainty: true}` builds them at the end of a fit.",
     )
-    tasks = p.add_subparsers(dest="task", required=True, metavar="build | predict")
+    tasks = p.add_subparsers(dest="task", required=True, metavar="build | predict | sample")
     build = tasks.add_parser("build", help="make NAME.uq.npz of a potential from the data that it was fitted to")
     add = build.add_argument
     add("potential", help="potential file (.yaml)")
@@ -48,6 +51,18 @@ def parser() -> argparse.ArgumentParser:
     tasks.add_parser(
         "predict", help="pacehpc predict with standard deviations", parents=[predict.parser()], add_help=False
     )
+    sample = tasks.add_parser("sample", help="write a committee of potentials (.yaml, and .yace for LAMMPS)")
+    add = sample.add_argument
+    add("potential", help="potential file (.yaml)")
+    add("-n", "--members", type=int, default=16, metavar="N", help="potentials to write; default: %(default)s")
+    add("--uq", metavar="FILE", help="its file of uncertainties; default: the potential's name with .uq.npz")
+    add("--scale", choices=KINDS, default="forces", help="errors that scale the spread; default: %(default)s")
+    add(
+        "--prior", type=float, default=PRIOR, metavar="P",
+        help="standard deviation that coefficients may have, over their root mean square; default: %(default)s",
+    )  # fmt: skip
+    add("--seed", type=int, default=0, help="of the random numbers; default: %(default)s")
+    add("-o", "--output", metavar="FOLDER", help="default: the potential's name with _committee")
     return p
 
 
@@ -57,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.task == "predict":
         arguments.uq = arguments.uq or uq_name(arguments.potential)
         return predict.run(arguments)
-    return run_on_ranks(_build, arguments)
+    return run_on_ranks(_sample if arguments.task == "sample" else _build, arguments)
 
 
 def _build(arguments: argparse.Namespace, ranks: Ranks) -> int:
@@ -74,6 +89,37 @@ def _build(arguments: argparse.Namespace, ranks: Ranks) -> int:
     name = arguments.output or uq_name(arguments.potential)
     ranks.on_root(lambda: (found.save(name), log.info("%s written", name)))
     return 0
+
+
+def _sample(arguments: argparse.Namespace, ranks: Ranks) -> int:
+    ranks.on_root(lambda: _write_members(arguments))
+    return 0
+
+
+def _write_members(arguments: argparse.Namespace) -> None:
+    for option, fine, needed in (
+        ("-n", arguments.members >= 1, "1 or larger"),
+        ("--seed", arguments.seed >= 0, "0 or larger"),
+        ("--prior", arguments.prior > 0, "larger than 0"),
+    ):
+        if not fine:
+            raise PacehpcError(f"{option}: a number {needed} is needed.")
+    potential = Potential.load(arguments.potential)
+    found = Uncertainty.load(arguments.uq or uq_name(arguments.potential), potential, arguments.potential)
+    folder = Path(arguments.output or f"{Path(arguments.potential).with_suffix('')}_committee")
+    if folder.exists() and any(folder.iterdir()):
+        raise PacehpcError(f"{folder}: is not empty; delete it, or name another folder with -o.")
+    committee = Committee.of(found, potential, arguments.scale, arguments.prior)
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in range(arguments.members):
+        member = committee.member(k, arguments.seed)
+        member.save(folder / f"member_{k + 1:03d}.yaml")
+        export_yace(member, folder / f"member_{k + 1:03d}.yace")
+    log.info(
+        "%s: %d potentials written, as .yaml and .yace. On the data of the fit their spread is %.2f of the calibrated "
+        "standard deviation of %s: multiply it by %.2f",
+        folder, arguments.members, committee.share, arguments.scale, 1 / committee.share,
+    )  # fmt: skip
 
 
 def _loss(arguments: argparse.Namespace, potential: Potential) -> LossWeights:
