@@ -4,6 +4,8 @@
     python benchmarks/optimizer.py all [--cases cu_82 ...]          # every run of the plan that is not there yet
     python benchmarks/optimizer.py page                             # docs/performance.md and its figure from the runs
 
+`page` keeps what results/optimizer.json says of cases whose runs are not there.
+
 A run is one minimisation with one thread per rank; what counts first are its evaluations, which do not depend on the
 load of the machine. A fifth of the structures, drawn by the number of the split, are the test set (the Zuo 2020 data
 have test sets of their own). Renewals of GN-BFGS are charged with the evaluations that the program predicts for them;
@@ -259,21 +261,40 @@ def plan(names: list[str], methods: list[str]) -> list[tuple[str, int, str, int]
 
 
 def gather() -> dict:
-    """What the runs say, for the page: factors and ratios of test errors of every run at every mark."""
+    """What the runs say, for the page: factors and ratios of test errors of every run at every mark, and curves."""
     cases = {}
     for name, case in CASES.items():
-        rows = []
+        rows, curves = [], []
         for split in case.splits:
             if not path_of(name, split, BASELINE).exists():
                 continue
             base = json.loads(path_of(name, split, BASELINE).read_text())
-            for seed in case.seeds:
-                if path_of(name, split, METHOD, seed).exists():
-                    rows.append(compared(base, json.loads(path_of(name, split, METHOD, seed).read_text())))
+            ours = [
+                json.loads(p.read_text()) for p in (path_of(name, split, METHOD, s) for s in case.seeds) if p.exists()
+            ]
+            rows += [compared(base, one) for one in ours]
+            curves += [curve(one) for one in (base, *ours)] if split == case.splits[0] else []
         if rows:
             first = json.loads(path_of(name, case.splits[0], BASELINE).read_text())
-            cases[name] = {key: first[key] for key in ("parameters", "structures", "atoms")} | {"runs": rows}
+            about = {key: first[key] for key in ("parameters", "structures", "atoms")}
+            cases[name] = about | {"runs": rows, "curves": curves}
     return cases
+
+
+def curve(found: dict) -> dict:
+    """Evaluations, renewals charged, and the lowest loss, at about a hundred points of a run."""
+    losses = np.array(found["losses"])
+    counts = np.concatenate([np.arange(1, 101), np.arange(101, found["evaluations"] + 1, 10)])[: len(losses)].astype(
+        float
+    )
+    if found["method"] == METHOD:
+        at = np.array([renewal["evaluations"] for renewal in found["renewals"]])
+        counts += found["plan"]["cost"] * np.searchsorted(at, counts)
+    kept = np.unique(np.geomspace(1, len(losses), 120).astype(int)) - 1
+    return {
+        "method": found["method"], "seed": found["seed"],
+        "evaluations": counts[kept].round(1).tolist(), "losses": [float(f"{loss:.4g}") for loss in losses[kept]],
+    }  # fmt: skip
 
 
 def compared(base: dict, ours: dict) -> dict:
@@ -360,24 +381,17 @@ def draw(cases: dict) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, 4, figsize=(12, 6))
-    for axis, name in zip(axes.flat, cases, strict=False):
-        case = CASES[name]
-        for method, colour in ((BASELINE, "0.5"), (METHOD, "C0")):
-            for seed in case.seeds if method == METHOD else (0,):
-                path = path_of(name, case.splits[0], method, seed)
-                if not path.exists():
-                    continue
-                found = json.loads(path.read_text())
-                counts = np.concatenate([np.arange(1, 101), np.arange(101, found["evaluations"] + 1, 10)])
-                losses = np.array(found["losses"])
-                counts = counts[: len(losses)].astype(float)
-                if method == METHOD:
-                    at = np.array([renewal["evaluations"] for renewal in found["renewals"]])
-                    counts += found["plan"]["cost"] * np.searchsorted(at, counts)
-                axis.loglog(counts, losses, color=colour, label=method if seed in (0, case.seeds[0]) else None)
-        axis.set_title(f"{name}, {cases[name]['parameters']} parameters", fontsize=9)
+    for axis, (name, case) in zip(axes.flat, cases.items(), strict=False):
+        labelled = set()
+        for one in case["curves"]:
+            method, losses = one["method"], np.array(one["losses"])
+            label = None if method in labelled else method
+            axis.loglog(one["evaluations"], losses, color="0.5" if method == BASELINE else "C0", label=label)
+            labelled.add(method)
+        axis.set_title(f"{name}, {case['parameters']} parameters", fontsize=9)
         axis.set_xlim(30, 4200)
-        axis.set_ylim(0.8 * losses[-1], 1.5 * losses[min(29, len(losses) - 1)])
+        early = np.searchsorted(one["evaluations"], 30)
+        axis.set_ylim(0.8 * losses[-1], 1.5 * losses[min(early, len(losses) - 1)])
     for axis in axes.flat[len(cases) :]:
         axis.set_axis_off()
     axes.flat[0].legend()
@@ -389,13 +403,16 @@ def draw(cases: dict) -> None:
 
 def page() -> None:
     """The results in one file, docs/performance.md and its figure."""
-    cases = gather()
+    file = ROOT / "benchmarks" / "results" / "optimizer.json"
+    known, found = json.loads(file.read_text())["cases"] if file.exists() else {}, gather()
+    cases = {name: (known | found)[name] for name in CASES if name in known or name in found}
     results = {"date": date.today().isoformat(), "machine": machine(), "cases": cases}
-    (ROOT / "benchmarks" / "results" / "optimizer.json").write_text(json.dumps(results, indent=1) + "\n")
+    file.write_text(json.dumps(results, indent=1) + "\n")
     m = results["machine"]
     note = f"\n\n{m['processor']}, {m['cores']} cores, {results['date']}, one rank with one thread."
     replace_between_marks("gn_bfgs", table(cases) + note)
-    draw(cases)
+    if all("curves" in case for case in cases.values()):
+        draw(cases)
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under `pytest -n 2 --dist loadgroup`, keep the tests of a file in one worker, where they share their fixtures.
+    """Under `pytest -n 3 --dist loadgroup`, keep the tests of a file in one worker, where they share their fixtures.
 
     All tests that start ranks go to one worker. They come first and files with slow tests next, so that no long file is
     left for the end.
