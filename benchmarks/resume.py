@@ -76,7 +76,7 @@ POINTS = {
     "iteration": Point("pacehpc.checkpoint.journal:Journal.append", 14),
     "renewal": Point("pacehpc.fit.gauss_newton:NormalMatrix.damped", 2, ("GN-BFGS",)),
     "cycle change": Point("pacehpc.fit.cycles:_disturbed_best"),
-    "ladder step": Point("pacehpc.fit.run:next_potential", 2),
+    "ladder step": Point("pacehpc.fit.ladder_steps:next_potential", 2),
     "final files": Point("pacehpc.fit.final:_add_errors", 1, ("BFGS",), resumes=False),
     "active set": Point("pacehpc.active.choose:exchange", 1, ("BFGS",), resumes=False, command=ACTIVE_SET),
 }

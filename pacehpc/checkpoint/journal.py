@@ -57,20 +57,37 @@ def _sealed(head: bytes, rest: bytes | memoryview, key: bytes) -> bytes:
 
 
 def record_bytes(n_metrics: int, n_gradient: int) -> int:
-    """Size of a record."""
+    """Bytes of a record with so many metrics and entries of a gradient."""
     return _HEAD.size + 8 * (n_metrics + n_gradient) + _DIGEST
 
 
 class Journal:
-    """Evaluations of the minimisation `name` of a run, kept in `path`; the file is made with the first of them.
+    """Evaluations of one minimisation, in a file that is made with the first of them.
 
-    n_gradient: entries of a gradient, 0 for methods without. A file that is not this journal, or whose header is
-    damaged, is renamed to *.damaged: its evaluations are then computed again, with the same results.
+    A file that is not this journal, or whose header is damaged, is renamed to *.damaged: its evaluations are then
+    computed again, with the same results.
+
+    Attributes:
+        count: records.
+        index: command and hash of x of each record.
+        damage: what was wrong with the file, for the log; "" if nothing.
     """
 
     def __init__(
         self, path: Path, run: str, name: str, n_gradient: int, versions: Mapping[str, str] | None = None
     ) -> None:
+        """Open the file, if it is there.
+
+        Args:
+            path: the file.
+            run: identity of the fit; a journal of another is not read.
+            name: of the minimisation.
+            n_gradient: entries of a gradient, 0 for methods without.
+            versions: noted in the header, for whoever reads it.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         self.path, self.n_gradient = path, n_gradient
         self._identity = {"format": FORMAT, "run": run, "name": name, "n": n_gradient}
         self._versions = dict(versions or {})
@@ -79,7 +96,7 @@ class Journal:
         self._file: int | None = None
         self._start = 0  # of the records
         self.count = 0
-        self.index: list[tuple[int, bytes]] = []  # command and hash of each record
+        self.index: list[tuple[int, bytes]] = []
         self.damage = ""
         self._record = bytearray()
         self._background = BackgroundSync()
@@ -161,14 +178,22 @@ class Journal:
         return Evaluation(command, iteration, key, loss, metrics, values[n:].copy() if with_gradient else None)
 
     def read(self, number: int) -> Evaluation:
-        """Record `number`, from 0; raises OSError if it cannot be read as it was."""
+        """Record `number`, from 0.
+
+        Raises:
+            OSError: it cannot be read as it was.
+        """
         found = self._parse(self._raw(number), number)
         if found is None:
             raise OSError(f"{self.path}: record {number} changed while it was in use")
         return found
 
     def append(self, evaluation: Evaluation) -> None:
-        """Add a record and hand it to the operating system; raises OSError, after which the file is as before."""
+        """Add a record and hand it to the operating system.
+
+        Raises:
+            OSError: it cannot be written; the file is as before.
+        """
         names = list(evaluation.metrics)
         if self._file is None:
             self._create(names)
@@ -192,7 +217,11 @@ class Journal:
         self.count += 1
 
     def sync(self) -> None:
-        """Bring all records to the disk; raises OSError."""
+        """Bring all records to the disk.
+
+        Raises:
+            OSError: the disk refuses them.
+        """
         if self._file is None:
             return
         self._background.wait()
@@ -211,6 +240,7 @@ class Point:
     """A point of a minimisation."""
 
     x: np.ndarray
+    """(n,): trainable parameters."""
     loss: float
     iteration: int
     evaluations: int
@@ -220,9 +250,18 @@ _SLOT = struct.Struct("<qqqd")  # number, iteration, evaluations, loss
 
 
 class BestPoint:
-    """The point of lowest loss, in two slots of a file that are written in turn: one of them is always whole."""
+    """The point of lowest loss, in two slots of a file that are written in turn: one of them is always whole.
+
+    Attributes:
+        point: the best so far, None before the first.
+    """
 
     def __init__(self, path: Path, run: str, name: str, n: int) -> None:
+        """Read the file, if it is there; run, name: as of the journal; n: parameters.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         self.path, self.n = path, n
         self._key = blake2b(json.dumps([FORMAT, run, name, n]).encode(), digest_size=16).digest()
         self._size = _SLOT.size + 8 * n + _DIGEST
@@ -246,7 +285,11 @@ class BestPoint:
         return number, Point(x, loss, iteration, evaluations)
 
     def update(self, x: np.ndarray, loss: float, iteration: int, evaluations: int) -> None:
-        """Keep x if its loss is the lowest; raises OSError."""
+        """Keep x (n,) if its loss is the lowest.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         if not np.isfinite(loss) or (self.point is not None and not loss < self.point.loss):
             return
         if self._file is None:

@@ -200,11 +200,15 @@ Callbacks = kinds.list_of(kind("function", _callback, str), "list of functions",
 POLICIES = ("EnergyBasedWeightingPolicy", "ExternalWeightingPolicy")
 
 
+Weighting = EnergyBasedWeighting | ExternalWeighting
+"""What `fit.weighting` can be."""
+
+
 class Fit(Section):
     """Loss, weights, optimizer and strategy."""
 
     loss: Loss = Field(default_factory=Loss, description="terms of the loss function")
-    weighting: Annotated[EnergyBasedWeighting | ExternalWeighting, Field(discriminator="type")] | None = Field(
+    weighting: Annotated[Weighting, Field(discriminator="type")] | None = Field(
         None, description="weights of structures and atoms; default: uniform"
     )
     optimizer: Minimiser = Field(

@@ -26,7 +26,8 @@ from pacehpc.potential.reference import stored_reference
 from pacehpc.shard import BYTES_OF_A_BOND, Shard, Stream
 
 if TYPE_CHECKING:
-    from pacehpc.config.models import Settings
+    from pacehpc.config.data_keys import Data
+    from pacehpc.config.models import Settings, Weighting
     from pacehpc.potential import Potential
 
 log = logging.getLogger("pacehpc")
@@ -57,8 +58,8 @@ def prepare(
         PacehpcError: whatever is wrong with the data.
     """
     if settings.data.filename is None:
-        with queried(settings, rebuild) as settings:
-            return prepare(settings, potential, rebuild, ahead)
+        with queried(settings.data, rebuild) as found:
+            return prepare(settings.model_copy(update={"data": found}), potential, rebuild, ahead)
     given = settings.data
     reference, stored = given.reference_energy, stored_reference(potential)
     if stored is not None and reference == "auto":
@@ -67,7 +68,7 @@ def prepare(
     policy = None if settings.fit.weighting is None else settings.fit.weighting.model_dump(exclude_none=True)
     names = ["train"] if given.test_filename is None and given.test_size is None else ["train", "test"]
     stores = {name: STORES[name] for name in names}
-    files = files_of(settings)
+    files = files_of(given, settings.fit.weighting)
     for file in files:
         if any(store.exists() and store.samefile(file) for store in stores.values()):
             raise PacehpcError(f"{file}: is where this fit writes its prepared data. Rename it, here and in the input.")
@@ -80,7 +81,7 @@ def prepare(
             "weighting": policy,
             "weights": list((given.weights or {}).items()),  # their order counts
             "seed": settings.seed,
-            "needed": needed_by(settings),
+            "needed": needed_by(settings.fit.loss),
         },
     )
     wider = potential is not None and settings.cutoff is not None and settings.cutoff > potential.cutoff
@@ -92,7 +93,7 @@ def prepare(
         )
     reach = settings.cutoff if potential is None or (ahead and wider) else potential
     if not rebuild and (found := _reuse(stores, reach, inputs)) is not None:
-        check_labels(settings, found["train"], stores["train"])
+        check_labels(settings.fit.loss, found["train"], stores["train"])
         return found.get("train"), found.get("test"), stores
     train, test = load_data(settings, None if potential is None else potential.elements, reference, policy, stored)
     if stored is not None and train.reference_energy is not None and _differ(stored, train.reference_energy):
@@ -111,7 +112,7 @@ def prepare(
         if data is not None:
             costs = None if potential is None else atom_costs(potential)
             write_store(stores[name], data, reach, inputs=inputs, atom_costs=costs)
-    check_labels(settings, train, stores["train"])
+    check_labels(settings.fit.loss, train, stores["train"])
     return train, test, stores
 
 
@@ -168,7 +169,7 @@ def load_data(
             )
         is_test[np.random.default_rng(given.seed).permutation(len(data))[:n_test]] = True
     test_rows = data.rows[is_test]
-    needed = needed_by(settings)
+    needed = needed_by(settings.fit.loss)
     data = weighted(
         data, policy, given.datapath, given.ignore_weights, given.aug_factor, settings.seed, needed, given.weights
     )
@@ -186,12 +187,11 @@ def load_data(
     return parts[0], parts[1]
 
 
-def files_of(settings: Settings) -> list[Path]:
+def files_of(given: Data, weighting: Weighting | None) -> list[Path]:
     """The files of structures and weights that the input names. Raises PacehpcError where one is missing."""
-    given = settings.data
     files = [find_file(name, given.datapath, "data.filename") for name in given.filename or []]
     files += [find_file(name, given.datapath, "data.test_filename") for name in given.test_filename or []]
-    weights_file = getattr(settings.fit.weighting, "filename", None)
+    weights_file = getattr(weighting, "filename", None)
     if weights_file is not None:
         files.append(find_file(weights_file, given.datapath, "fit.weighting.filename"))
     return files

@@ -30,7 +30,7 @@ from pacehpc.structures import Structures
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pacehpc.config.models import Fit, Settings
+    from pacehpc.config.models import Backend, Fit, Settings, Weighting
     from pacehpc.dataset import Dataset
     from pacehpc.potential import Potential
 
@@ -46,7 +46,16 @@ BONDS_OF_AN_ATOM = 50  # to compare the potentials of a ladder
 
 
 def dry_run(settings: Settings, plan: Plan, n_ranks: int) -> None:
-    """Log all of it, on the root alone."""
+    """Log all of it, on the root alone.
+
+    Args:
+        settings: of the fit.
+        plan: what the root has read.
+        n_ranks: that the fit would have.
+
+    Raises:
+        PacehpcError: a prepared file or a backend that cannot be used.
+    """
     potential = plan.target
     for name, data in (("train", plan.train), ("test", plan.test)):
         if data is None:
@@ -56,10 +65,10 @@ def dry_run(settings: Settings, plan: Plan, n_ranks: int) -> None:
         _describe(name, data)
         oddities(name, data, structures, rows, potential.elements)
         if name == "train":
-            tiers(settings, data)
+            tiers(settings.fit.weighting, data)
     functions(potential)
-    steps = ladder(settings, plan)
-    seconds = memory_and_time(settings, potential, plan.stores["train"], n_ranks)
+    steps = ladder(settings.fit, plan)
+    seconds = memory_and_time(settings.fit, settings.backend, potential, plan.stores["train"], n_ranks)
     total_time(settings.fit, steps, plan.train, seconds)
 
 
@@ -87,7 +96,15 @@ def _describe(name: str, data: Dataset) -> None:
 
 
 def oddities(name: str, data: Dataset, structures: Structures, rows: np.ndarray, elements: tuple[str, ...]) -> None:
-    """Duplicates and outliers; structures: of all data, species by `elements`; rows: their positions in it."""
+    """Log duplicates and outliers.
+
+    Args:
+        name: of the set.
+        data: the set.
+        structures: all of it, with species by `elements`.
+        rows: int64 (n_structures,), their positions in the set.
+        elements: of the potential.
+    """
     per_atom = data.energy_corrected / data.atoms_per_structure
     groups = [np.sort(rows[group]) for group in duplicates(structures)]
     extra = sum(len(group) - 1 for group in groups)
@@ -115,7 +132,7 @@ def oddities(name: str, data: Dataset, structures: Structures, rows: np.ndarray,
 
 
 def duplicates(structures: Structures) -> list[np.ndarray]:
-    """Groups of structures with the same elements whose sorted bond lengths agree to `SAME`."""
+    """Groups of structures with the same elements whose sorted bond lengths agree to `SAME`; int64 (n,) each."""
     r = np.linalg.norm(structures.bond_vector, axis=1)
     centre = np.repeat(structures.species, np.diff(structures.bond_offsets)).astype(np.int64)
     other = structures.species[structures.bond_atom].astype(np.int64)
@@ -141,14 +158,17 @@ def duplicates(structures: Structures) -> list[np.ndarray]:
 
 
 def outliers(values: np.ndarray) -> np.ndarray:
-    """Whether a value is further from the median than `SPREAD` robust standard deviations (1.48 median deviations)."""
+    """Where values (n,) are further from the median than `SPREAD` robust standard deviations; bool (n,).
+
+    Such a deviation is 1.48 times the median one.
+    """
     deviation = np.abs(values - np.median(values))
     scale = 1.4826 * np.median(deviation)
     return deviation > SPREAD * scale if scale > 0 else np.zeros(len(values), bool)
 
 
 def closest_relative(structures: Structures, elements: tuple[str, ...]) -> np.ndarray:
-    """Smallest bond length over the sum of covalent radii, in each structure; inf without bonds."""
+    """Smallest bond length over the sum of covalent radii (ASE's), (n_structures,); inf without bonds."""
     radii = np.array([covalent_radii[atomic_numbers[element]] for element in elements])
     centre = np.repeat(structures.species, np.diff(structures.bond_offsets))
     r = np.linalg.norm(structures.bond_vector, axis=1) / (
@@ -158,10 +178,9 @@ def closest_relative(structures: Structures, elements: tuple[str, ...]) -> np.nd
     return np.array([r[a:b].min(initial=np.inf) for a, b in pairwise(bonds)])
 
 
-def tiers(settings: Settings, data: Dataset) -> None:
-    """Weights of the low and the high structures."""
-    policy = settings.fit.weighting
-    limit = getattr(policy, "DElow", 1.0)
+def tiers(weighting: Weighting | None, data: Dataset) -> None:
+    """Log the sums of the weights of the low and the high structures."""
+    limit = getattr(weighting, "DElow", 1.0)
     lower = data.above_hull < limit if data.above_hull is not None else data.low
     what = "above the hull" if data.above_hull is not None else "above the lowest"
     of_atom = np.repeat(lower, data.atoms_per_structure)
@@ -180,15 +199,14 @@ def tiers(settings: Settings, data: Dataset) -> None:
 
 
 def functions(potential: Potential) -> None:
-    """Functions by block and rank."""
+    """Log the number of functions by block and rank."""
     for (block, rank), rows in potential.functions_table().groupby(["block", "rank"], sort=False):
         log.info("block %-12s rank %d: %d functions", block, rank, len(rows))
     log.info("total: %d functions, %d parameters", potential.n_functions, potential.n_parameters)
 
 
-def ladder(settings: Settings, plan: Plan) -> list[Potential]:
+def ladder(fit: Fit, plan: Plan) -> list[Potential]:
     """Log the basis of each ladder step and the iterations of the whole fit; returns the potential of each step."""
-    fit = settings.fit
     steps: list[Potential] = []
     if fit.ladder_step is not None:
         current = plan.start
@@ -211,7 +229,14 @@ def ladder(settings: Settings, plan: Plan) -> list[Potential]:
 
 
 def total_time(fit: Fit, steps: Sequence[Potential], train: Dataset, seconds: float) -> None:
-    """Log the time of the whole fit and when it would end; seconds: of an evaluation of the last step's potential."""
+    """Log the time of the whole fit and when it would end.
+
+    Args:
+        fit: how many cycles and iterations.
+        steps: the potential of each ladder step.
+        train: the data to fit.
+        seconds: of an evaluation of the last step's potential.
+    """
     species = np.array([np.count_nonzero(train.numbers == atomic_numbers[e]) for e in steps[-1].elements])
     with_bonds = BONDS_OF_AN_ATOM * train.n_atoms  # of all steps the same
     operations = np.array([evaluation_operations(step, with_bonds, species) for step in steps])
@@ -226,31 +251,45 @@ def total_time(fit: Fit, steps: Sequence[Potential], train: Dataset, seconds: fl
     )
 
 
-def memory_and_time(settings: Settings, potential: Potential, path: Path, n_ranks: int) -> float:
-    """Log memory per rank and the time of an evaluation, from a sample that is evaluated here; returns that time, s."""
-    stress = settings.fit.loss.stress > 0
-    backend = settings.backend.evaluator
+def memory_and_time(fit: Fit, config: Backend, potential: Potential, path: Path, n_ranks: int) -> float:
+    """Log memory per rank and the time of an evaluation, from a sample that is evaluated here.
+
+    Args:
+        fit: its loss and optimizer.
+        config: the section `backend`.
+        potential: the largest of the fit.
+        path: the prepared file of the data to fit.
+        n_ranks: that would share it.
+
+    Returns:
+        Seconds of an evaluation on the rank with the most bonds.
+
+    Raises:
+        PacehpcError: the backend cannot be used, or the data do not fit into memory.
+    """
+    stress = fit.loss.stress > 0
+    backend = config.evaluator
     with Store(path, potential) as store:
         shards = [store.read_shard(rank, n_ranks) for rank in range(n_ranks)]
         balance = 1.0 + store.balance(n_ranks)
     bonds = np.array([shard.n_bonds for shard in shards])
     largest = shards[int(np.argmax(bonds))]
-    options = evaluator_options(settings.backend, potential, [largest], stress)
+    options = evaluator_options(config, potential, [largest], stress)
     if backend == "cpu":
         of_data = cpu_memory(potential, [largest], stress, options.store_moments)
         log.info("memory: about %s per rank for the data and derived arrays", size_text(of_data))
-    n = int(trainable_mask(potential, settings.fit.trainable_parameters).sum())
-    needed = optimizer_memory(settings.fit.optimizer, n, settings.fit.maxiter)
-    if settings.fit.optimizer == "GN-BFGS":
+    n = int(trainable_mask(potential, fit.trainable_parameters).sum())
+    needed = optimizer_memory(fit.optimizer, n, fit.maxiter)
+    if fit.optimizer == "GN-BFGS":
         sizes = Sizes.added([Sizes.of(s, len(potential.elements), s.n_bonds, stress) for s in shards])
-        method, _ = split_options(settings.fit.options)
-        kappa = 0.5 if settings.fit.loss.kappa == "auto" else settings.fit.loss.kappa
-        plan = plan_for(method, potential, n, sizes, kappa, settings.fit.loss.stress)
+        method, _ = split_options(fit.options)
+        kappa = 0.5 if fit.loss.kappa == "auto" else fit.loss.kappa
+        plan = plan_for(method, potential, n, sizes, kappa, fit.loss.stress)
         needed = renewal_memory(plan.n_rows, n, plan.interval)
     log.info("memory: %s of the first rank for the optimizer", size_text(needed))
 
-    kappa = 0.5 if settings.fit.loss.kappa == "auto" else settings.fit.loss.kappa
-    weights = LossWeights(kappa=kappa, stress=settings.fit.loss.stress)
+    kappa = 0.5 if fit.loss.kappa == "auto" else fit.loss.kappa
+    weights = LossWeights(kappa=kappa, stress=fit.loss.stress)
     sample = largest.select(slice(0, sample_size(largest, SAMPLE_ATOMS_GPU if backend == "cuda" else SAMPLE_ATOMS)))
     backends.prepare_kernels(backend, potential, weights)
     evaluator = backends.create_evaluator(backend, potential, sample, weights, options)
@@ -276,5 +315,5 @@ def memory_and_time(settings: Settings, potential: Potential, path: Path, n_rank
 
 
 def sample_size(structures: Structures, atoms: int) -> int:
-    """Number of the first structures that hold about so many atoms."""
+    """Number of the first structures that hold about so many atoms, at least 1."""
     return max(1, int(np.searchsorted(structures.atom_offsets, atoms, side="right")) - 1)

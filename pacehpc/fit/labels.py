@@ -13,7 +13,7 @@ from pacehpc.dataset import Store
 from pacehpc.errors import PacehpcError
 
 if TYPE_CHECKING:
-    from pacehpc.config.models import Settings
+    from pacehpc.config.models import Loss
     from pacehpc.dataset import Dataset
 
 log = logging.getLogger("pacehpc")
@@ -22,9 +22,8 @@ STRESS_SHARE = 0.95  # of the first loss
 LONELY = 1e-3  # eV/atom: what float32 leaves of the energy of a free atom
 
 
-def needed_by(settings: Settings) -> list[str]:
+def needed_by(loss: Loss) -> list[str]:
     """What the loss uses: without energies kappa is 1, without forces 0."""
-    loss = settings.fit.loss
     used = {"energy": loss.kappa != 1, "forces": loss.kappa != 0, "stress": loss.stress > 0}
     return [name for name, needed in used.items() if needed]
 
@@ -39,18 +38,18 @@ def warn_of_stress_share(metrics: Mapping[str, float]) -> None:
         )
 
 
-def check_labels(settings: Settings, train: Dataset, path: Path) -> None:
+def check_labels(loss: Loss, train: Dataset, path: Path) -> None:
     """Check energies and stresses of the data to fit against what a potential can give.
 
     Args:
-        settings: with the loss.
+        loss: of the fit.
         train: the data to fit.
         path: the prepared file of it, which has the neighbour lists.
 
     Raises:
         PacehpcError: the loss has a stress term, but no structure that takes part has a stress.
     """
-    weight = settings.fit.loss.stress
+    weight = loss.stress
     known = np.zeros(len(train), bool) if train.stress is None else np.isfinite(train.stress).all(axis=1)
     if weight and not (known & (train.volumes > 0)).any():
         cause = train.unusable.get("stress", f"{', '.join(train.sources)}: no periodic structure has a stress")

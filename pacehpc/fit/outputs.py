@@ -163,9 +163,9 @@ def metadata_that_lasts(found: Mapping[str, str]) -> dict[str, str]:
     return {key: text for key, text in found.items() if key not in of_fit and not key.startswith("final_")}
 
 
-def metadata(settings: Settings, input_file: Path | None, data: Dataset, started: datetime) -> dict[str, str]:
-    """What a fitted potential says about its origin."""
-    found = dict(settings.metadata)
+def metadata(given: Mapping[str, str], input_file: Path | None, data: Dataset, started: datetime) -> dict[str, str]:
+    """What a fitted potential says about its origin; given: in the input."""
+    found = dict(given)
     found["starttime"] = started.isoformat(sep=" ", timespec="seconds")
     try:
         found["user"] = getpass.getuser()

@@ -83,8 +83,9 @@ def prepare_data(settings: Settings, tasks: Tasks) -> None:
     if tasks.query:
         if settings.data.filename is not None:
             raise PacehpcError("--query-data: data.filename names the data; remove it, and give data.config.element.")
-        with queried(settings, again=True) as settings:
-            _, _, stores = prepare(settings, potential, tasks.rebuild, ahead=True)
+        with queried(settings.data, again=True) as found:
+            asked = settings.model_copy(update={"data": found})
+            _, _, stores = prepare(asked, potential, tasks.rebuild, ahead=True)
     else:
         _, _, stores = prepare(settings, potential, tasks.rebuild, ahead=True)
     log.info("Prepared: %s", ", ".join(map(str, stores.values())))
@@ -108,7 +109,7 @@ def make_plan(settings: Settings, tasks: Tasks, input_file: Path | None, started
     if tasks.predict and Path("report").is_file():
         raise PacehpcError("report: figures go into a folder of this name, and here it is a file: rename it.")
     callbacks = load_callbacks(settings.fit.callbacks) if tasks.fit else []
-    _compile_ahead(settings, target, start)
+    _compile_ahead(settings.fit, settings.backend.evaluator, target, start)
     train, test, stores = prepare(settings, target, tasks.rebuild)
     has_stress = any(data is not None and data.stress is not None for data in (train, test))
     if has_stress and tasks.predict and not tasks.dry_run and settings.fit.repulsion != "auto":
@@ -120,7 +121,7 @@ def make_plan(settings: Settings, tasks: Tasks, input_file: Path | None, started
     only_tested = not tasks.fit and test is None and fitted_with not in (None, " ".join(train.sha256))
     if only_tested:
         log.info("The potential was fitted with other data: these are called test")
-    metadata = outputs.metadata(settings, input_file, train, started or datetime.now())
+    metadata = outputs.metadata(settings.metadata, input_file, train, started or datetime.now())
     return Plan(train, test, stores, target, start, callbacks, metadata, only_tested)
 
 
@@ -137,12 +138,11 @@ def _compare_with_asked(section: Any, target: Potential) -> None:
         )  # fmt: skip
 
 
-def _compile_ahead(settings: Settings, target: Potential, start: Potential | None) -> None:
+def _compile_ahead(fit: Fit, backend: str, target: Potential, start: Potential | None) -> None:
     """Compile the kernels of the first potential while the data are prepared."""
-    fit = settings.fit
     if fit.ladder_step is not None:
         target = next_ladder_potential(start, target, fit.ladder_step, fit.ladder_type) or target
-    prepare_kernels_ahead(settings.backend.evaluator, target, fit.loss.stress > 0)
+    prepare_kernels_ahead(backend, target, fit.loss.stress > 0)
 
 
 def next_potential(plan: Plan, fit: Fit, state: FitState) -> Potential | None:

@@ -15,33 +15,33 @@ from pacehpc.dataset.unpickle import frame_attrs
 from pacehpc.errors import PacehpcError, without_password
 
 if TYPE_CHECKING:
-    from pacehpc.config.models import Settings
+    from pacehpc.config.data_keys import Data
 
 log = logging.getLogger("pacehpc")
 
 
 @contextmanager
-def queried(settings: Settings, again: bool = False) -> Iterator[Settings]:
-    """Settings whose data.filename is the result of the query in data.config: a file of an earlier query, or a new one.
+def queried(given: Data, again: bool = False) -> Iterator[Data]:
+    """The section `data` with the result of its query as filename: a file of an earlier query, or a new one.
 
     The file is kept in datapath and used as long as the query is the same. Where cache_ref_df is false, a hidden file
     in the working directory lasts as long as the context, and no kept file is touched.
 
     Args:
-        settings: without data.filename.
+        given: without filename.
         again: query even where a file is kept.
     """
-    asked = settings.data.config
+    asked = given.config
     if asked is None or asked.element is None:
         raise PacehpcError("data.filename is missing; name the data, or give data.config.element to query a database.")
-    folder = Path(settings.data.datapath or os.environ.get("PACEMAKERDATAPATH") or ".").expanduser()
+    folder = Path(given.datapath or os.environ.get("PACEMAKERDATAPATH") or ".").expanduser()
     cache = database.cache_name(asked.calculator, asked.element)
     path = folder / cache if asked.cache_ref_df else Path(f".{cache}")
     wanted = {"element": sorted(asked.element)} | asked.model_dump(include={"calculator", "ref_energy", "query_limit"})
     if asked.query_limit is not None:
-        wanted["seed"] = settings.data.seed
-    if settings.data.database is not None:
-        wanted["database"] = without_password(settings.data.database)
+        wanted["seed"] = given.seed
+    if given.database is not None:
+        wanted["database"] = without_password(given.database)
     kept = asked.cache_ref_df and not again and path.is_file()
     other = _other_query(path, wanted) if kept else []
     if other:
@@ -51,10 +51,8 @@ def queried(settings: Settings, again: bool = False) -> Iterator[Settings]:
     if kept and not other:
         log.info("data: using %s of an earlier query; `--query-data` or `--rebuild` queries the database again", path)
     else:
-        name = database.locate(settings.data.database)
-        frame = database.query(
-            name, asked.element, asked.calculator, asked.ref_energy, asked.query_limit, settings.data.seed
-        )
+        name = database.locate(given.database)
+        frame = database.query(name, asked.element, asked.calculator, asked.ref_energy, asked.query_limit, given.seed)
         log.info("data: %d structures from %s", len(frame), without_password(name))
         frame.attrs["query"] = {"database": without_password(name), **wanted}
         try:
@@ -62,7 +60,7 @@ def queried(settings: Settings, again: bool = False) -> Iterator[Settings]:
         except OSError as problem:
             raise PacehpcError(f"{path}: the result of the query cannot be written ({problem.strerror}).") from None
     try:
-        yield settings.model_copy(update={"data": settings.data.model_copy(update={"filename": [str(path.resolve())]})})
+        yield given.model_copy(update={"filename": [str(path.resolve())]})
     finally:
         if not asked.cache_ref_df:
             path.unlink()

@@ -12,7 +12,7 @@ import numpy as np
 from pacehpc.backends import device, memory
 from pacehpc.backends.interface import EvaluatorOptions
 from pacehpc.backends.shape import make_shape
-from pacehpc.config.models import Backend, Fit, Settings
+from pacehpc.config.models import Backend, Fit
 from pacehpc.errors import PacehpcError
 from pacehpc.machine import (
     available_memory,
@@ -47,17 +47,17 @@ def set_threads(config: Backend, ranks: Ranks) -> dict[str, int]:
     return {"blas": blas, "kernels": kernels}
 
 
-def agree_on_backend(settings: Settings, ranks: Ranks, profile: bool = False) -> Settings:
-    """Settings with the evaluator that all ranks use in place of "auto".
+def agree_on_backend(backend: Backend, ranks: Ranks, profile: bool = False) -> Backend:
+    """The section `backend` with the evaluator that all ranks use in place of "auto".
 
     Raises:
         PacehpcError: a backend or GPU that cannot be used; stages are to be timed, and the backend has none.
     """
-    config = settings.backend.model_copy(update={"evaluator": agreed_backend(settings.backend.evaluator, ranks)})
+    config = backend.model_copy(update={"evaluator": agreed_backend(backend.evaluator, ranks)})
     check_gpu(config, ranks)
     if profile and config.evaluator == "reference":
         raise PacehpcError("--profile: the reference backend has no stages to time; use the backend cpu or cuda.")
-    return settings.model_copy(update={"backend": config})
+    return config
 
 
 def check_gpu(config: Backend, ranks: Ranks) -> None:

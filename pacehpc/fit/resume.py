@@ -89,7 +89,7 @@ def origin(settings: Settings, ranks: Sequence[tuple[str, str]]) -> dict[str, An
     processors, kernels = zip(*ranks, strict=True)
     return {
         "settings": settings.model_dump(mode="json", by_alias=True),
-        "data": content_hash(files_of(settings)),
+        "data": content_hash(files_of(settings.data, settings.fit.weighting)),
         "potential files": content_hash(_potential_files(settings.potential)),
         "ranks": len(processors),
         "backend": settings.backend.evaluator,

@@ -10,21 +10,18 @@ import numpy as np
 
 from pacehpc.config.models import Settings
 from pacehpc.fit import outputs
-from pacehpc.fit.cycles import run_cycles
 from pacehpc.fit.data import predicted_imbalance, read_shard, shortest_bonds
 from pacehpc.fit.dry_run import describe, dry_run
-from pacehpc.fit.evaluations import Checkpoints, Interrupted
 from pacehpc.fit.final import finish
-from pacehpc.fit.plan import Plan, Tasks, make_plan, next_potential, prepare_data
+from pacehpc.fit.ladder_steps import fit_ladder_steps
+from pacehpc.fit.plan import Tasks, make_plan, prepare_data
 from pacehpc.fit.record import Record, Seconds
 from pacehpc.fit.repulsion import check_zbl, with_zbl
-from pacehpc.fit.resources import agree_on_backend, make_objective, set_threads
+from pacehpc.fit.resources import agree_on_backend, set_threads
 from pacehpc.fit.resume import open_checkpoints, record_data
-from pacehpc.fit.state import FitState, first_state
+from pacehpc.fit.state import first_state
 from pacehpc.fit.summarise import Course
-from pacehpc.objective import Objective
 from pacehpc.parallel import Ranks
-from pacehpc.shard import Shard
 from pacehpc.walltime import UNFINISHED, Stop
 
 
@@ -55,7 +52,7 @@ def run(
     if tasks.prepare:
         ranks.on_root(lambda: prepare_data(settings, tasks))
         return 0
-    settings = agree_on_backend(settings, ranks, tasks.profile)
+    settings = settings.model_copy(update={"backend": agree_on_backend(settings.backend, ranks, tasks.profile)})
     checkpoints, forced = None, False
     if tasks.fit and not tasks.dry_run:
         checkpoints, forced = open_checkpoints(settings, ranks, threads, resume, tasks.force, stop)
@@ -86,7 +83,9 @@ def run(
         if not ranks.share(lambda: resume is not None and resume["stage"] == "finish"):
             step = settings.backend.display_step
             record = ranks.on_root(lambda: Record(fit, step, Path(), seconds, resumed=resume is not None))
-            finished = _fit(settings, ranks, plan, state, record, checkpoints, shards, rank_seconds, tasks.profile)
+            finished = fit_ladder_steps(
+                fit, settings.backend, ranks, plan, state, record, checkpoints, shards, rank_seconds, tasks.profile
+            )
             if not finished:
                 ranks.on_root(lambda: outputs.log_stopped("" if stop is None else stop.reason))
                 return UNFINISHED
@@ -109,61 +108,3 @@ def run(
             checkpoints.done()
         outputs.log_times(seconds, rank_seconds, predicted)
     return code
-
-
-def _fit(
-    settings: Settings,
-    ranks: Ranks,
-    plan: Plan | None,
-    state: FitState | None,
-    record: Record | None,
-    checkpoints: Checkpoints,
-    shards: Mapping[str, Shard],
-    rank_seconds: np.ndarray,
-    profile: bool,
-) -> bool:
-    """Fit all ladder steps and cycles; the root's state then holds the potential. False: asked to stop.
-
-    plan, state, record: on the root. rank_seconds: of evaluations on each rank, (n_ranks,), added to.
-    """
-    seconds = record.seconds if ranks.root else Seconds()
-    interrupted = ranks.any(checkpoints.due())
-    while not interrupted:
-        potential = ranks.share(lambda: next_potential(plan, settings.fit, state))
-        if potential is None:
-            return True
-        with seconds.spent_on("compile"):
-            objective = make_objective(
-                settings.fit, settings.backend, ranks, potential, shards, stop=checkpoints.stop, profile=profile
-            )
-        if ranks.root:
-            interrupted = not _run_ladder_step(objective, settings, plan, state, record, checkpoints)
-            if profile and not interrupted:
-                outputs.log_stages(objective)
-            objective.close()
-            state.ladder_step += 1
-        else:
-            objective.serve()
-        interrupted = ranks.broadcast(interrupted)
-        rank_seconds += objective.rank_seconds
-        del objective  # and the memory of its evaluators, before those of the next step are created
-    return False
-
-
-def _run_ladder_step(
-    objective: Objective, settings: Settings, plan: Plan, state: FitState, record: Record, checkpoints: Checkpoints
-) -> bool:
-    """Run the cycles of a ladder step on the root. False: asked to stop."""
-    outputs.log_objective(objective)
-    seconds = record.seconds
-    before, finished = seconds.get("output", 0.0), True
-    try:
-        with seconds.spent_on("optimizer"):
-            run_cycles(objective, state, settings.fit, record, checkpoints, plan.callbacks)
-            record.ladder(objective, state)
-    except Interrupted:
-        finished = False
-    record.made += objective.n_evaluations
-    seconds["evaluation"] = seconds.get("evaluation", 0.0) + objective.evaluation_seconds
-    seconds["optimizer"] -= objective.evaluation_seconds + seconds.get("output", 0.0) - before
-    return finished
