@@ -55,6 +55,7 @@ def finish(
         The drawing of the figures, to be waited for; on the root, where there are any.
     """
     name = tasks.output if tasks.fit else "target_potential.yaml"
+    drawing = Drawing(page=tasks.fit) if ranks.root and tasks.predict else None  # it loads while errors are computed
     with seconds.spent_on("report"):
         potential = ranks.share(lambda: _written(potential, plan, tasks, name))
     with seconds.spent_on("compile"):
@@ -85,7 +86,7 @@ def finish(
             )  # fmt: skip
     distances = {which: nearest_distances(shard, potential, ranks) for which, shard in shards.items() if tasks.predict}
 
-    def report() -> Drawing | None:
+    def report() -> None:
         with seconds.spent_on("report"):
             if tasks.fit:
                 _add_errors(potential, metrics, name, objective)
@@ -103,11 +104,12 @@ def finish(
         if tasks.fit:
             summary = summarise(settings, course, objective, plan.data, metrics, seconds, name)
             summary.write()
-        drawing = _draw(compared, summary, settings.backend.imagetype) if compared else None
+        if drawing is not None:
+            _draw(drawing, compared, summary, settings.backend.imagetype)
         _log_final(objective, course.iterations, metrics, name, tasks.fit)
-        return drawing
 
-    return ranks.on_root(report)
+    ranks.on_root(report)
+    return drawing
 
 
 def _written(potential: Potential, plan: Plan, tasks: Tasks, name: str) -> Potential:
@@ -118,13 +120,14 @@ def _written(potential: Potential, plan: Plan, tasks: Tasks, name: str) -> Poten
     return Potential.load(name)
 
 
-def _draw(compared: list[Compared], summary: FitSummary | None, image_type: str) -> Drawing:
+def _draw(drawing: Drawing, compared: list[Compared], summary: FitSummary | None, image_type: str) -> None:
     """Start drawing the figures, and of a fit the page."""
     jobs = [job for data in compared for job in figure_jobs("report", data, image_type)]
     if summary is None:
-        return Drawing(jobs)
+        drawing.draw(jobs)
+        return
     curves = {"train": tables.read_table("metrics.txt"), "test": tables.read_table("test_metrics.txt")}
-    return Drawing([*jobs, curve_job("report", curves, image_type)], (".", summary, compared, curves))
+    drawing.draw([*jobs, curve_job("report", curves, image_type)], (".", summary, compared, curves))
 
 
 def _add_errors(

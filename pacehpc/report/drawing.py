@@ -16,7 +16,7 @@ from pacehpc.machine import UNSTOPPED
 
 log = logging.getLogger("pacehpc")
 
-PAGE = "pacehpc.report.page.fit_page"
+FIGURES, PAGE = "pacehpc.report.figures", "pacehpc.report.page.fit_page"
 Job = tuple[str, tuple[Any, ...]]
 """A function of `report.figures` and its arguments."""
 _FILES = {"save_predictions": 5, "save_distributions": 2}
@@ -24,25 +24,32 @@ _FILES = {"save_predictions": 5, "save_distributions": 2}
 
 
 class Drawing:
-    """Processes that draw, started at once: two for the figures, one for the page.
+    """Processes that draw: two for the figures, one for the page. They load what they need at once.
 
-    Each file is written beside and renamed: where a process is killed, no file is left incomplete.
+    Each file is written beside and renamed: where a process is killed, no file is left incomplete. Where this process
+    ends before it says what to draw, they end, too.
     """
 
-    def __init__(self, jobs: Sequence[Job], page: tuple[Any, ...] | None = None) -> None:
-        """jobs: the figures. page: arguments of `report.page.fit_page.write_page`; None: no page."""
-        parts = [("pacehpc.report.figures", part) for part in shared_out(jobs) if part]
-        if page is not None:
-            parts.append((PAGE, [("write_page", page)]))
+    def __init__(self, page: bool = False) -> None:
+        """page: whether there is one."""
         self._processes = []
-        for module, part in parts:
+        for module in (FIGURES, FIGURES, PAGE)[: 3 if page else 2]:
             process = subprocess.Popen(
                 [*UNSTOPPED, sys.executable, "-m", "pacehpc.report.drawing", module],
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 env={name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"},
             )  # fmt: skip
-            self._processes.append((process, part, module))
-        for process, part, _ in self._processes:  # all of them have started and load what they need
+            self._processes.append((process, module))
+
+    def draw(self, jobs: Sequence[Job], page: tuple[Any, ...] = ()) -> None:
+        """Say once what to draw.
+
+        Args:
+            jobs: the figures.
+            page: arguments of `report.page.fit_page.write_page`, where there is a page.
+        """
+        parts = [*shared_out(jobs), [("write_page", page)]]
+        for (process, _), part in zip(self._processes, parts, strict=False):
             try:
                 pickle.dump(part, process.stdin)
                 process.stdin.close()
@@ -56,7 +63,7 @@ class Drawing:
             PacehpcError: a figure could not be drawn; the last line of what its process said is in the message.
         """
         failed = []
-        for process, _, module in self._processes:
+        for process, module in self._processes:
             said = process.stderr.read().decode(errors="replace").strip()
             if process.wait() == 0:
                 if module == PAGE:
@@ -87,9 +94,8 @@ def shared_out(jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
 
 def main() -> None:
     """Do the jobs that stdin holds with the functions of the module that the command line names."""
-    jobs = pickle.load(sys.stdin.buffer)
     module = import_module(sys.argv[1])
-    for name, arguments in jobs:
+    for name, arguments in pickle.load(sys.stdin.buffer):
         getattr(module, name)(*arguments)
 
 

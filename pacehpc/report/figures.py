@@ -13,6 +13,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator
@@ -35,7 +37,8 @@ _STYLE = {
     "xtick.top": True,
     "ytick.right": True,
     "legend.frameon": False,
-    "savefig.dpi": 200,
+    "figure.dpi": 200,  # as it is saved, so that the layout measures the texts that are drawn
+    "savefig.dpi": "figure",
     "figure.constrained_layout.use": True,
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
@@ -104,8 +107,8 @@ def save_predictions(
                 "Fi-dFi-dist",
                 norm,
                 dnorm,
-                f"Reference force |F$_i$| ({_F_LABEL})",
-                f"|ΔF$_i$| ({_DF_LABEL})",
+                f"Reference force |Fᵢ| ({_F_LABEL})",
+                f"|ΔFᵢ| ({_DF_LABEL})",
                 _DF_LABEL,
                 False,
                 of_atoms,
@@ -200,7 +203,7 @@ def save_distributions(
         for axes, values, label, unit in zip(
             panels,
             (np.ravel(energy), np.linalg.norm(forces, axis=1), forces.ravel()),
-            (f"Energy ({_E_LABEL})", f"Force |F$_i$| ({_F_LABEL})", f"Force component ({_F_LABEL})"),
+            (f"Energy ({_E_LABEL})", f"Force |Fᵢ| ({_F_LABEL})", f"Force component ({_F_LABEL})"),
             ("structures", "atoms", "components"),
             strict=True,
         ):
@@ -211,6 +214,7 @@ def save_distributions(
             axes.xaxis.set_major_locator(MaxNLocator(5))
             if len(values) > 100:
                 axes.set_yscale("log")
+                _plain_ticks(axes.yaxis)
                 axes.set_ylim(bottom=0.7)
             axes.set_title(f"{len(values):,} {unit}")
         figure.suptitle(data_title(prefix, len(np.ravel(energy))), fontsize=9)
@@ -253,8 +257,7 @@ def save_learning_curve(
             if positive:
                 axes.set_yscale("log")
                 if name != "loss":  # plain numbers: 300, not 3 × 10²
-                    axes.yaxis.set_major_formatter(LogFormatter())
-                    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+                    _plain_ticks(axes.yaxis)
             if len(later) > 3:  # the starting points, far above the rest, leave the panel
                 low, high = min(later), max(later)
                 axes.set_ylim(low / (high / low) ** 0.08 / 1.05, high * (high / low) ** 0.08 * 1.05)
@@ -324,6 +327,7 @@ def _error_figure(
     side.set_xlabel("Number")
     if len(error) > 100:
         side.set_xscale("log")
+        _plain_ticks(side.xaxis)
         side.set_xlim(left=0.7)
     axes.set_title(_summary(error, unit, ", ", norm=not signed), loc="left")
     return figure
@@ -355,6 +359,12 @@ def _points(
     )
     bar = axes.figure.colorbar(cells, ax=bar_beside or axes, pad=0.02, shrink=0.9 if bar_beside else 0.75, aspect=30)
     bar.set_label("points per cell")
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis, which take a tenth of the time of powers of ten."""
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
 
 
 def _mark_starts(panels: np.ndarray, starts: Mapping[tuple[int, int], float]) -> None:
@@ -431,9 +441,9 @@ def styled() -> Iterator[None]:
 def _save(figure: Figure, path: Path) -> Path:
     """Written beside and renamed, so that a viewer never sees half a figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if (layout := figure.get_layout_engine()) is not None:
-        layout.execute(figure)
-        figure.set_layout_engine("none")  # `savefig` would draw everything twice, first for the layout
     with replacing(path) as beside:
-        figure.savefig(beside, format=path.suffix[1:])
+        if path.suffix == ".png":
+            FigureCanvasAgg(figure).print_png(beside)  # `savefig` draws everything twice, first for the layout
+        else:
+            figure.savefig(beside, format=path.suffix[1:])
     return path

@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.page:
         data, into = read_predictions(folder, read_summary(folder)), str(folder / "report")
         jobs = [job for one in data for job in figure_jobs(into, one, arguments.imagetype)]
-        Drawing([*jobs, curve_job(into, read_curves(folder), arguments.imagetype)]).wait()
+        drawing = Drawing()
+        drawing.draw([*jobs, curve_job(into, read_curves(folder), arguments.imagetype)])
+        drawing.wait()
     print(remake_page(folder))
     return 0
 
