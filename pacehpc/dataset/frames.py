@@ -23,10 +23,10 @@ def _objects(values: Sequence[Any], index: list[Any]) -> pd.Series:
     """A column of plain objects: pandas would make its own type of strings, which its older versions cannot read."""
     import pandas as pd
 
-    series = pd.Series([None] * len(index), index=index, dtype=object)
+    column = np.empty(len(index), dtype=object)
     for row, value in enumerate(values):
-        series.iat[row] = value
-    return series
+        column[row] = value
+    return pd.Series(column, index=index, dtype=object)
 
 
 def frame_of(data: Dataset, columns: Mapping[str, Sequence[Any]] | None = None) -> pd.DataFrame:
