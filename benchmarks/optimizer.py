@@ -277,7 +277,7 @@ def gather() -> dict:
         if rows:
             first = json.loads(path_of(name, case.splits[0], BASELINE).read_text())
             about = {key: first[key] for key in ("parameters", "structures", "atoms")}
-            cases[name] = about | {"runs": rows, "curves": curves}
+            cases[name] = about | {"date": date.today().isoformat(), "runs": rows, "curves": curves}
     return cases
 
 
@@ -409,7 +409,8 @@ def page() -> None:
     results = {"date": date.today().isoformat(), "machine": machine(), "cases": cases}
     file.write_text(json.dumps(results, indent=1) + "\n")
     m = results["machine"]
-    note = f"\n\n{m['processor']}, {m['cores']} cores, {results['date']}, one rank with one thread."
+    dates = " and ".join(sorted({case["date"] for case in cases.values()}))
+    note = f"\n\n{m['processor']}, {m['cores']} cores, {dates}, one rank with one thread."
     replace_between_marks("gn_bfgs", table(cases) + note)
     if all("curves" in case for case in cases.values()):
         draw(cases)
