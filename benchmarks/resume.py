@@ -47,10 +47,11 @@ fit:
   optimizer: OPTIMIZER
   maxiter: 14
   ladder_step: 6
-  fit_cycles: 2
-  noise_relative_sigma: 1e-2
+  STRATEGY
 backend: {evaluator: cpu, display_step: 2}
 """
+CYCLES = "fit_cycles: 2\n  noise_relative_sigma: 1e-2"
+SCHEDULE = "schedule: [{loss: {kappa: 0.8}}, {weights: {'*_surface': {energy: 10}}}]"
 OPTIMIZERS = {"BFGS": "BFGS", "L-BFGS-B": "L-BFGS-B", "GN-BFGS": "GN-BFGS\n  options: {start: 4, renew: 5}"}
 FIT = ("input.yaml", "--no-predict")
 ACTIVE_SET = ("activeset", "output_potential.yaml", "-d", "fitting_data_info.pckl.gzip", "-a")
@@ -69,6 +70,8 @@ class Point:
     resumes: bool = True
     """Whether a stop leaves something to resume; a run that signals no longer stop, or that starts again, does not."""
     command: tuple[str, ...] = FIT
+    strategy: str = CYCLES
+    """Lines of `fit` in the input."""
 
 
 POINTS = {
@@ -77,6 +80,7 @@ POINTS = {
     "renewal": Point("pacehpc.fit.gauss_newton:NormalMatrix.damped", 2, ("GN-BFGS",)),
     "cycle change": Point("pacehpc.fit.cycles:_disturbed_best"),
     "ladder step": Point("pacehpc.fit.ladder_steps:next_potential", 2),
+    "schedule stage": Point("pacehpc.fit.ladder_steps:weights_of_stage", 2, strategy=SCHEDULE),
     "final files": Point("pacehpc.fit.final:_add_errors", 1, ("BFGS",), resumes=False),
     "active set": Point("pacehpc.active.choose:exchange", 1, ("BFGS",), resumes=False, command=ACTIVE_SET),
 }
@@ -152,6 +156,7 @@ def sample() -> list[Cell]:
         Cell("renewal", "GN-BFGS", "TERM", "other ranks"),
         Cell("ladder step", "GN-BFGS", "KILL", "same ranks"),
         Cell("cycle change", "BFGS", "TERM", "other threads"),
+        Cell("schedule stage", "GN-BFGS", "TERM", "other ranks"),
         Cell("final files", "BFGS", "full disk", "same ranks"),
         Cell("active set", "BFGS", "KILL", "other ranks"),
     ]
@@ -166,26 +171,27 @@ def run(cells: list[Cell], scratch: Path) -> list[Cell]:
     for cell in cells:
         groups.setdefault((cell.point, cell.optimizer, cell.signal), []).append(cell)
     for number, ((point, optimizer, kind), group) in enumerate(groups.items()):
-        fit = POINTS[point].command == FIT
-        if optimizer not in whole:
-            whole[optimizer] = undisturbed(scratch / f"whole_{optimizer}", optimizer)
-        if not fit and not (whole[optimizer] / "output_potential.asi").exists():
-            alone(whole[optimizer], ACTIVE_SET)
+        fit, strategy = POINTS[point].command == FIT, POINTS[point].strategy
+        if (optimizer, strategy) not in whole:
+            whole[optimizer, strategy] = undisturbed(scratch / f"whole_{len(whole)}", optimizer, strategy)
+        expected = whole[optimizer, strategy]
+        if not fit and not (expected / "output_potential.asi").exists():
+            alone(expected, ACTIVE_SET)
         with disk(scratch / str(number), kind == "full disk") as folder:
             if folder is None:
                 print(f"{point}, {kind}: not run, there is no right to mount a file system here", flush=True)
                 continue
             if fit:
-                write_input(folder, optimizer)
+                write_input(folder, optimizer, strategy)
             else:
-                shutil.copytree(whole[optimizer], folder, dirs_exist_ok=True)
+                shutil.copytree(expected, folder, dirs_exist_ok=True)
                 (folder / "output_potential.asi").unlink()
             stopped = interrupted(POINTS[point], kind, folder)
             for cell in group:
                 copy = scratch / f"{number}_{cell.change}"
                 shutil.copytree(folder, copy)
                 same = next_start(POINTS[point], copy, *CHANGES[cell.change], finished=stopped == "finished")
-                same = same and results(copy, fit) == results(whole[optimizer], fit)
+                same = same and results(copy, fit) == results(expected, fit)
                 right = stopped == promised(point, kind)
                 found.append(replace(cell, stopped=stopped, same=same, holds=same and right))
                 print(("holds " if found[-1].holds else "FAILS ") + str(found[-1]), flush=True)
@@ -205,15 +211,15 @@ def promised(point: str, kind: str) -> str:
     return "killed" if kind == "KILL" or point == "active set" else str(UNFINISHED)
 
 
-def write_input(folder: Path, optimizer: str) -> None:
-    text = INPUT.replace("DATA", str(ROOT / "examples" / "al_ni" / "al_ni.pckl.gzip"))
+def write_input(folder: Path, optimizer: str, strategy: str = CYCLES) -> None:
+    text = INPUT.replace("DATA", str(ROOT / "examples" / "al_ni" / "al_ni.pckl.gzip")).replace("STRATEGY", strategy)
     (folder / "input.yaml").write_text(text.replace("OPTIMIZER", OPTIMIZERS[optimizer]), encoding="utf-8")
 
 
-def undisturbed(folder: Path, optimizer: str) -> Path:
+def undisturbed(folder: Path, optimizer: str, strategy: str) -> Path:
     """The folder of a fit on one rank that nothing stops."""
     folder.mkdir()
-    write_input(folder, optimizer)
+    write_input(folder, optimizer, strategy)
     alone(folder, FIT)
     return folder
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,6 +56,13 @@ class Shard:
         """All structures with their bonds, in order, as much at once as fits into memory."""
         return iter([self.structures]) if self.stream is None else self.stream.pieces(potential)
 
+    def reweighted(self, energy: np.ndarray, forces: np.ndarray) -> Shard:
+        """With weights multiplied by factors of each structure, (n_structures,): of energies, and of its forces."""
+        stream = self.stream
+        if stream is not None:
+            stream = replace(stream, factors=(energy, forces))
+        return replace(self, structures=_reweighted(self.structures, energy, forces), stream=stream)
+
     def evaluator(
         self,
         backend: str,
@@ -89,11 +96,28 @@ class Stream:
     rank: int
     size: int
     max_bonds: int
+    factors: tuple[np.ndarray, np.ndarray] | None = None
+    """On the weights that the file holds, see `Shard.reweighted`."""
 
     def pieces(self, potential: Potential) -> Iterator[Structures]:
         """The rank's structures with their bonds, in order."""
+        begin = 0
         with Store(self.path, potential) as store:
-            yield from store.read_pieces(self.rank, self.size, self.max_bonds)
+            for piece in store.read_pieces(self.rank, self.size, self.max_bonds):
+                end = begin + piece.n_structures
+                if self.factors is not None:
+                    piece = _reweighted(piece, *(factor[begin:end] for factor in self.factors))
+                begin = end
+                yield piece
+
+
+def _reweighted(structures: Structures, energy: np.ndarray, forces: np.ndarray) -> Structures:
+    """Structures with weights multiplied by factors of each, (n_structures,)."""
+    return replace(
+        structures,
+        w_energy=structures.w_energy * energy,
+        w_forces=structures.w_forces * np.repeat(forces, structures.atoms_per_structure),
+    )
 
 
 class StreamingEvaluator:

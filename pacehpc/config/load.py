@@ -169,6 +169,10 @@ class _Reader:
             value = getattr(model, name)
             if isinstance(value, BaseModel):
                 self._say_unused(value, (*where, name))
+            elif isinstance(value, list):
+                for number, one in enumerate(value):
+                    if isinstance(one, BaseModel):
+                        self._say_unused(one, (*where, name, number))
             elif value is not None and "unused" in (field.json_schema_extra or {}):
                 self.notes.append(f"{dotted((*where, name))}: {field.description}")
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from pacehpc.basis import KEYWORDS
 from pacehpc.config import optimizers
-from pacehpc.config.data_keys import Data
+from pacehpc.config.data_keys import Data, GroupWeights
 from pacehpc.config.scan_keys import Scan
 from pacehpc.potential.section import PotentialSection
 from pacehpc.schema import kinds
@@ -204,6 +204,53 @@ Weighting = EnergyBasedWeighting | ExternalWeighting
 """What `fit.weighting` can be."""
 
 
+class Stage(Section):
+    """One stage of a fit. What it does not say is as `fit` says."""
+
+    name: kinds.Text | None = Field(None, description="for the log")
+    maxiter: kinds.CountOrZero | None = Field(None, description="iterations; default: fit.maxiter")
+    loss: Loss | None = Field(None, description="keys of fit.loss that differ in this stage")
+    weights: GroupWeights | None = Field(
+        None, description="factors on the weights of groups in this stage, on top of data.weights and of the same form"
+    )
+    optimizer: Minimiser | None = Field(None, description="default: fit.optimizer")
+    options: dict[str, Any] | None = Field(
+        None,
+        description="of that optimizer; default: fit.options, where the optimizer is the same",
+        json_schema_extra={"is": "mapping"},
+    )
+
+    def complete(self, fit: Fit) -> None:
+        """Fill in what it does not say."""
+        own = {key: getattr(self.loss, key) for key in self.loss.model_fields_set} if self.loss else {}
+        self.loss = fit.loss.model_copy(update=own)
+        if self.options is None:
+            self.options = dict(fit.options) if self.optimizer in (None, fit.optimizer) else {}
+        self.optimizer = self.optimizer or fit.optimizer
+        self.options, inner = _split_options(self.optimizer, self.options, self.maxiter, "maxiter")
+        self.maxiter = fit.maxiter if inner is None else inner
+
+
+def _split_options(
+    optimizer: str, options: dict[str, Any], maxiter: int | None, name: str
+) -> tuple[dict[str, Any], int | None]:
+    """Checked options without `maxiter`, and the maxiter given there or beside them (under the key `name`)."""
+    checked = optimizers.check_options(optimizer, options)
+    inner = checked.pop("maxiter", None)
+    if None not in (inner, maxiter) and inner != maxiter:
+        raise KeyedError(("options", "maxiter"), f"differs from {name}, {maxiter}; remove one of them")
+    return checked, maxiter if inner is None else inner
+
+
+def _stages(value: Any) -> Any:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"must be a list of stages such as [{{maxiter: 50}}, {{maxiter: 100}}], not {shown(value)}")
+    return value
+
+
+Stages = Annotated[list[Stage], BeforeValidator(_stages)]
+
+
 class Fit(Section):
     """Loss, weights, optimizer and strategy."""
 
@@ -257,17 +304,37 @@ class Fit(Section):
         "current_fit_cycle, current_ladder_step; returning True stops the fit",
     )
 
+    schedule: Stages | None = Field(
+        None,
+        description="stages that follow each other, each from the result of the one before; see below",
+        json_schema_extra={"is": "list of sections"},
+    )
+
     @model_validator(mode="after")
     def _options(self) -> Fit:
-        self.options = optimizers.check_options(self.optimizer, self.options)
-        inner = self.options.pop("maxiter", None)
-        if inner is not None:
-            if "maxiter" in self.model_fields_set and inner != self.maxiter:
-                raise KeyedError(
-                    ("options", "maxiter"), f"differs from fit.maxiter, {self.maxiter}; remove one of them"
-                )
-            self.maxiter = inner
+        given = self.maxiter if "maxiter" in self.model_fields_set else None
+        self.options, maxiter = _split_options(self.optimizer, self.options, given, "fit.maxiter")
+        self.maxiter = self.maxiter if maxiter is None else maxiter
         return self
+
+    @model_validator(mode="after")
+    def _complete_stages(self) -> Fit:
+        if self.schedule is not None and self.fit_cycles > 1:
+            raise KeyedError(("fit_cycles",), "a fit has either cycles or a schedule; remove one of them")
+        for number, stage in enumerate(self.schedule or ()):
+            try:
+                stage.complete(self)
+            except KeyedError as error:
+                raise KeyedError(("schedule", number, *error.path), str(error)) from None
+        return self
+
+    @property
+    def stages(self) -> list[Fit]:
+        """The settings of each stage; of a fit without a schedule they are one."""
+        if self.schedule is None:
+            return [self]
+        keys = ("loss", "maxiter", "optimizer", "options")
+        return [self.model_copy(update={key: getattr(stage, key) for key in keys}) for stage in self.schedule]
 
 
 # ------------------------------------------------------------------------------------------------------- backend

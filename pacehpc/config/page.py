@@ -47,6 +47,9 @@ _RESIDUAL = """
 `fit.loss.forces` takes the same keys. Without these sections errors count as squares; those of stresses always do.
 [Outliers](strategies.md#outliers) has an example.
 """
+_SCHEDULE = """
+[Schedules](strategies.md#schedules) explains them.
+"""
 _SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Top level", models.Settings, ""),
     ("data", data_keys.Data, ""),
@@ -58,6 +61,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("fit", models.Fit, ""),
     ("fit.loss", models.Loss, ""),
     ("fit.loss.energy", models.Residual, _RESIDUAL),
+    ("fit.schedule", models.Stage, _SCHEDULE),
     (
         "fit.weighting: EnergyBasedWeightingPolicy",
         models.EnergyBasedWeighting,

@@ -64,7 +64,8 @@ def run_cycles(
 ) -> None:
     """Run all cycles of this ladder step, on the root; leaves the best in `state.best` and `state.potential`.
 
-    With `state.start` set it resumes that minimisation.
+    A stage of a schedule is one cycle, `state.cycle`, whose settings are `fit`. With `state.start` set it resumes that
+    minimisation.
 
     Raises:
         Interrupted: the run was asked to stop.
@@ -78,10 +79,11 @@ def run_cycles(
         _accept_changes(objective, state, fit, checkpoints)
     else:
         checkpoints.save(state)  # with the ranks and versions of now
-    for cycle in range(first, fit.fit_cycles):
+    scheduled = fit.schedule is not None
+    for cycle in [state.cycle] if scheduled else range(first, fit.fit_cycles):
         state.cycle = cycle
         if state.start is None:
-            x = objective.x if cycle == 0 else _disturbed_best(state, fit, functions)
+            x = objective.x if cycle == 0 or scheduled else _disturbed_best(state, fit, functions)
             state.start = Start(x)
             record.sync()
             checkpoints.save(state)

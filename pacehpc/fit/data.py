@@ -81,7 +81,7 @@ def prepare(
             "weighting": policy,
             "weights": list((given.weights or {}).items()),  # their order counts
             "seed": settings.seed,
-            "needed": needed_by(settings.fit.loss),
+            "needed": needed_by(settings.fit),
         },
     )
     wider = potential is not None and settings.cutoff is not None and settings.cutoff > potential.cutoff
@@ -93,7 +93,7 @@ def prepare(
         )
     reach = settings.cutoff if potential is None or (ahead and wider) else potential
     if not rebuild and (found := _reuse(stores, reach, inputs)) is not None:
-        check_labels(settings.fit.loss, found["train"], stores["train"])
+        check_labels(settings.fit, found["train"], stores["train"])
         return found.get("train"), found.get("test"), stores
     train, test = load_data(settings, None if potential is None else potential.elements, reference, policy, stored)
     if stored is not None and train.reference_energy is not None and _differ(stored, train.reference_energy):
@@ -112,7 +112,7 @@ def prepare(
         if data is not None:
             costs = None if potential is None else atom_costs(potential)
             write_store(stores[name], data, reach, inputs=inputs, atom_costs=costs)
-    check_labels(settings.fit.loss, train, stores["train"])
+    check_labels(settings.fit, train, stores["train"])
     return train, test, stores
 
 
@@ -169,7 +169,7 @@ def load_data(
             )
         is_test[np.random.default_rng(given.seed).permutation(len(data))[:n_test]] = True
     test_rows = data.rows[is_test]
-    needed = needed_by(settings.fit.loss)
+    needed = needed_by(settings.fit)
     data = weighted(
         data, policy, given.datapath, given.ignore_weights, given.aug_factor, settings.seed, needed, given.weights
     )

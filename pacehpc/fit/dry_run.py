@@ -22,6 +22,7 @@ from pacehpc.fit.optimizers import optimizer_memory
 from pacehpc.fit.plan import Plan
 from pacehpc.fit.renewal_plan import plan_for, renewal_memory
 from pacehpc.fit.resources import cpu_memory, evaluator_options
+from pacehpc.fit.schedule import summary, title, total_iterations
 from pacehpc.potential import next_ladder_potential, trainable_mask
 from pacehpc.report.lines import counted, seconds_text, size_text
 from pacehpc.sketch import Sizes
@@ -217,6 +218,15 @@ def ladder(fit: Fit, plan: Plan) -> list[Potential]:
         log.info("ladder: %d steps, functions/parameters: %s", len(sizes), ", ".join(sizes) or "nothing to add")
     steps = steps or [plan.target]
     n_trainable = int(trainable_mask(plan.target, fit.trainable_parameters).sum())
+    if fit.schedule is not None:
+        log.info(
+            "fit: %d trainable parameters; %s x %s; at most about %d evaluations",
+            n_trainable, counted(len(steps), "ladder step"), counted(len(fit.schedule), "stage"),
+            len(steps) * EVALUATIONS_PER_ITERATION * total_iterations(fit.stages),
+        )  # fmt: skip
+        for number, stage in enumerate(fit.stages):
+            log.info("%s: %s", title(fit, number), summary(stage))
+        return steps
     log.info(
         "fit: %d trainable parameters; %s x %s x at most %d iterations of %s",
         n_trainable,
@@ -240,13 +250,17 @@ def total_time(fit: Fit, steps: Sequence[Potential], train: Dataset, seconds: fl
     species = np.array([np.count_nonzero(train.numbers == atomic_numbers[e]) for e in steps[-1].elements])
     with_bonds = BONDS_OF_AN_ATOM * train.n_atoms  # of all steps the same
     operations = np.array([evaluation_operations(step, with_bonds, species) for step in steps])
-    each = EVALUATIONS_PER_ITERATION * fit.maxiter * fit.fit_cycles * seconds
+    iterations = total_iterations(fit.stages)
+    each = EVALUATIONS_PER_ITERATION * iterations * seconds
+    if fit.schedule is None:
+        what = f"{counted(fit.fit_cycles, 'cycle')} x {fit.maxiter} iterations"
+    else:
+        what = f"{iterations} iterations of {counted(len(fit.schedule), 'stage')}"
     total = timedelta(seconds=max(1, round(float((operations / operations[-1]).sum() * each))))
     log.info(
         "time: at most about %s for the whole fit (%s); started now it would end at %s",
         total,
-        f"{counted(len(steps), 'ladder step')} x {counted(fit.fit_cycles, 'cycle')} x {fit.maxiter} iterations, "
-        f"{EVALUATIONS_PER_ITERATION:g} evaluations each",
+        f"{counted(len(steps), 'ladder step')} x {what}, {EVALUATIONS_PER_ITERATION:g} evaluations each",
         (datetime.now() + total).isoformat(" ", "minutes"),
     )
 
@@ -267,7 +281,9 @@ def memory_and_time(fit: Fit, config: Backend, potential: Potential, path: Path,
     Raises:
         PacehpcError: the backend cannot be used, or the data do not fit into memory.
     """
-    stress = fit.loss.stress > 0
+    stages = fit.stages
+    dearest = max(stages, key=lambda stage: (stage.loss.stress > 0, stage.loss.kappa != 0))
+    stress = dearest.loss.stress > 0
     backend = config.evaluator
     with Store(path, potential) as store:
         shards = [store.read_shard(rank, n_ranks) for rank in range(n_ranks)]
@@ -279,17 +295,17 @@ def memory_and_time(fit: Fit, config: Backend, potential: Potential, path: Path,
         of_data = cpu_memory(potential, [largest], stress, options.store_moments)
         log.info("memory: about %s per rank for the data and derived arrays", size_text(of_data))
     n = int(trainable_mask(potential, fit.trainable_parameters).sum())
-    needed = optimizer_memory(fit.optimizer, n, fit.maxiter)
-    if fit.optimizer == "GN-BFGS":
-        sizes = Sizes.added([Sizes.of(s, len(potential.elements), s.n_bonds, stress) for s in shards])
-        method, _ = split_options(fit.options)
-        kappa = 0.5 if fit.loss.kappa == "auto" else fit.loss.kappa
-        plan = plan_for(method, potential, n, sizes, kappa, fit.loss.stress)
-        needed = renewal_memory(plan.n_rows, n, plan.interval)
-    log.info("memory: %s of the first rank for the optimizer", size_text(needed))
+    needed = []
+    for stage in stages:
+        needed.append(optimizer_memory(stage.optimizer, n, stage.maxiter))
+        if stage.optimizer == "GN-BFGS":
+            parts = [Sizes.of(s, len(potential.elements), s.n_bonds, stage.loss.stress > 0) for s in shards]
+            method, _ = split_options(stage.options)
+            plan = plan_for(method, potential, n, Sizes.added(parts), _known_kappa(stage), stage.loss.stress)
+            needed[-1] = renewal_memory(plan.n_rows, n, plan.interval)
+    log.info("memory: %s of the first rank for the optimizer", size_text(max(needed)))
 
-    kappa = 0.5 if fit.loss.kappa == "auto" else fit.loss.kappa
-    weights = LossWeights(kappa=kappa, stress=fit.loss.stress)
+    weights = LossWeights(kappa=_known_kappa(dearest), stress=dearest.loss.stress)
     sample = largest.select(slice(0, sample_size(largest, SAMPLE_ATOMS_GPU if backend == "cuda" else SAMPLE_ATOMS)))
     backends.prepare_kernels(backend, potential, weights)
     evaluator = backends.create_evaluator(backend, potential, sample, weights, options)
@@ -312,6 +328,11 @@ def memory_and_time(fit: Fit, config: Backend, potential: Potential, path: Path,
         balance,
     )
     return measured * scale
+
+
+def _known_kappa(fit: Fit) -> float:
+    """Some number in place of `auto`."""
+    return 0.5 if fit.loss.kappa == "auto" else fit.loss.kappa
 
 
 def sample_size(structures: Structures, atoms: int) -> int:

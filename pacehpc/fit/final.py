@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 
 from pacehpc.backends.interface import LossWeights
-from pacehpc.config.models import Settings
+from pacehpc.config.models import Fit, Settings
 from pacehpc.dataset.groups import common_labels
 from pacehpc.fit import outputs
 from pacehpc.fit.data import nearest_distances
@@ -32,6 +32,7 @@ log = logging.getLogger("pacehpc")
 
 def finish(
     settings: Settings,
+    fit: Fit,
     ranks: Ranks,
     tasks: Tasks,
     plan: Plan | None,
@@ -44,6 +45,7 @@ def finish(
 
     Args:
         settings, tasks: of the run.
+        fit: settings of its last stage, whose loss is that of the final errors.
         ranks: all of them take part.
         plan: on the root.
         shards: this rank's structures.
@@ -62,7 +64,7 @@ def finish(
         with_stress = tasks.predict and any(shard.structures.stress is not None for shard in shards.values())
         with_stress = ranks.broadcast(with_stress)
         objective = make_objective(
-            settings.fit, settings.backend, ranks, potential, shards, with_stress,
+            fit, settings.backend, ranks, potential, shards, with_stress,
             profile=tasks.profile, refuse=not tasks.fit,
         )  # fmt: skip
     metrics, predictions = {}, {}
@@ -82,7 +84,7 @@ def finish(
         with seconds.spent_on("uncertainty"):
             spreads = write_uncertainty(
                 name, potential, plan, shards, ranks, settings.backend.evaluator,
-                LossWeights(objective.kappa, settings.fit.loss.stress), objective.trainable, tasks.predict,
+                LossWeights(objective.kappa, fit.loss.stress), objective.trainable, tasks.predict,
             )  # fmt: skip
     distances = {which: nearest_distances(shard, potential, ranks) for which, shard in shards.items() if tasks.predict}
 

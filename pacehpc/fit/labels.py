@@ -13,7 +13,7 @@ from pacehpc.dataset import Store
 from pacehpc.errors import PacehpcError
 
 if TYPE_CHECKING:
-    from pacehpc.config.models import Loss
+    from pacehpc.config.models import Fit
     from pacehpc.dataset import Dataset
 
 log = logging.getLogger("pacehpc")
@@ -22,9 +22,14 @@ STRESS_SHARE = 0.95  # of the first loss
 LONELY = 1e-3  # eV/atom: what float32 leaves of the energy of a free atom
 
 
-def needed_by(loss: Loss) -> list[str]:
-    """What the loss uses: without energies kappa is 1, without forces 0."""
-    used = {"energy": loss.kappa != 1, "forces": loss.kappa != 0, "stress": loss.stress > 0}
+def needed_by(fit: Fit) -> list[str]:
+    """What the loss of some stage uses: without energies kappa is 1, without forces 0."""
+    losses = [stage.loss for stage in fit.stages]
+    used = {
+        "energy": any(loss.kappa != 1 for loss in losses),
+        "forces": any(loss.kappa != 0 for loss in losses),
+        "stress": any(loss.stress > 0 for loss in losses),
+    }
     return [name for name, needed in used.items() if needed]
 
 
@@ -38,18 +43,18 @@ def warn_of_stress_share(metrics: Mapping[str, float]) -> None:
         )
 
 
-def check_labels(loss: Loss, train: Dataset, path: Path) -> None:
+def check_labels(fit: Fit, train: Dataset, path: Path) -> None:
     """Check energies and stresses of the data to fit against what a potential can give.
 
     Args:
-        loss: of the fit.
+        fit: whose stages say what is needed.
         train: the data to fit.
         path: the prepared file of it, which has the neighbour lists.
 
     Raises:
         PacehpcError: the loss has a stress term, but no structure that takes part has a stress.
     """
-    weight = loss.stress
+    weight = max(stage.loss.stress for stage in fit.stages)
     known = np.zeros(len(train), bool) if train.stress is None else np.isfinite(train.stress).all(axis=1)
     if weight and not (known & (train.volumes > 0)).any():
         cause = train.unusable.get("stress", f"{', '.join(train.sources)}: no periodic structure has a stress")

@@ -1,4 +1,4 @@
-"""All ladder steps of a fit, each with its objective and its cycles."""
+"""All ladder steps of a fit and the stages of each, with their objectives and cycles."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pacehpc.fit.evaluations import Checkpoints, Interrupted
 from pacehpc.fit.plan import Plan, next_potential
 from pacehpc.fit.record import Record, Seconds
 from pacehpc.fit.resources import make_objective
+from pacehpc.fit.schedule import advance, is_last, stage_of, weights_of_stage
 from pacehpc.fit.state import FitState
 from pacehpc.objective import Objective
 from pacehpc.parallel import Ranks
@@ -31,7 +32,7 @@ def fit_ladder_steps(
     rank_seconds: np.ndarray,
     profile: bool,
 ) -> bool:
-    """Fit all ladder steps and cycles; the root's state then holds the potential.
+    """Fit all ladder steps, stages and cycles; the root's state then holds the potential.
 
     Args:
         fit, backend: sections of the input.
@@ -51,33 +52,39 @@ def fit_ladder_steps(
         potential = ranks.share(lambda: next_potential(plan, fit, state))
         if potential is None:
             return True
+        number = ranks.share(lambda: stage_of(fit, state))
+        stage, weighted = fit.stages[number], weights_of_stage(ranks, plan and plan.factors, shards, number)
         with seconds.spent_on("compile"):
-            objective = make_objective(fit, backend, ranks, potential, shards, stop=checkpoints.stop, profile=profile)
+            objective = make_objective(
+                stage, backend, ranks, potential, weighted, stop=checkpoints.stop, profile=profile
+            )
         if ranks.root:
-            interrupted = not _run_ladder_step(objective, fit, plan, state, record, checkpoints)
+            interrupted = not _run_ladder_step(objective, stage, plan, state, record, checkpoints)
             if profile and not interrupted:
                 outputs.log_stages(objective)
             objective.close()
-            state.ladder_step += 1
+            advance(fit, state)
         else:
             objective.serve()
         interrupted = ranks.broadcast(interrupted)
         rank_seconds += objective.rank_seconds
-        del objective  # and the memory of its evaluators, before those of the next step are created
+        del objective, weighted  # and the memory of its evaluators, before those of the next step are created
     return False
 
 
 def _run_ladder_step(
     objective: Objective, fit: Fit, plan: Plan, state: FitState, record: Record, checkpoints: Checkpoints
 ) -> bool:
-    """Run the cycles of a ladder step on the root. False: asked to stop."""
+    """Run the cycles of a ladder step, or one of its stages, on the root; fit: its settings. False: asked to stop."""
     outputs.log_objective(objective)
     seconds = record.seconds
     before, finished = seconds.get("output", 0.0), True
     try:
         with seconds.spent_on("optimizer"):
+            record.fit = fit
             run_cycles(objective, state, fit, record, checkpoints, plan.callbacks)
-            record.ladder(objective, state)
+            if is_last(fit, state):
+                record.ladder(objective, state)
     except Interrupted:
         finished = False
     record.made += objective.n_evaluations

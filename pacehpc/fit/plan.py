@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from pacehpc.fit.data import prepare, warn_of_elements
 from pacehpc.fit.optimizers import check_memory
 from pacehpc.fit.query import queried
 from pacehpc.fit.repulsion import check_dcut, without_core
+from pacehpc.fit.schedule import Factors, stage_factors, stage_of, summary, title
 from pacehpc.fit.state import FitState
 from pacehpc.fit.stopping import load_callbacks
 from pacehpc.potential import Potential, build_potential, ladder_start, next_ladder_potential, trainable_mask
 from pacehpc.potential.section import PER_ELEMENT
+from pacehpc.report import lines
 
 log = logging.getLogger("pacehpc")
 
@@ -63,6 +65,8 @@ class Plan:
     metadata: dict[str, str]
     only_tested: bool = False
     """Nothing is fitted, and `train` is not what the potential was fitted with: it is called test in all outputs."""
+    factors: list[dict[str, Factors]] = field(default_factory=list)
+    """Of each stage, on the weights of the data sets."""
 
     @property
     def data(self) -> dict[str, Dataset]:
@@ -105,7 +109,8 @@ def make_plan(settings: Settings, tasks: Tasks, input_file: Path | None, started
         n_trainable = int(trainable_mask(target, settings.fit.trainable_parameters).sum())
         if n_trainable == 0:
             raise PacehpcError("fit.trainable_parameters: nothing is left to fit.")
-        check_memory(settings.fit.optimizer, n_trainable, settings.fit.maxiter)
+        for stage in settings.fit.stages:
+            check_memory(stage.optimizer, n_trainable, stage.maxiter)
     if tasks.predict and Path("report").is_file():
         raise PacehpcError("report: figures go into a folder of this name, and here it is a file: rename it.")
     callbacks = load_callbacks(settings.fit.callbacks) if tasks.fit else []
@@ -122,7 +127,8 @@ def make_plan(settings: Settings, tasks: Tasks, input_file: Path | None, started
     if only_tested:
         log.info("The potential was fitted with other data: these are called test")
     metadata = outputs.metadata(settings.metadata, input_file, train, started or datetime.now())
-    return Plan(train, test, stores, target, start, callbacks, metadata, only_tested)
+    factors = stage_factors(settings.fit, train, test)
+    return Plan(train, test, stores, target, start, callbacks, metadata, only_tested, factors)
 
 
 def _compare_with_asked(section: Any, target: Potential) -> None:
@@ -142,14 +148,21 @@ def _compile_ahead(fit: Fit, backend: str, target: Potential, start: Potential |
     """Compile the kernels of the first potential while the data are prepared."""
     if fit.ladder_step is not None:
         target = next_ladder_potential(start, target, fit.ladder_step, fit.ladder_type) or target
-    prepare_kernels_ahead(backend, target, fit.loss.stress > 0)
+    prepare_kernels_ahead(backend, target, fit.stages[0].loss.stress > 0)
 
 
 def next_potential(plan: Plan, fit: Fit, state: FitState) -> Potential | None:
-    """What the next ladder step fits, None at the end."""
+    """What the next ladder step, or the next stage of this one, fits; None at the end."""
     if state.ended:
         log.warning("The fit ends here: %s", state.ended)
         return None
+    potential = state.potential if stage_of(fit, state) > 0 else _next_of_ladder(plan, fit, state)
+    if potential is not None and fit.schedule is not None:
+        log.info("%s", lines.framed(f"{title(fit, state.cycle)}: {summary(fit.stages[state.cycle])}"))
+    return potential
+
+
+def _next_of_ladder(plan: Plan, fit: Fit, state: FitState) -> Potential | None:
     if fit.ladder_step is None:
         return plan.target if state.ladder_step == 0 else None
     potential = next_ladder_potential(state.potential, plan.target, fit.ladder_step, fit.ladder_type)

@@ -14,6 +14,7 @@ import numpy as np
 
 from pacehpc.config.models import Fit
 from pacehpc.fit.labels import warn_of_stress_share
+from pacehpc.fit.schedule import title
 from pacehpc.fit.state import FitState, Minimum
 from pacehpc.objective import Objective
 from pacehpc.replacing import sync_folder
@@ -55,7 +56,7 @@ class Iteration:
 
 @dataclass
 class Record:
-    """The files and lines of a running fit."""
+    """The files and lines of a running fit; `fit`: the settings of the stage that runs."""
 
     fit: Fit
     display_step: int
@@ -133,9 +134,8 @@ class Record:
             compared = ", the best so far" if minimum is state.best else f", the best so far is {state.best.loss:.6e}"
         with self.seconds.spent_on("output"):
             log.info(
-                "Cycle %d ended after %d iterations (%d evals): %s. Final loss %.6e%s. "
-                "Time of the optimizer itself: %.1f %%",
-                state.cycle,
+                "%s ended after %d iterations (%d evals): %s. Final loss %.6e%s. Time of the optimizer itself: %.1f %%",
+                f"Cycle {state.cycle}" if fit.schedule is None else title(fit, state.cycle),
                 minimum.n_iterations,
                 minimum.n_evaluations,
                 minimum.message,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -88,7 +89,7 @@ def origin(settings: Settings, ranks: Sequence[tuple[str, str]]) -> dict[str, An
     """What the numbers of a fit depend on; ranks: the CPU model of each rank, and what its kernels are made with."""
     processors, kernels = zip(*ranks, strict=True)
     return {
-        "settings": settings.model_dump(mode="json", by_alias=True),
+        "settings": _settings(settings),
         "data": content_hash(files_of(settings.data, settings.fit.weighting)),
         "potential files": content_hash(_potential_files(settings.potential)),
         "ranks": len(processors),
@@ -103,6 +104,34 @@ def origin(settings: Settings, ranks: Sequence[tuple[str, str]]) -> dict[str, An
             **blas_versions(),
         },
     }
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    """All settings; stages of a schedule by their number, so that each is compared with its own."""
+    found = settings.model_dump(mode="json", by_alias=True)
+    stages = found["fit"]["schedule"]
+    if stages is not None:
+        found["fit"]["schedule"] = {str(number): stage for number, stage in enumerate(stages, 1)}
+    return found
+
+
+def _same_stage(body: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises PacehpcError where the input no longer has the stage that was running."""
+    before, stages = (origin["settings"]["fit"].get("schedule") for origin in (body["origin"], now))
+    if before is not None and body["cycle"] >= len(stages or ()):
+        raise PacehpcError(
+            f"This folder holds an unfinished fit in stage {body['cycle'] + 1} of its schedule, which the input no "
+            "longer has. Bring the old fit.schedule back, or start again with `--fresh`, which moves the old state "
+            "aside."
+        )
+
+
+def _of_later_stage(name: str, body: Mapping[str, Any]) -> bool:
+    """Whether a setting is of a stage that the unfinished fit has not begun; on a ladder each has been."""
+    stage = re.match(r"settings\.fit\.schedule\.(\d+)\.", name)
+    if stage is None or body["stage"] != "fit" or body["origin"]["settings"]["fit"].get("ladder_step") is not None:
+        return False
+    return int(stage[1]) > body["cycle"] + 1
 
 
 def _potential_files(section: Any) -> list[Path]:
@@ -137,8 +166,12 @@ def old_header(
         PacehpcError: what changed would give another fit than was asked for; it is named.
     """
     found = differences(body["origin"], now)
+    ahead = [difference for difference in found if _of_later_stage(difference.name, body)]
+    _same_stage(body, now)
+    for difference in ahead:
+        log.info("Changed since, in a stage that has not begun: %s", difference)
     shape, other, kernels, rounding, harmless = (
-        [d for d in found if d.meaning == meaning]
+        [d for d in found if d.meaning == meaning and d not in ahead]
         for meaning in (ANOTHER_SHAPE, ANOTHER_FIT, OTHER_KERNELS, ROUNDING, HARMLESS)
     )
     for difference in harmless:

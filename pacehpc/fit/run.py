@@ -19,6 +19,7 @@ from pacehpc.fit.record import Record, Seconds
 from pacehpc.fit.repulsion import check_zbl, with_zbl
 from pacehpc.fit.resources import agree_on_backend, set_threads
 from pacehpc.fit.resume import open_checkpoints, record_data
+from pacehpc.fit.schedule import weights_of_stage
 from pacehpc.fit.state import first_state
 from pacehpc.fit.summarise import Course
 from pacehpc.parallel import Ranks
@@ -71,7 +72,7 @@ def run(
         shortest = shortest_bonds(shards["train"], target, ranks) if zbl else {}
         if zbl:
             ranks.on_root(lambda: check_zbl(target, shortest))
-        if fit.loss.stress > 0:
+        if any(stage.loss.stress > 0 for stage in fit.stages):
             ranks.on_root(lambda: outputs.log_stress(plan.train, plan.test))
     with seconds.spent_on("report"):
         ranks.on_root(lambda: outputs.save_inputs(target, plan.data))
@@ -98,7 +99,8 @@ def run(
             course.rank_seconds = rank_seconds
         if zbl:
             potential = with_zbl(potential, shortest)
-    drawing = finish(settings, ranks, tasks, plan, shards, potential, course, seconds)
+    shards = weights_of_stage(ranks, plan and plan.factors, shards, len(fit.stages) - 1)
+    drawing = finish(settings, fit.stages[-1], ranks, tasks, plan, shards, potential, course, seconds)
     ranks.part()
     if ranks.root:  # the others end here
         if drawing is not None:

@@ -48,7 +48,12 @@ def initial_line(metrics: Mapping[str, float], seconds_per_atom: float, test: bo
 
 def statistics(title: str, iteration: int, metrics: Mapping[str, float], seconds_per_atom: float) -> str:
     """An entry of its own whose first line is empty: the title in a frame, then the `errors_block`."""
-    return f"\n{_FRAME}{title}{_FRAME}\n{errors_block(iteration, metrics, seconds_per_atom)}"
+    return f"{framed(title)}\n{errors_block(iteration, metrics, seconds_per_atom)}"
+
+
+def framed(title: str) -> str:
+    """An entry whose first line is empty: the title in a frame."""
+    return f"\n{_FRAME}{title}{_FRAME}"
 
 
 def errors_block(iteration: int, metrics: Mapping[str, float], seconds_per_atom: float) -> str:

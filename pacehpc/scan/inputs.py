@@ -28,6 +28,8 @@ def space(settings: Settings) -> dict[str, list[Any]]:
             f"scan: is missing or varies nothing: give ranges of {', '.join(VARIED)}, such as "
             "`scan: {rcut: [5, 7], trials: 20}`."
         )
+    if "kappa" in found and settings.fit.schedule is not None:
+        raise PacehpcError("scan.kappa: the stages of fit.schedule have values of their own; remove one of the two.")
     if settings.data.filename is None:
         raise PacehpcError("data.filename: a scan needs data in files.")
     if "functions" not in (settings.potential or {}):

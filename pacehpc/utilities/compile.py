@@ -29,20 +29,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     settings = load_settings(arguments.input, {"backend.evaluator": arguments.backend}, needs=("potential",))
     backend = resolve(settings.backend.evaluator)
-    weights = settings.fit.loss
-    loss = LossWeights(kappa=weights.kappa if isinstance(weights.kappa, float) else 0.0, stress=weights.stress)
-    with_stress = LossWeights(kappa=loss.kappa, stress=loss.stress or 1.0)
+    losses = [LossWeights(stress=stress) for stress in sorted({stage.loss.stress for stage in settings.fit.stages})]
     start, steps = time.perf_counter(), 0
     for potential in potentials(settings):
-        prepare_kernels(backend, potential, loss)
-        if settings.fit.optimizer == "GN-BFGS":
-            prepare_row_kernels(backend, potential, loss.stress > 0)
+        for loss in losses:
+            prepare_kernels(backend, potential, loss)
+        for stage in settings.fit.stages:
+            if stage.optimizer == "GN-BFGS":
+                prepare_row_kernels(backend, potential, stage.loss.stress > 0)
         # what may be written at the end, which predicts stresses where the data have them
         final = potential
         if settings.fit.repulsion == "auto":
             final = with_zbl(potential, {})
-            prepare_kernels(backend, final, loss)
-        prepare_kernels(backend, final, with_stress)
+            prepare_kernels(backend, final, losses[-1])
+        prepare_kernels(backend, final, LossWeights(stress=1.0))
         steps += 1
     if backend == "cpu":
         prepare_program(final)

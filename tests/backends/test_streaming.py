@@ -99,6 +99,27 @@ def test_little_room_streams_and_the_objective_is_the_same(case, monkeypatch, ca
     assert in_memory.bonds == streamed.bonds
 
 
+def test_factors_on_weights_reach_every_piece(case):
+    """As a stage of a schedule has them."""
+    path, potential = case
+    random = np.random.default_rng(2)
+    with Store(path, potential) as store:
+        whole = Shard(store.read_shard(1, 2))
+        bare = store.read_without_bonds(1, 2)
+    streamed = Shard(bare, stream=Stream(path, 1, 2, 2000), streamed_bonds=whole.n_bonds)
+    factors = random.random(bare.n_structures), random.random(bare.n_structures)
+    assert len(list(streamed.pieces(potential))) > 1
+    found = []
+    for shard in (whole, streamed):
+        changed = shard.reweighted(*factors)
+        found.append(changed.evaluator("cpu", potential, LossWeights(kappa=0.4)).evaluate(potential.parameters))
+        assert changed.structures.w_energy.tolist() == (whole.structures.w_energy * factors[0]).tolist()
+    np.testing.assert_array_equal(found[0].encoded_terms, found[1].encoded_terms)
+    np.testing.assert_array_equal(found[0].encoded_gradient, found[1].encoded_gradient)
+    plain = whole.evaluator("cpu", potential, LossWeights(kappa=0.4)).evaluate(potential.parameters)
+    assert (plain.terms[:2] > found[0].terms[:2]).all()
+
+
 def test_stages_are_those_of_all_pieces(case, monkeypatch):
     path, potential = case
     with Store(path, potential) as store:

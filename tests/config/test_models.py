@@ -71,6 +71,7 @@ DEFAULTS = {
     "fit.min_relative_test_loss_per_iter": None,
     "fit.early_stopping_patience": 200,
     "fit.callbacks": [],
+    "fit.schedule": None,
     "backend.evaluator": "auto",
     "backend.display_step": 20,
     "backend.gpu_config.gpu_ind": None,

@@ -19,6 +19,11 @@ FITS = {
         "{kappa: auto, stress: 1.0, L1_coeffs: 1e-8, L2_coeffs: 1e-8, w0_rad: 1e-6, w1_rad: 1e-6, w2_rad: 1e-6, "
         "w_orth: 1e-6}",
     ).replace("renew: 10", "renew: 10, rows: 0.3"),
+    "a schedule": INPUT.replace(
+        "  fit_cycles: 2\n  noise_relative_sigma: 1e-2\n",
+        "  schedule:\n  - {loss: {kappa: 0.9}, maxiter: 10, optimizer: BFGS, options: {}}\n"
+        "  - {weights: {'*_dimer': {energy: 0.1}}}\n  - {loss: {kappa: auto, stress: 0.1}, maxiter: 20}\n",
+    ),
     "Huber's loss": INPUT.replace(
         "L2_coeffs: 1e-8",
         "L2_coeffs: 1e-8, energy: {type: huber, delta: 0.02}, forces: {type: huber, delta: 0.1}",

@@ -69,6 +69,7 @@ def test_no_trial_sees_the_test_set_unless_it_is_to_choose(settings):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"scan": {"trials": 3}}, "scan: is missing or varies nothing"),
+    ({"scan": {"kappa": [0.1, 0.9]}, "fit": {"schedule": [{}]}}, "scan.kappa: the stages of fit.schedule have"),
     ({"data__test_size": 0.2}, "data.test_size: takes a test set"),
     ({"scan__choose_by": "test"}, "there is no test set"),
     ({"scan__rcut": [6, 4]}, "the smaller one first"),
