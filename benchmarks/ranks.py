@@ -1,12 +1,13 @@
 """Many ranks on this machine, more than it has cores: do they get the same bits, and what does each of them take?
 
-    python benchmarks/ranks.py [--ranks 1 2 16 32 64] [--json FILE] [--page]
+    python benchmarks/ranks.py [--ranks 1 2 16 32 64] [--json FILE] [--bare] [--page]
 
 The same small fit with GN-BFGS, ladder steps and a test set on each number of ranks, with data and kernels prepared
 beforehand. It reports the time to the first iteration and to the end, the processor time of all ranks, the peak memory
 of a rank, the files in the folder, and the shared memory. None of them may grow with the square of the number of ranks,
-and waiting ranks must not keep the cores busy. Parameters and tables must be those of one rank, bit for bit. --page
-writes the table of docs/scaling.md.
+and waiting ranks must not keep the cores busy. Parameters and tables must be those of one rank, bit for bit. A program
+that does nothing but import mpi4py and send arrays around shows how much of the memory is that of MPI; --bare runs this
+one alone and keeps the results of the fits. --page writes the table of docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -41,17 +42,36 @@ peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
 Path(sys.argv[1], str(parallel.launcher_rank())).write_text(f"{peak} {time.process_time()}")
 sys.exit(code)
 """
+# What MPI alone takes: arrays of 64 KiB to and from the first rank.
+BARE = """
+import re, sys, time
+from pathlib import Path
+import numpy as np
+from mpi4py import MPI
+comm = MPI.COMM_WORLD
+for _ in range(10):
+    comm.Allreduce(np.ones(2**13), np.empty(2**13))
+    comm.gather(np.ones(2**13))
+    comm.bcast(np.ones(2**13))
+peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
+Path(sys.argv[1], str(comm.rank)).write_text(f"{peak} {time.process_time()}")
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2, 16, 32, 64])
     parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--bare", action="store_true", help="only the program without pacehpc")
     parser.add_argument("--page", action="store_true", help="write the table of docs/scaling.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(arguments.ranks, Path(folder))
-    results = {"machine": machine() | {"load": os.getloadavg()[0]}, "runs": found}
+        if arguments.bare:
+            results = json.loads(arguments.json.read_text(encoding="utf-8"))
+        else:
+            results = {"machine": machine() | {"load": os.getloadavg()[0]}}
+            results["runs"] = measure(arguments.ranks, Path(folder))
+        results["bare"] = [{"ranks": n, "peak_MiB": bare(n, Path(folder))} for n in arguments.ranks]
     arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if arguments.page:
         from scaling import replace_between_marks
@@ -84,10 +104,15 @@ def bits(folder: Path) -> tuple:
     return (Potential.load(folder / "output_potential.yaml").parameters.tobytes(), *tables)
 
 
-def run(folder: Path, n_ranks: int, left: Path) -> dict:
-    """One fit by the command."""
+def bare(n_ranks: int, scratch: Path) -> float:
+    """Peak memory in MiB of the rank with the most, in the program without pacehpc."""
+    return run(scratch, n_ranks, scratch / f"{n_ranks}_bare", BARE)["peak_MiB"]
+
+
+def run(folder: Path, n_ranks: int, left: Path, program: str = PROGRAM) -> dict:
+    """One fit by the command, or one run of another program."""
     left.mkdir()
-    command = [str(resume.MPIRUN), "-n", str(n_ranks), sys.executable, "-c", PROGRAM, str(left)]
+    command = [str(resume.MPIRUN), "-n", str(n_ranks), sys.executable, "-c", program, str(left)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     start, begun, shared, files = time.perf_counter(), None, 0, 0
     with (left / "said").open("w", encoding="utf-8") as said:
@@ -114,14 +139,15 @@ def run(folder: Path, n_ranks: int, left: Path) -> dict:
 def table(results: dict) -> str:
     lines = [
         "| ranks | time to first iteration | whole fit | processor time per rank | peak memory of a rank "
-        "| shared memory of MPI per rank | files in the folder |",
-        "| --- |" + " --- |" * 6,
+        "| MPI alone | shared memory of MPI per rank | files in the folder |",
+        "| --- |" + " --- |" * 7,
     ]
+    alone = {one["ranks"]: one["peak_MiB"] for one in results["bare"]}
     for one in results["runs"]:
         n = one["ranks"]
         lines.append(
             f"| {n} | {one['first_iteration_s']:.1f} s | {one['whole_s']:.1f} s | {one['processor_s'] / n:.1f} s | "
-            f"{one['peak_MiB']:.0f} MiB | {one['shared_MiB'] / n:.1f} MiB | {one['files']} |"
+            f"{one['peak_MiB']:.0f} MiB | {alone[n]:.0f} MiB | {one['shared_MiB'] / n:.1f} MiB | {one['files']} |"
         )
     return "\n".join(lines)
 
