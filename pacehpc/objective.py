@@ -106,8 +106,9 @@ class Objective:
         if self.backend != "reference" and not self.trainable[:n_radial].any():
             options = replace(options, radial_gradient=False)  # saves up to half of an evaluation
         start = time.perf_counter()
+        made = replace(weights, stress=weights.stress or float(options.virials or 0.0))
+        self._row_kernels, self._rows_with_stress = False, made.stress > 0
         if ranks.node_rank == 0:
-            made = replace(weights, stress=weights.stress or float(options.virials or 0.0))
             backends.prepare_kernels(self.backend, self.potential, made)
         ranks.barrier()
         self._evaluators = {
@@ -166,6 +167,11 @@ class Objective:
         arguments = (seed, renewal, plan.combinations, plan.together, plan.energies)
         squares = self._sketch(*self._announce(SKETCH, x, arguments), arguments)
         return SketchedJacobian(squares, lambda command, v: self._multiply(*self._announce(command, v)))
+
+    def compile_rows_ahead(self) -> None:
+        """Start compiling, in the background on one rank of each node, what `sketch` and `products` need."""
+        if self.ranks.node_rank == 0:
+            backends.prepare_row_kernels_ahead(self.backend, self.potential, self._rows_with_stress)
 
     def products(
         self, x: np.ndarray, plan: RowPlan, seed: int, renewal: int
@@ -279,6 +285,11 @@ class Objective:
     def _sketch(self, command: int, x: np.ndarray, arguments: Sequence[int]) -> Any:
         """The ranks' part of `sketch` and `products`; on the root the squares of the first, and the second."""
         seed, renewal, combinations, together, energies = arguments
+        if not self._row_kernels:
+            if self.ranks.node_rank == 0:  # all ranks of a node would start a compiler each
+                backends.prepare_row_kernels(self.backend, self.potential, self._rows_with_stress)
+            self.ranks.barrier()
+            self._row_kernels = True
         sketcher = Sketcher(
             self._evaluators["train"], self.shards["train"].structures, self._weights, self._first_structure,
             self.trainable,

@@ -124,6 +124,14 @@ def prepare_row_kernels(name: str, potential: Potential, stress: bool) -> None:
         prepare(potential, stress)
 
 
+def prepare_row_kernels_ahead(name: str, potential: Potential, stress: bool) -> None:
+    """Start compiling the kernels of `Evaluator.rows` in the background; `prepare_row_kernels` waits for them."""
+    if name == "cpu":
+        from pacehpc.backends.cpu_rows import prepare_ahead
+
+        prepare_ahead(potential, stress)
+
+
 def made_with(name: str) -> str:
     """What the bits of a backend's kernels depend on beside the potential, such as the compiler; "" for reference."""
     if name == "cpu":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pacehpc.backends.compile import compile_library, lanes, load_library
+from pacehpc.backends.compile import compile_ahead, compile_library, lanes, load_library
 from pacehpc.backends.interface import ATOM_ROWS, AtomRows, Rows, check_rows, motions
 from pacehpc.backends.layout import Layout
 from pacehpc.backends.records import record
@@ -47,6 +47,11 @@ class Given:
 def prepare(potential: Potential, stress: bool) -> None:
     """Compile the kernels of rows for a potential into the cache."""
     compile_library(make_shape(potential, stress=stress).header, "rows")
+
+
+def prepare_ahead(potential: Potential, stress: bool) -> None:
+    """Start compiling the kernels of rows in the background."""
+    compile_ahead(make_shape(potential, stress=stress).header, "rows")
 
 
 class CpuRows:
