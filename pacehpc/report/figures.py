@@ -51,7 +51,14 @@ _F_LABEL, _DF_LABEL = "eV/Å", "meV/Å"
 def save_predictions(
     folder: str | os.PathLike[str], data: Predictions, prefix: str = "train", imagetype: str = "png"
 ) -> list[Path]:
-    """{prefix}_EF-pairplots, _E-dE-dist, _F-dF-dist, _Fi-dFi-dist and _E-dE-nn in `folder`; their paths."""
+    """Write {prefix}_EF-pairplots, _E-dE-dist, _F-dF-dist, _Fi-dFi-dist and _E-dE-nn; returns their paths.
+
+    Args:
+        folder: of the report.
+        data: reference and predicted values.
+        prefix: train or test.
+        imagetype: ending of the files.
+    """
     energy, energy_pred = np.ravel(data.energy), np.ravel(data.energy_pred)
     forces, forces_pred = np.reshape(data.forces, (-1, 3)), np.reshape(data.forces_pred, (-1, 3))
     de, df = 1000 * (energy_pred - energy), 1000 * (forces_pred - forces)
@@ -145,7 +152,15 @@ def save_stress(
     imagetype: str = "png",
     groups: np.ndarray | None = None,
 ) -> Path:
-    """{prefix}_S-pairplot: predicted over reference stress and the errors, all components (n, 6), GPa; groups (n,)."""
+    """Write {prefix}_S-pairplot: predicted stress over the reference, and the errors; returns its path.
+
+    Args:
+        folder: of the report.
+        stress, stress_pred: all components, (n_structures, 6), GPa.
+        prefix: train or test.
+        imagetype: ending of the file.
+        groups: of the structures, (n_structures,) of str; they are told apart by colour.
+    """
     colours = Colours.of(groups)
     colours = colours and colours.repeated(6)
     stress, stress_pred = np.ravel(stress), np.ravel(stress_pred)
@@ -173,7 +188,17 @@ def save_groups(
     imagetype: str = "png",
     n_structures: int = 0,
 ) -> Path:
-    """{prefix}_groups: RMSE of energies per atom, eV, and force components, eV/Å, of each group, as bars."""
+    """Write {prefix}_groups: the errors of each group as bars; returns its path.
+
+    Args:
+        folder: of the report.
+        names: of the groups.
+        energy: RMSE of energies per atom, (n_groups,), eV.
+        force: RMSE of force components, (n_groups,), eV/Å.
+        prefix: train or test.
+        imagetype: ending of the file.
+        n_structures: for the title.
+    """
     with styled():
         figure = Figure(figsize=(7.2, 1.3 + 0.19 * len(names)))
         panels = figure.subplots(1, 2, sharey=True)
@@ -195,7 +220,15 @@ def save_distributions(
     prefix: str = "train",
     imagetype: str = "png",
 ) -> Path:
-    """{prefix}_ef-distributions: histograms of the reference energies per atom (n,), eV, and forces (m, 3), eV/Å."""
+    """Write {prefix}_ef-distributions: histograms of the reference values; returns its path.
+
+    Args:
+        folder: of the report.
+        energy: per atom, (n_structures,), eV.
+        forces: (n_atoms, 3), eV/Å.
+        prefix: train or test.
+        imagetype: ending of the file.
+    """
     forces = np.reshape(forces, (-1, 3))
     with styled():
         figure = Figure(figsize=(7.2, 2.8))
@@ -227,9 +260,15 @@ def save_learning_curve(
     test: Mapping[str, np.ndarray] | None = None,
     imagetype: str = "png",
 ) -> Path | None:
-    """learning_curve: loss and RMSE over all iterations, ladder steps and cycles marked; None without rows.
+    """Write learning_curve: loss and RMSE over all iterations, with ladder steps and cycles marked.
 
-    train, test: the columns of metrics.txt and test_metrics.txt, see `tables.read_table`.
+    Args:
+        folder: of the report.
+        train, test: the columns of metrics.txt and test_metrics.txt, see `tables.read_table`.
+        imagetype: ending of the file.
+
+    Returns:
+        Its path; None where the table has no rows.
     """
     if not train or len(train["loss"]) == 0:
         return None

@@ -57,7 +57,13 @@ def framed(title: str) -> str:
 
 
 def errors_block(iteration: int, metrics: Mapping[str, float], seconds_per_atom: float) -> str:
-    """Contributions to the loss and the table of errors; metrics also with nfuncs and ncoefs."""
+    """Contributions to the loss, and the table of errors.
+
+    Args:
+        iteration: its number.
+        metrics: of the evaluation, in eV, eV/Å and GPa; nfuncs and ncoefs: numbers of functions and parameters.
+        seconds_per_atom: wall time of one evaluation divided by the number of all atoms.
+    """
     total = metrics["loss"]
     head = f"Iteration:  #{iteration}   Loss:"
     lines = [head + _contribution("Total", total, total, max(33 - len(head), 8))]
