@@ -2,6 +2,7 @@
 
     python benchmarks/optimizer.py run CASE SPLIT METHOD [SEED] [--ranks 2]  # one run, into results/optimizer/
     python benchmarks/optimizer.py all [--cases cu_82 ...]          # every run of the plan that is not there yet
+    python benchmarks/optimizer.py wall CASE...                     # wall time on 1 and 2 ranks of an idle machine
     python benchmarks/optimizer.py page                             # docs/performance.md and its figure from the runs
 
 `page` keeps what results/optimizer.json says of cases whose runs are not there.
@@ -41,6 +42,7 @@ from pacehpc.potential import build_potential
 from pacehpc.yamlio import load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "optimizer.json"
 SHARED = ROOT.parent / "shared"
 RUNS = ROOT / "benchmarks" / "results" / "optimizer"
 MARKS = (500, 1000, 2000, 4000)  # evaluations of BFGS
@@ -331,6 +333,32 @@ def geometric(values: list[float]) -> float:
     return float(np.exp(np.mean(np.log(values))))
 
 
+def measure_wall(name: str) -> None:
+    """Wall time of both methods to the last mark of BFGS, first split and seed, into the results of a case."""
+    case = CASES[name]
+    rows = []
+    for ranks in (1, 2):
+        row: dict[str, float] = {"ranks": ranks, "load": os.getloadavg()[0]}
+        for method, seed in ((BASELINE, 0), (METHOD, case.seeds[0])):
+            launch(ranks, name, case.splits[0], method, seed)
+            found = json.loads(path_of(name, case.splits[0], method, seed, ranks).read_text())["found"]
+            row[method] = found[max(found, key=int)]["wall_seconds"]
+        rows.append(row)
+    results = json.loads(RESULTS.read_text())
+    results["cases"][name]["wall"] = {"date": date.today().isoformat(), "rows": rows}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def wall_table(cases: dict) -> str:
+    """Wall time of cases that have been measured."""
+    lines = ["| input | ranks | BFGS, s | GN-BFGS, s | times sooner |", "| --- | --- | --- | --- | --- |"]
+    for name, case in cases.items():
+        for row in case.get("wall", {"rows": []})["rows"]:
+            numbers = f"{row[BASELINE]:.0f} | {row[METHOD]:.0f} | {row[BASELINE] / row[METHOD]:.1f}"
+            lines.append(f"| {name} | {row['ranks']} | {numbers} |")
+    return "\n".join(lines)
+
+
 def table(cases: dict) -> str:
     """Factors by case and mark, and test errors at equal training loss."""
     marks = [str(mark) for mark in MARKS]
@@ -403,15 +431,17 @@ def draw(cases: dict) -> None:
 
 def page() -> None:
     """The results in one file, docs/performance.md and its figure."""
-    file = ROOT / "benchmarks" / "results" / "optimizer.json"
-    known, found = json.loads(file.read_text())["cases"] if file.exists() else {}, gather()
+    known, found = json.loads(RESULTS.read_text())["cases"] if RESULTS.exists() else {}, gather()
+    for name in set(found) & set(known):
+        found[name] |= {"wall": known[name]["wall"]} if "wall" in known[name] else {}
     cases = {name: (known | found)[name] for name in CASES if name in known or name in found}
     results = {"date": date.today().isoformat(), "machine": machine(), "cases": cases}
-    file.write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     m = results["machine"]
     dates = " and ".join(sorted({case["date"] for case in cases.values()}))
     note = f"\n\n{m['processor']}, {m['cores']} cores, {dates}, one rank with one thread."
     replace_between_marks("gn_bfgs", table(cases) + note)
+    replace_between_marks("gn_bfgs wall", wall_table(cases))
     if all("curves" in case for case in cases.values()):
         draw(cases)
 
@@ -428,10 +458,15 @@ def main() -> None:
     every = commands.add_parser("all")
     every.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     every.add_argument("--methods", nargs="+", choices=(BASELINE, METHOD), default=[BASELINE, METHOD])
+    wall = commands.add_parser("wall")
+    wall.add_argument("cases", nargs="+", choices=CASES)
     commands.add_parser("page")
     arguments = parser.parse_args()
     if arguments.command == "page":
         page()
+    elif arguments.command == "wall":
+        for name in arguments.cases:
+            measure_wall(name)
     elif arguments.command == "all":
         for chosen in plan(arguments.cases, arguments.methods):
             if not path_of(*chosen).exists():
