@@ -124,7 +124,8 @@ STRATEGIES = {
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategy_runs(name, tmp_path):
     text = (ROOT / "examples" / "strategies" / f"{name}.yaml").read_text().replace("../al_ni", str(EXAMPLE))
-    log = fit(tmp_path, text, maxiter=3)
+    reports = [] if name in ("test_set", "stress") else ["--no-predict"]
+    log = fit(tmp_path, text, *reports, maxiter=3)
     assert (tmp_path / STRATEGIES[name]).is_file()
     assert ("Stress:" in log) == (name == "stress")
 
@@ -135,8 +136,8 @@ def test_partial_fit_and_refinement(tmp_path):
         (ROOT / "examples" / "strategies" / f"{name}.yaml").read_text().replace("../al_ni", str(EXAMPLE))
         for name in ("partial", "refine")
     )
-    fit(tmp_path, partial, "-o", "partial_potential.yaml", maxiter=3)
-    fit(tmp_path, refine, maxiter=3)
+    fit(tmp_path, partial, "--no-predict", "-o", "partial_potential.yaml", maxiter=3)
+    fit(tmp_path, refine, "--no-predict", maxiter=3)
     first = Potential.load(tmp_path / "partial_potential.yaml")
     second = Potential.load(tmp_path / "output_potential.yaml")
     radial = np.concatenate([np.r_[part] for part in first.radial_slices.values()])
