@@ -1,11 +1,12 @@
-"""Another shape of σ: from parameter sets that are each optimal for one value of the data.
+"""Another shape of σ, from parameter sets that are each optimal for one value of the data, and a mere distance.
 
     python benchmarks/pointwise.py
 
 Swinburne and Perez, Mach. Learn.: Sci. Technol. 6, 015008 (2025): of each force i of the data the parameters that meet
 it exactly at the least loss are δ_i = -r_i M⁻¹f_i / (f_iᵀM⁻¹f_i) away, and the spread of what these predict is an
 uncertainty that knows of misspecification. Here its standard deviation, times a factor for which 90 % of the forces of
-the data lie within it, stands beside the intervals of `fit.uncertainty`, on the left-out kinds of uncertainty.py.
+the data lie within it, stands beside the intervals of `fit.uncertainty`, on the left-out kinds of uncertainty.py. The
+distance grade of `pacehpc activeset --distance` has no units; it is compared in how it ranks the errors.
 Results go to benchmarks/results/pointwise.json.
 """
 
@@ -22,7 +23,10 @@ from scipy.stats import spearmanr
 from uncertainty import LEFT_OUT, WEIGHTS, Case, fit
 
 import pacehpc
+from pacehpc.active.data_rows import DataRows
+from pacehpc.active.distance import learn
 from pacehpc.backends import create_evaluator
+from pacehpc.parallel import Ranks
 from pacehpc.uncertainty.parts import every_part
 from pacehpc.uncertainty.rows import evaluator_maker, run_rows, runs
 
@@ -58,7 +62,16 @@ def compare(case: Case) -> dict:
         "uncertainty": made.quantiles("forces", None)[1] * made.forces.sigma(s[counted]),
         "pointwise": factor_90 * spread[counted],
     }
-    return {name: judged(errors[counted], half) for name, half in halves.items()}
+    found = {name: judged(errors[counted], half) for name, half in halves.items()}
+    return found | {"distance": {"rank": rank(errors[counted], np.repeat(distance_grades(case), 3)[counted])}}
+
+
+def distance_grades(case: Case) -> np.ndarray:
+    """Distances of the atoms that were left out from those of the fit, in the space of B functions."""
+    rows = DataRows(case.train.atoms, case.potential, "cpu")
+    distances = learn(rows.blocks, {element: case.train.n_atoms for element in case.potential.elements}, Ranks())
+    left_out = DataRows(case.test.atoms, case.potential, "cpu").predictions(distances=distances)
+    return np.concatenate([one.distances for one in left_out])
 
 
 def pointwise(case: Case) -> tuple[np.ndarray, float]:
@@ -88,8 +101,13 @@ def judged(errors: np.ndarray, half: np.ndarray) -> dict[str, float]:
     return {
         "90": 100 * float((errors <= half).mean()),
         "width_over_error_90": float(np.median(half) / np.quantile(errors, 0.9)),
-        "rank": float(spearmanr(errors, half)[0]),
+        "rank": rank(errors, half),
     }
+
+
+def rank(errors: np.ndarray, measure: np.ndarray) -> float:
+    """Spearman's rank correlation."""
+    return float(spearmanr(errors, measure)[0])
 
 
 if __name__ == "__main__":

@@ -138,8 +138,8 @@ def run(folder: Path, n_ranks: int, left: Path, program: str = PROGRAM) -> dict:
 
 def table(results: dict) -> str:
     lines = [
-        "| ranks | time to first iteration | whole fit | processor time per rank | peak memory of a rank "
-        "| MPI alone | shared memory of MPI per rank | files in the folder |",
+        "| ranks | time to first iteration | whole fit | processor time | peak memory | MPI alone | shared memory "
+        "| files |",
         "| --- |" + " --- |" * 7,
     ]
     alone = {one["ranks"]: one["peak_MiB"] for one in results["bare"]}

@@ -92,6 +92,7 @@ class Case(NamedTuple):
     potential: Potential
     made: Uncertainty
     fitted: Shard
+    train: Dataset
     test: Dataset
     labels: np.ndarray
     """Kinds of the tested structures."""
@@ -118,12 +119,12 @@ def fit(system: str, which: int | str) -> Case:
     own = shard(train, potential, Ranks())
     made = build(potential, own, Ranks(), "cpu", WEIGHTS, labels[fitted])
     seconds = {"fit": middle - start, "build": time.process_time() - middle}
-    return Case(potential, made, own, test, labels[tested], seconds)
+    return Case(potential, made, own, train, test, labels[tested], seconds)
 
 
 def measure(system: str, which: int | str) -> dict:
     """Fit one part of the data and look at the intervals of the other."""
-    potential, made, own, test, labels, seconds = fit(system, which)
+    potential, made, own, _, test, labels, seconds = fit(system, which)
     structures = test.structures(potential)
     evaluator = create_evaluator("cpu", potential, structures, WEIGHTS)
     evaluator.predict(1.000001 * potential.parameters)  # lays out the memory

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from pacehpc.active.active_set import ActiveSet, grades_of
+from pacehpc.active.active_set import ActiveSet, grades_of, warn_of_extrapolation
 from pacehpc.backends import create_evaluator, resolve
 from pacehpc.backends.interface import Evaluator, LossWeights, Prediction
 from pacehpc.backends.oracle import ReferenceEvaluator
@@ -23,7 +23,7 @@ from pacehpc.potential import Potential
 from pacehpc.potential.reference import atomic_references
 from pacehpc.structures import Structures
 from pacehpc.uncertainty.deviations import deviations
-from pacehpc.uncertainty.model import Uncertainty, warn_of_extrapolation
+from pacehpc.uncertainty.model import Uncertainty
 
 UPDATED_IN_PLACE = ("cpu", "cuda")
 """Backends whose evaluators take new bond vectors."""

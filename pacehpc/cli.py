@@ -25,7 +25,7 @@ from pacehpc.walltime import Stop, find_deadline
 
 DESCRIPTION = """Fit an atomic cluster expansion (PACE) potential to energies, forces and stresses.
 On several ranks: mpirun -n 16 pacehpc input.yaml
-Active learning, on any ranks: pacehpc activeset | predict | select | augment | corerep | uq
+Active learning and uncertainty, on any ranks: pacehpc activeset | predict | select | augment | corerep | uq
 Many fits, and finished ones: pacehpc scan | report | compare
 Other programs: pacehpc info | timing | validate | yaml2yace | collect | data | template | compile | lammps
 Each of them explains its options with -h."""
@@ -176,13 +176,14 @@ def _locked(
 ) -> int:
     from pacehpc.fit.plan import Tasks
     from pacehpc.fit.run import run
+    from pacehpc.uncertainty.model import uq_name
     from pacehpc.utilities.clean import record, remove_leftovers
 
     prepares = arguments.prepare_data or arguments.query_data
     fits = _fits(arguments)
     if not fits:
         stop.end_at_once()  # nothing that a later start could resume
-    outputs = [arguments.output, str(Path(arguments.output).with_suffix(".uq.npz")), arguments.log]
+    outputs = [arguments.output, uq_name(arguments.output), arguments.log]
     ranks.on_root(lambda: _wait_for_files(outputs))
     moved, resume = ranks.on_root(lambda: _resume_or_fresh(arguments, fits)) or (None, None)
     ranks.on_root(lambda: (remove_leftovers(Path.cwd(), outputs), record(Path.cwd(), outputs)))

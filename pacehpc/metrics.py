@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pacehpc import fixed_point
-from pacehpc.structures import VOIGT, Structures
+from pacehpc.structures import MULTIPLICITY, VOIGT, Structures
 
 TERMS = (
     "e_loss",  # sum_s w_s (dE_s/N_s)^2, or Huber's loss of dE_s/N_s
@@ -39,7 +39,6 @@ _TERM = {name: k for k, name in enumerate(TERMS)}
 _ERRORS = ("{}_loss", "{}_squares", "{}_absolute", "low_{}_squares", "low_{}_absolute")
 _CHANGING = [_TERM[name.format(of)] for of in "ef" for name in _ERRORS]
 _STRESS = [_TERM[name] for name in ("s_loss", "n_stress", "s_squares")]
-_MULTIPLICITY = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
 
 
 class Errors:
@@ -138,7 +137,7 @@ class Errors:
         volumes = np.where(known, s.volumes, 1.0)[:, None]
         reference = np.where(known[:, None], s.stress, 0)
         ds = np.where(known[:, None], virials[:, *VOIGT] - volumes * reference, 0.0)
-        loss = s.w_energy / self._counts**2 * np.sum(ds * ds * _MULTIPLICITY, axis=1)
+        loss = s.w_energy / self._counts**2 * np.sum(ds * ds * MULTIPLICITY, axis=1)
         rows = np.array([loss, known.astype(np.float64), np.sum((ds / volumes) ** 2, axis=1)])
         return np.add.reduceat(rows, self._shards, axis=1)
 

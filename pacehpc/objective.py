@@ -108,9 +108,7 @@ class Objective:
         start = time.perf_counter()
         made = replace(weights, stress=weights.stress or float(options.virials or 0.0))
         self._row_kernels, self._rows_with_stress = False, made.stress > 0
-        if ranks.node_rank == 0:
-            backends.prepare_kernels(self.backend, self.potential, made)
-        ranks.barrier()
+        compile_on_nodes(self.backend, self.potential, ranks, made)
         self._evaluators = {
             name: part.evaluator(self.backend, self.potential, weights, options) for name, part in self.shards.items()
         }
@@ -286,9 +284,7 @@ class Objective:
         """The ranks' part of `sketch` and `products`; on the root the squares of the first, and the second."""
         seed, renewal, combinations, together, energies = arguments
         if not self._row_kernels:
-            if self.ranks.node_rank == 0:  # all ranks of a node would start a compiler each
-                backends.prepare_row_kernels(self.backend, self.potential, self._rows_with_stress)
-            self.ranks.barrier()
+            compile_rows_on_nodes(self.backend, self.potential, self.ranks, self._rows_with_stress)
             self._row_kernels = True
         sketcher = Sketcher(
             self._evaluators["train"], self.shards["train"].structures, self._weights, self._first_structure,
@@ -363,6 +359,23 @@ def agreed_backend(name: str, ranks: Ranks) -> str:
             )  # fmt: skip
         name = "cpu" if missing else "cuda"
     return ranks.broadcast(name)
+
+
+def compile_on_nodes(backend: str, potential: Potential, ranks: Ranks, loss: LossWeights) -> None:
+    """Compile the kernels of evaluators on one rank of each node: all of its ranks would start a compiler each.
+
+    Called by all ranks together, before evaluators are made.
+    """
+    if ranks.node_rank == 0:
+        backends.prepare_kernels(backend, potential, loss)
+    ranks.barrier()
+
+
+def compile_rows_on_nodes(backend: str, potential: Potential, ranks: Ranks, stress: bool = False) -> None:
+    """The same of the kernels of `Evaluator.rows`; stress: of evaluators that make virials."""
+    if ranks.node_rank == 0:
+        backends.prepare_row_kernels(backend, potential, stress)
+    ranks.barrier()
 
 
 def _loss_settings(loss: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import numpy as np
 
 VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 """Rows and columns of a 3×3 tensor in the order xx, yy, zz, yz, xz, xy: tensor[VOIGT], tensors[:, *VOIGT]."""
+MULTIPLICITY = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
+"""How often each of these components stands in a symmetric tensor."""
 _MATRIX = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
 
 

@@ -7,6 +7,7 @@ Lysogorskiy et al., Phys. Rev. Materials 7, 043801 (2023).
 from __future__ import annotations
 
 import io
+import logging
 import os
 import zipfile
 from collections.abc import Mapping
@@ -21,6 +22,10 @@ from pacehpc.errors import PacehpcError
 from pacehpc.potential import Potential
 from pacehpc.replacing import replace_file
 
+log = logging.getLogger("pacehpc")
+
+TOLERANCE = 1.01
+"""Largest grade that the search for an active set leaves among the data: atoms above it extrapolate."""
 FULL_SUFFIX = ".asi.nonlinear"
 """Name of the files of full active sets, whose rows are derivatives of the energy by the function coefficients."""
 
@@ -126,3 +131,17 @@ def grades_of(evaluator: Evaluator, potential: Potential, active_set: ActiveSet,
             if len(atoms):
                 grades[atoms] = active_set.grades(element, rows)
     return grades
+
+
+def warn_of_extrapolation(grades: np.ndarray, where: str) -> bool:
+    """Warn that standard deviations promise nothing for atoms with grades (n_atoms,) outside the data.
+
+    where: what the message begins with. Returns whether there are any.
+    """
+    outside = np.count_nonzero(grades > TOLERANCE)
+    if outside:
+        log.warning(
+            "%s%d of %d atoms extrapolate (grades up to %.1f): their standard deviations were calibrated on structures "
+            "like the training data and promise nothing here", where, outside, len(grades), grades.max(),
+        )  # fmt: skip
+    return outside > 0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pacehpc.active.active_set import TOLERANCE
 from pacehpc.active.maxvol import determined_columns, exchange, independent_rows
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Limits:
         max_sweeps: sweeps over all data.
     """
 
-    tolerance: float = 1.01
+    tolerance: float = TOLERANCE
     max_exchanges: int = 300
     max_sweeps: int = 100
 

@@ -61,11 +61,13 @@ class Committee:
             prior: its standard deviation, over the root mean square of coefficients; infinity: none.
 
         Raises:
-            PacehpcError: the data of the fit had no values of this kind.
+            PacehpcError: the data of the fit had no values of this kind, or no errors in them.
         """
         scale: Scale | None = getattr(uncertainty, kind)
         if scale is None:
             raise PacehpcError(f"the data have no {kind} that could scale a committee; scale it by the other kind.")
+        if scale.alpha == 0:
+            raise PacehpcError(f"errors of {kind} are all zero in the data of the fit: there is nothing to spread.")
         lower, scales = uncertainty.factor / scale.alpha, uncertainty.scales
         precision = lower @ lower.T
         widths = prior * typical_sizes(potential)[uncertainty.trainable]

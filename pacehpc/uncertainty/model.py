@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 import os
 import zipfile
 from collections.abc import Mapping
@@ -31,11 +30,7 @@ from pacehpc.potential.bbasis_yaml import format_bbasis
 from pacehpc.replacing import replace_file
 from pacehpc.uncertainty.calibration import KINDS, LEVELS, Scale
 
-log = logging.getLogger("pacehpc")
-
 VERSION = 1
-EXTRAPOLATION = 1.01
-"""Extrapolation grade that training atoms reach, by the tolerance of the search for active sets."""
 SUFFIX = ".uq.npz"
 
 
@@ -49,17 +44,6 @@ def potential_hash(potential: Potential) -> str:
     bare = potential.copy()
     bare.metadata = {}
     return hashlib.sha256(format_bbasis(bare).encode()).hexdigest()
-
-
-def warn_of_extrapolation(grades: np.ndarray, where: str) -> bool:
-    """Warn where atoms with these extrapolation grades lie outside the training data; whether it was said."""
-    outside = np.count_nonzero(grades > EXTRAPOLATION)
-    if outside:
-        log.warning(
-            "%s%d of %d atoms extrapolate (grades up to %.1f): their standard deviations were calibrated on structures "
-            "like the training data and promise nothing here", where, outside, len(grades), grades.max(),
-        )  # fmt: skip
-    return outside > 0
 
 
 @dataclass(frozen=True, eq=False)

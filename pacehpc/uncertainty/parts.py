@@ -11,7 +11,7 @@ from pacehpc.backends.interface import LossWeights, Prediction
 from pacehpc.potential import Potential
 from pacehpc.shard import Shard
 from pacehpc.sketch import RowPlan, Sizes, Sketcher
-from pacehpc.structures import VOIGT, Structures, virial_matrix
+from pacehpc.structures import MULTIPLICITY, VOIGT, Structures, virial_matrix
 from pacehpc.uncertainty.rows import evaluator_maker, run_rows, runs
 
 MOST_ENTRIES, MOST_PRODUCTS, MOST_EVALUATIONS = 5e8, 5e12, 500.0
@@ -24,8 +24,6 @@ SAMPLED = 6
 """Force components of a structure that the calibration sees where rows are combined."""
 SEED = 20261129
 """Of the combinations and of the sampled components."""
-_TIMES = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
-"""How often components xx, yy, zz, yz, xz, xy stand in a tensor."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def every_part(
             for k, rows in enumerate(run_rows(evaluator, structures, potential.parameters, stress)):
                 found = residuals.values(k)
                 if stress:
-                    weights = residuals.virial_weight[k] * _TIMES
+                    weights = residuals.virial_weight[k] * MULTIPLICITY
                     none = np.zeros(6)
                     further = np.sqrt(weights), weights * residuals.virial[k], none, none * np.nan
                     found = [np.concatenate(pair) for pair in zip(found, further, strict=True)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pacehpc.active.active_set import FULL_SUFFIX, ActiveSet
+from pacehpc.active.active_set import FULL_SUFFIX, TOLERANCE, ActiveSet
 from pacehpc.active.choose import Chosen, Limits, choose
 from pacehpc.active.data_rows import DataRows, outliers
 from pacehpc.active.distance import learn, save_distances
@@ -19,14 +19,13 @@ from pacehpc.active.order import column_functions, column_order
 from pacehpc.active.structure_files import Candidates, read_structures
 from pacehpc.errors import PacehpcError
 from pacehpc.machine import available_memory
-from pacehpc.objective import agreed_backend
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
 from pacehpc.replacing import replacing
 from pacehpc.report.folder import GRADES
 from pacehpc.report.grades import grade_table, save_grades
 from pacehpc.report.summary import NAME as SUMMARY
-from pacehpc.utilities.command import run_on_ranks
+from pacehpc.utilities.command import ready_backend, run_on_ranks
 from pacehpc.utilities.report import remake_page
 
 log = logging.getLogger("pacehpc")
@@ -37,7 +36,9 @@ TEST = "test_pred.pckl.gzip"
 def add_search_options(add, sweeps: int) -> None:
     """Options that all commands with a MaxVol search share; `add` is the parser's add_argument."""
     add("-b", "--batch_size", metavar="N", help="accepted, no meaning here (memory decides)")
-    add("-g", "--gamma_tolerance", type=float, default=1.01, help="largest grade of the data; default: %(default)s")
+    add(
+        "-g", "--gamma_tolerance", type=float, default=TOLERANCE, help="largest grade of the data; default: %(default)s"
+    )
     add("-i", "--maxvol_iters", type=int, default=300, help="exchanges per sweep at most; default: %(default)s")
     add(
         "-r", "--maxvol_refinement", type=int, default=sweeps, help="sweeps over the data at most; default: %(default)s"
@@ -79,7 +80,7 @@ def _activeset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         raise PacehpcError("--distance is made of B functions; leave -f out.")
     potential = ranks.share(lambda: Potential.load(arguments.potential))
     data = ranks.share(lambda: _queried(read_structures(arguments.dataset), arguments.query))
-    backend = agreed_backend(arguments.backend, ranks)
+    backend = ready_backend(arguments.backend, potential, ranks, rows=True)
     rows = DataRows(
         data.atoms, potential, backend, ranks.rank, ranks.size, arguments.full, row_memory(arguments, ranks)
     )

@@ -18,11 +18,10 @@ from pacehpc.active.grader import Grader
 from pacehpc.active.structure_files import read_structures
 from pacehpc.dataset.frames import write_frame
 from pacehpc.errors import PacehpcError
-from pacehpc.objective import agreed_backend
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
 from pacehpc.utilities.activeset import asi_name
-from pacehpc.utilities.command import run_on_ranks
+from pacehpc.utilities.command import ready_backend, run_on_ranks
 
 log = logging.getLogger("pacehpc")
 
@@ -88,7 +87,7 @@ def _augment(arguments: argparse.Namespace, ranks: Ranks) -> int:
     seeds = ranks.share(
         lambda: choose_seeds(read_structures(arguments.dataset).atoms, arguments.atoms, arguments.seeds)
     )
-    grader = Grader(potential, active_set, agreed_backend(arguments.backend, ranks))
+    grader = Grader(potential, active_set, ready_backend(arguments.backend, potential, ranks, rows=True))
     ranges = Ranges(
         shortest=arguments.shortest, step=arguments.step, lowest=arguments.lowest, highest=arguments.highest,
         grade=arguments.gamma, error=arguments.error,

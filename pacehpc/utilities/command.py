@@ -17,6 +17,7 @@ from pacehpc.errors import PacehpcError, print_anything
 
 if TYPE_CHECKING:
     from pacehpc.parallel import Ranks
+    from pacehpc.potential import Potential
 
 _PAIR = re.compile(r"\w+=.")
 Main = Callable[[Sequence[str] | None], int]
@@ -81,6 +82,25 @@ def command(main: Main) -> Main:
             return 0
 
     return program
+
+
+def ready_backend(name: str, potential: Potential, ranks: Ranks, rows: bool = False) -> str:
+    """The backend that `name` stands for on all ranks, with its kernels compiled by one rank of each node.
+
+    Args:
+        name: of the command line.
+        potential: of structures without references, whose evaluators make virials as well.
+        ranks: all of them take part.
+        rows: kernels of `Evaluator.rows` and `atom_rows` as well.
+    """
+    from pacehpc.backends.interface import LossWeights
+    from pacehpc.objective import agreed_backend, compile_on_nodes, compile_rows_on_nodes
+
+    backend = agreed_backend(name, ranks)
+    compile_on_nodes(backend, potential, ranks, LossWeights(stress=1.0))
+    if rows:
+        compile_rows_on_nodes(backend, potential, ranks, stress=True)
+    return backend
 
 
 def run_on_ranks(job: Callable[[argparse.Namespace, Ranks], int], arguments: argparse.Namespace) -> int:

@@ -16,11 +16,10 @@ from pacehpc.active.structure_files import read_structures
 from pacehpc.basis import element_names
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.repulsion import check_zbl, with_zbl
-from pacehpc.objective import agreed_backend
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential, export_yace
 from pacehpc.utilities.activeset import asi_name
-from pacehpc.utilities.command import command, run_on_ranks
+from pacehpc.utilities.command import command, ready_backend, run_on_ranks
 from pacehpc.utilities.splines import warn_of_coarse_bins
 
 log = logging.getLogger("pacehpc")
@@ -96,7 +95,7 @@ def _by_grade(arguments: argparse.Namespace, ranks: Ranks) -> int:
     structures = ranks.share(lambda: read_structures(arguments.dataset).atoms)
     numbers = np.unique(np.linspace(0, len(structures) - 1, arguments.structures).round().astype(int))
     own = [structures[k] for k in numbers[ranks.rank :: ranks.size].tolist()]
-    grader = Grader(potential, active_set, agreed_backend(arguments.backend, ranks))
+    grader = Grader(potential, active_set, ready_backend(arguments.backend, potential, ranks, rows=True))
     found = shortest_reliable(
         own, grader.grades, arguments.gamma, arguments.shortest, arguments.longest, arguments.step
     )

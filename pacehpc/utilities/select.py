@@ -11,11 +11,10 @@ from pacehpc.active.data_rows import DataRows
 from pacehpc.active.select import select_structures
 from pacehpc.active.structure_files import read_structures, write_structures
 from pacehpc.errors import PacehpcError
-from pacehpc.objective import agreed_backend
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
 from pacehpc.utilities.activeset import add_search_options, row_memory, search_limits
-from pacehpc.utilities.command import run_on_ranks
+from pacehpc.utilities.command import ready_backend, run_on_ranks
 
 log = logging.getLogger("pacehpc")
 
@@ -54,7 +53,7 @@ def _select(arguments: argparse.Namespace, ranks: Ranks) -> int:
     types = (arguments.elements or "").replace(",", " ").split()
     pool = ranks.share(lambda: read_structures(arguments.dataset, types))
     full = active_set is not None and active_set.full
-    backend = agreed_backend(arguments.backend, ranks)
+    backend = ready_backend(arguments.backend, potential, ranks, rows=True)
     rows = DataRows(pool.atoms, potential, backend, ranks.rank, ranks.size, full, row_memory(arguments, ranks))
     order, counts, chosen = select_structures(rows, active_set, ranks, limits, arguments.most)
 

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 
 import pacehpc
-from pacehpc import backends
 from pacehpc.backends.interface import LossWeights
 from pacehpc.dataset import Dataset
 from pacehpc.dataset.groups import group_labels
 from pacehpc.dataset.loading import NEEDED, read_raw, referenced, weighted
 from pacehpc.errors import PacehpcError
-from pacehpc.objective import agreed_backend
+from pacehpc.objective import agreed_backend, compile_on_nodes
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential, export_yace
 from pacehpc.potential.reference import stored_reference
@@ -80,9 +79,7 @@ def _build(arguments: argparse.Namespace, ranks: Ranks) -> int:
     loss = ranks.share(lambda: _loss(arguments, potential))
     data = ranks.share(lambda: _data(arguments.dataset, potential, loss))
     backend = agreed_backend(arguments.backend, ranks)
-    if ranks.node_rank == 0:
-        backends.prepare_kernels(backend, potential, loss)
-    ranks.barrier()
+    compile_on_nodes(backend, potential, ranks, loss)
     labels = group_labels(data.names, data.info)
     origin = {"pacehpc": pacehpc.__version__, "data_sha256": data.sha256}
     found = build(potential, shard(data, potential, ranks), ranks, backend, loss, labels, origin=origin)

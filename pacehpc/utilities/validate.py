@@ -10,10 +10,9 @@ from typing import Any
 
 from pacehpc.calculator import PaceCalculator
 from pacehpc.errors import PacehpcError
-from pacehpc.objective import agreed_backend
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
-from pacehpc.utilities.command import run_on_ranks
+from pacehpc.utilities.command import ready_backend, run_on_ranks
 from pacehpc.validate.crystals import crystals
 from pacehpc.validate.summary import save, table
 from pacehpc.validate.tasks import PROPERTIES, validate
@@ -50,7 +49,7 @@ def _validate(arguments: argparse.Namespace, ranks: Ranks) -> int:
     potential = ranks.share(lambda: Potential.load(arguments.potential))
     reference = ranks.share(lambda: read_reference(arguments.reference))
     structures = ranks.share(lambda: crystals(potential.elements, arguments.structures))
-    backend = agreed_backend(arguments.backend, ranks)
+    backend = ready_backend(arguments.backend, potential, ranks)
 
     def share(tasks: list[Callable[[], Any]]) -> list[Any]:
         """Every rank does each size-th task."""

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from on_ranks import run_python
 
 ROOT = Path(__file__).parents[2]
 
 
 def run_command(*arguments: object, ranks: int = 1, folder: Path, fails: bool = False) -> str:
     """Run `pacehpc` with these arguments; its whole output."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    mpirun = Path(sys.executable).parent / "mpirun"
-    done = subprocess.run(
-        [mpirun, "-n", str(ranks), sys.executable, "-m", "pacehpc", *map(str, arguments)],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return run_python(folder, "-m", "pacehpc", *arguments, ranks=ranks, fails=fails)
 
 
 @pytest.fixture(scope="session")

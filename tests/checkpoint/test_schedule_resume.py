@@ -1,4 +1,4 @@
-"""A fit in stages that is killed goes on with the same bits; what may change in its schedule meanwhile."""
+"""A killed fit with a schedule resumes with the same bits, and some changes of the schedule are allowed in between."""
 
 from __future__ import annotations
 

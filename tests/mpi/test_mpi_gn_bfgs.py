@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 
 import pytest
 import test_mpi_restart as restart
 from launch import pacehpc
+from on_ranks import counting_compiler
 
 INPUT = restart.INPUT.replace(
     "  maxiter: 60\n", "  optimizer: GN-BFGS\n  options: {start: 8, renew: 10}\n  maxiter: 35\n"
@@ -77,10 +77,8 @@ def test_the_same_bits_on_any_ranks_and_after_kills(tmp_path, name):
 def test_ranks_of_a_node_compile_the_rows_once(tmp_path):
     fit = prepared(tmp_path / "fit", INPUT.replace("maxiter: 35", "maxiter: 10").replace("  fit_cycles: 2\n", ""))
     (fit / "slow_down.py").write_text(AT_ONCE)
-    compiler, log = tmp_path / "c++", tmp_path / "compiled"
-    compiler.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {shutil.which("g++") or shutil.which("c++")} "$@"\n')
-    compiler.chmod(0o755)
-    done = pacehpc(2, "--no-predict", cwd=fit, CXX=str(compiler), PACEHPC_CACHE=str(tmp_path / "cache"))
+    environment, log = counting_compiler(tmp_path)
+    done = pacehpc(2, "--no-predict", cwd=fit, **environment)
     assert done.returncode == 0, done.stderr
     assert "Inverse Hessian renewed" in (fit / "log.txt").read_text()
     assert log.read_text().count("rows.cpp") == 1

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from on_ranks import run_python
 
 from pacehpc import Objective, Potential, load_dataset
 from pacehpc.fit.optimizers import minimize
@@ -38,17 +36,6 @@ def potential(data) -> Potential:
     found = build_potential(SECTION, rng=np.random.default_rng(2))
     objective = Objective(found, data, {"kappa": 0.3}, backend="cpu")
     return objective.potential_at(minimize(objective.evaluate, objective.x, "BFGS", 80).x)
-
-
-def run_python(folder: Path, *arguments: object, ranks: int = 1, fails: bool = False) -> str:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    mpirun = Path(sys.executable).parent / "mpirun"
-    done = subprocess.run(
-        [mpirun, "-n", str(ranks), sys.executable, *map(str, arguments)],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="session")

@@ -126,6 +126,9 @@ def test_without_such_data_there_is_no_committee(uncertainty, potential):
     without = dataclasses.replace(uncertainty, energies=None)
     with pytest.raises(PacehpcError, match="the data have no energies that could scale a committee"):
         Committee.of(without, potential, "energies")
+    exact = dataclasses.replace(uncertainty, energies=dataclasses.replace(uncertainty.energies, alpha=0.0))
+    with pytest.raises(PacehpcError, match="errors of energies are all zero"):
+        Committee.of(exact, potential, "energies")
 
 
 def test_the_command(uncertainty, potential, data, tmp_path, command):

@@ -9,6 +9,7 @@ import ase.io
 import numpy as np
 import pandas as pd
 import pytest
+from on_ranks import counting_compiler
 
 from pacehpc import PaceCalculator, Potential
 from pacehpc.active.active_set import ActiveSet
@@ -172,3 +173,19 @@ def test_build_needs_kappa(folder, tmp_path, potential, command):
     assert "--kappa 1.5: a number from 0 to 1" in command(folder, *arguments, "--kappa", 1.5, fails=True)
     command(folder, *arguments, "--kappa", 0.3)
     assert (tmp_path / "bare.uq.npz").read_bytes() == (folder / "pot.uq.npz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "libraries"),
+    [
+        (("uq", "build", "pot.yaml", "-d", "data.pckl.gzip"), 1),
+        (("uq", "predict", "pot.yaml", "some.extxyz"), 2),
+        (("activeset", "pot.yaml", "-d", "data.pckl.gzip"), 1),
+    ],
+    ids=["build", "predict", "activeset"],
+)
+def test_ranks_of_a_node_compile_once(folder, tmp_path, words, libraries, command):
+    environment, log = counting_compiler(tmp_path)
+    command(folder, *words, "-o", tmp_path / "made.xyz", ranks=2, **environment)
+    calls = log.read_text()
+    assert (calls.count("evaluate.cpp"), calls.count("rows.cpp")) == (libraries, 1)
