@@ -15,7 +15,7 @@ from pacehpc.backends.interface import LossWeights
 from pacehpc.errors import PacehpcError
 from pacehpc.gram import gram
 from pacehpc.machine import available_memory, blas_threads_at_most
-from pacehpc.objective import compile_rows_on_nodes
+from pacehpc.objective import compile_on_nodes, compile_rows_on_nodes
 from pacehpc.parallel import AgreedError, Ranks
 from pacehpc.potential import Potential
 from pacehpc.shard import Shard
@@ -81,6 +81,7 @@ def build(
     choice = choose_rows(Sizes.added(ranks.gather_everywhere(sizes)), n)
     check_memory(choice.rows(sizes), n, ranks)
     before = ranks.gather_everywhere(s.n_structures)[: ranks.rank]
+    compile_on_nodes(backend, potential, ranks, loss)
     compile_rows_on_nodes(backend, potential, ranks, loss.stress > 0)
     with blas_threads_at_most(1):
         given = (potential, shard, backend, loss, columns)

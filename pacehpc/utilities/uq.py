@@ -17,7 +17,7 @@ from pacehpc.dataset import Dataset
 from pacehpc.dataset.groups import group_labels
 from pacehpc.dataset.loading import NEEDED, read_raw, referenced, weighted
 from pacehpc.errors import PacehpcError
-from pacehpc.objective import agreed_backend, compile_on_nodes
+from pacehpc.objective import agreed_backend
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential, export_yace
 from pacehpc.potential.reference import stored_reference
@@ -79,7 +79,6 @@ def _build(arguments: argparse.Namespace, ranks: Ranks) -> int:
     loss = ranks.share(lambda: _loss(arguments, potential))
     data = ranks.share(lambda: _data(arguments.dataset, potential, loss))
     backend = agreed_backend(arguments.backend, ranks)
-    compile_on_nodes(backend, potential, ranks, loss)
     labels = group_labels(data.names, data.info)
     origin = {"pacehpc": pacehpc.__version__, "data_sha256": data.sha256}
     found = build(potential, shard(data, potential, ranks), ranks, backend, loss, labels, origin=origin)
