@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from glob import escape
 from pathlib import Path
 
+from pacehpc.checkpoint.lock import NAME as LOCK
 from pacehpc.errors import PacehpcError
 from pacehpc.replacing import LEFTOVER, replace_file
 from pacehpc.utilities.command import command
@@ -79,7 +80,7 @@ def remove_leftovers(folder: Path, outputs: Sequence[str]) -> None:
 
     Prepared data may be large, and a job that is killed again and again would fill the disk with them.
     """
-    names = [MANIFEST, *patterns(outputs)]
+    names = [MANIFEST, f"{LOCK}-*", *patterns(outputs)]
     for path in (*folder.glob(".*.tmp"), *folder.glob("report/.*.tmp")):
         found = LEFTOVER.fullmatch(path.name)
         if found is None or Path(f"/proc/{found['pid']}").exists():

@@ -142,6 +142,11 @@ int renameat(int a, const char* from, int b, const char* to) {
     return guarded_at("replace", b, to, [&] { return f(a, from, b, to); });
 }
 int rename(const char* from, const char* to) { return renameat(AT_FDCWD, from, AT_FDCWD, to); }
+int linkat(int a, const char* from, int b, const char* to, int flags) {
+    static const auto f = real<int (*)(int, const char*, int, const char*, int)>("linkat");
+    return guarded_at("link", b, to, [&] { return f(a, from, b, to, flags); });
+}
+int link(const char* from, const char* to) { return linkat(AT_FDCWD, from, AT_FDCWD, to, 0); }
 int unlinkat(int at, const char* path, int flags) {
     static const auto f = real<int (*)(int, const char*, int)>("unlinkat");
     return guarded_at("unlink", at, path, [&] { return f(at, path, flags); });

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import pytest
 from pacehpc.checkpoint import lock as module
 from pacehpc.checkpoint.lock import NAME, Lock, dead, identity
 from pacehpc.errors import PacehpcError
+from pacehpc.utilities.clean import remove_leftovers
 
 HOLD = "import sys; from pathlib import Path; from pacehpc.checkpoint.lock import Lock; Lock(Path.cwd()).acquire()"
 
@@ -64,6 +67,90 @@ def test_a_later_process_of_the_same_number_is_not_the_owner(tmp_path):
 
 def test_a_machine_that_was_started_again(tmp_path):
     assert "started again" in dead({**identity(), "boot": "another"}, never)
+
+
+def killed_at(call: int, folder: Path) -> bool:
+    """Whether a process that takes the lock, and is killed at its n-th call that changes files, comes so far."""
+    process = os.fork()
+    if not process:
+        calls = iter(range(1, 1000))
+
+        def counted(function):
+            def wrapped(*arguments, **named):
+                if next(calls) == call:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*arguments, **named)
+
+            return wrapped
+
+        for name in ("open", "write", "fsync", "link", "replace", "unlink"):
+            setattr(os, name, counted(getattr(os, name)))
+        try:
+            Lock(folder, never).acquire()
+        finally:
+            os._exit(0)
+    return os.waitpid(process, 0)[1] == signal.SIGKILL
+
+
+@pytest.mark.parametrize("dead_owners", [0, 1, 3])
+def test_a_kill_at_any_moment_leaves_nothing_that_a_user_must_remove(tmp_path, dead_owners):
+    """Before each call that changes files, hence after each as well; then the next process takes the lock."""
+    call = 0
+    while True:
+        call += 1
+        folder = tmp_path / str(call)
+        folder.mkdir()
+        if dead_owners:
+            leave(folder, started="1")
+        for _ in range(dead_owners - 1):  # killed between two names
+            assert killed_at(6, folder)
+        ended = not killed_at(call, folder)
+        lock = Lock(folder, never)
+        lock.acquire()
+        assert json.loads((folder / NAME).read_text())["pid"] == os.getpid()
+        lock.release()
+        remove_leftovers(folder, [])
+        assert list(folder.iterdir()) == []
+        if ended:
+            break
+    assert call > 5
+
+
+def test_a_file_system_without_links(tmp_path, monkeypatch):
+    """The lock is written in place; half a lock is waited for, and then it is nobody's."""
+
+    def refuse(*arguments, **named):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    leave(tmp_path, started="1")
+    lock = Lock(tmp_path, never)
+    lock.acquire()
+    assert lock.taken_over and [path.name for path in tmp_path.iterdir()] == [NAME]
+    with pytest.raises(PacehpcError, match="works in this folder"):
+        Lock(tmp_path, never).acquire()
+    lock.release()
+    (tmp_path / NAME).touch()
+    waited = iter([0.0, 9.0, 9.5, 11.0, 12.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(waited))
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    with pytest.raises(PacehpcError, match="unknown process"):
+        Lock(tmp_path, never).acquire()
+
+
+def test_an_answer_that_nfs_has_lost(tmp_path, monkeypatch):
+    """The link was made, and its second request finds it there."""
+    link = os.link
+
+    def twice(*arguments, **named):
+        link(*arguments, **named)
+        link(*arguments, **named)
+
+    monkeypatch.setattr(os, "link", twice)
+    lock = Lock(tmp_path, never)
+    lock.acquire()
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_host_without_a_job_may_live(tmp_path):
