@@ -27,9 +27,9 @@ def data(folder: Path) -> Dataset:
 def figure(folder: Path) -> None:
     from matplotlib.figure import Figure
 
-    from pacehpc.report.figures import _save
+    from pacehpc.report.layout import save_figure
 
-    _save(Figure(), folder / "x.png")
+    save_figure(Figure(), folder / "x.png")
 
 
 def table(folder: Path) -> None:

@@ -19,12 +19,10 @@ log = logging.getLogger("pacehpc")
 FIGURES, PAGE = "pacehpc.report.figures", "pacehpc.report.page.fit_page"
 Job = tuple[str, tuple[Any, ...]]
 """A function of `report.figures` and its arguments."""
-_FILES = {"save_predictions": 5, "save_distributions": 2}
-"""Of these functions; the others draw one."""
 
 
 class Drawing:
-    """Processes that draw: two for the figures, one for the page. They load what they need at once.
+    """Processes that draw: one for the figures, one for the page, which take as long. They load what they need at once.
 
     Each file is written beside and renamed: where a process is killed, no file is left incomplete. Where this process
     ends before it says what to draw, they end, too.
@@ -33,7 +31,7 @@ class Drawing:
     def __init__(self, page: bool = False) -> None:
         """page: whether there is one."""
         self._processes = []
-        for module in (FIGURES, FIGURES, PAGE)[: 3 if page else 2]:
+        for module in (FIGURES, PAGE) if page else (FIGURES,):
             process = subprocess.Popen(
                 [*UNSTOPPED, sys.executable, "-m", "pacehpc.report.drawing", module],
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -48,8 +46,7 @@ class Drawing:
             jobs: the figures.
             page: arguments of `report.page.fit_page.write_page`, where there is a page.
         """
-        parts = [*shared_out(jobs), [("write_page", page)]]
-        for (process, _), part in zip(self._processes, parts, strict=False):
+        for (process, _), part in zip(self._processes, (jobs, [("write_page", page)]), strict=False):
             try:
                 pickle.dump(part, process.stdin)
                 process.stdin.close()
@@ -79,17 +76,6 @@ class Drawing:
                 f"report: figures could not be drawn: {'; '.join(failed)}. All other files are complete: run the same "
                 "command again when the cause is removed, or leave the figures out with `--no-predict`."
             )
-
-
-def shared_out(jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
-    """The jobs of two processes that take about the same time."""
-    parts: tuple[list[Job], list[Job]] = ([], [])
-    costs = [0, 0]
-    for job in sorted(jobs, key=lambda job: -_FILES.get(job[0], 1)):
-        least = int(costs[1] < costs[0])
-        parts[least].append(job)
-        costs[least] += _FILES.get(job[0], 1)
-    return parts
 
 
 def main() -> None:

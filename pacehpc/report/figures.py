@@ -6,44 +6,22 @@ Matplotlib's object interface throughout: no pyplot, no global figure, no displa
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from pacehpc.replacing import replacing
 from pacehpc.report.colours import COLOURS, Colours
 from pacehpc.report.iterations import global_iterations, starts_of
+from pacehpc.report.layout import lay_out, save_figure, styled, text_width
 from pacehpc.report.predictions import Predictions
 
 MANY = 5000  # points from which a panel shows counts per cell instead of points
 _BLUE, _ORANGE, _GREY = "#1f5a94", "#d1600a", "#7f7f7f"
-_STYLE = {
-    "font.size": 9.0,
-    "axes.titlesize": 9.0,
-    "axes.linewidth": 0.7,
-    "axes.formatter.limits": (-4, 5),
-    "axes.formatter.useoffset": False,
-    "xtick.direction": "in",
-    "ytick.direction": "in",
-    "xtick.top": True,
-    "ytick.right": True,
-    "legend.frameon": False,
-    "figure.dpi": 200,  # as it is saved, so that the layout measures the texts that are drawn
-    "savefig.dpi": "figure",
-    "figure.constrained_layout.use": True,
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
-    "agg.path.chunksize": 10000,
-}
 _E_LABEL, _DE_LABEL = "eV/atom", "meV/atom"
 _F_LABEL, _DF_LABEL = "eV/Å", "meV/Å"
 
@@ -69,8 +47,7 @@ def save_predictions(
     paths = []
 
     def save(figure: Figure, name: str) -> None:
-        figure.suptitle(title, fontsize=9)
-        paths.append(_save(figure, Path(folder) / f"{prefix}_{name}.{imagetype}"))
+        paths.append(save_figure(figure, Path(folder) / f"{prefix}_{name}.{imagetype}"))
 
     with styled():
         figure = Figure(figsize=(7.2, 3.6 if of_structures is None else 4.2))
@@ -86,8 +63,7 @@ def save_predictions(
             _DF_LABEL,
             of_components,
         )
-        if of_structures is not None:
-            draw_legend(figure, of_structures)
+        lay_out(figure, title, of_structures, between=0.8)
         save(figure, "EF-pairplots")
         for name, x, error, x_label, label, unit, signed, colours in (
             (
@@ -131,9 +107,8 @@ def save_predictions(
                 of_structures,
             ),
         ):
-            figure = _error_figure(x, error, x_label, label, unit, signed, colours)
-            if colours is not None:
-                draw_legend(figure, colours)
+            figure, errors = _error_figure(x, error, x_label, label, unit, signed, colours)
+            lay_out(figure, f"{title}\n{errors}", colours, top=0.52)
             save(figure, name)
     return paths
 
@@ -172,11 +147,9 @@ def save_stress(
         limits = _limits(stress), _limits(error, around_zero=True)
         right.axhline(0, color=_GREY, lw=0.7, zorder=0)
         _points(right, stress, error, *limits, colours=colours)
-        if colours is not None:
-            draw_legend(figure, colours)
         right.set(xlim=limits[0], ylim=limits[1], xlabel="Stress component, reference (GPa)", ylabel="Δσ (GPa)")
-        figure.suptitle(data_title(prefix, len(stress) // 6), fontsize=9)
-        return _save(figure, Path(folder) / f"{prefix}_S-pairplot.{imagetype}")
+        lay_out(figure, data_title(prefix, len(stress) // 6), colours, between=0.8)
+        return save_figure(figure, Path(folder) / f"{prefix}_S-pairplot.{imagetype}")
 
 
 def save_groups(
@@ -205,12 +178,15 @@ def save_groups(
         for axes, values, label in zip(
             panels, (energy, force), (f"RMSE energy ({_DE_LABEL})", f"RMSE force ({_DF_LABEL})"), strict=True
         ):
-            axes.barh(np.arange(len(names)), np.nan_to_num(1000 * np.asarray(values)), color=_BLUE)
+            lengths = np.zeros(2 * len(names) - 1)  # bars, and gaps between
+            lengths[::2] = np.nan_to_num(1000 * np.asarray(values))
+            edges = np.arange(len(names))[:, None] + [-0.4, 0.4]
+            axes.stairs(lengths, edges.ravel(), orientation="horizontal", fill=True, color=_BLUE)
             axes.set(xlabel=label, yticks=np.arange(len(names)), yticklabels=names, xlim=(0, None))
             axes.tick_params(axis="y", length=0)
-        panels[0].invert_yaxis()
-        figure.suptitle(data_title(prefix, n_structures), fontsize=9)
-        return _save(figure, Path(folder) / f"{prefix}_groups.{imagetype}")
+        panels[0].set_ylim(len(names) - 0.4, -0.6)
+        lay_out(figure, data_title(prefix, n_structures), left=0.12 + text_width(figure, names))
+        return save_figure(figure, Path(folder) / f"{prefix}_groups.{imagetype}")
 
 
 def save_distributions(
@@ -242,7 +218,7 @@ def save_distributions(
         ):
             values = values[np.isfinite(values)]
             limits = _limits(values)
-            axes.hist(values, bins=_bins(len(values)), range=limits, color=_BLUE)
+            _histogram(axes, values, limits)
             axes.set(xlim=limits, xlabel=label, ylabel=f"Number of {unit}")
             axes.xaxis.set_major_locator(MaxNLocator(5))
             if len(values) > 100:
@@ -250,8 +226,8 @@ def save_distributions(
                 _plain_ticks(axes.yaxis)
                 axes.set_ylim(bottom=0.7)
             axes.set_title(f"{len(values):,} {unit}")
-        figure.suptitle(data_title(prefix, len(np.ravel(energy))), fontsize=9)
-        return _save(figure, Path(folder) / f"{prefix}_ef-distributions.{imagetype}")
+        lay_out(figure, data_title(prefix, len(np.ravel(energy))), top=0.5, between=0.7)
+        return save_figure(figure, Path(folder) / f"{prefix}_ef-distributions.{imagetype}")
 
 
 def save_learning_curve(
@@ -308,19 +284,11 @@ def save_learning_curve(
         last = global_iterations(train, starts)[-1]
         panels[-1].set_xlim(0, 1.015 * max(last, 1))
         panels[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True))
-        return _save(figure, Path(folder) / f"learning_curve.{imagetype}")
+        lay_out(figure, left=0.8)
+        return save_figure(figure, Path(folder) / f"learning_curve.{imagetype}")
 
 
 # ----------------------------------------------------------------------------------------------------- panels
-
-
-def draw_legend(figure: Figure, colours: Colours) -> None:
-    """Names of the groups, below the panels."""
-    marks = [
-        Line2D([], [], ls="", marker="o", ms=4, color=colour, label=name)
-        for name, colour in zip(colours.names, COLOURS, strict=False)
-    ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=min(5, len(marks)), fontsize=7)
 
 
 def _pair(
@@ -351,8 +319,8 @@ def _error_figure(
     unit: str,
     signed: bool = True,
     colours: Colours | None = None,
-) -> Figure:
-    """Errors over a quantity, and their histogram beside."""
+) -> tuple[Figure, str]:
+    """Errors over a quantity, and their histogram beside; returns the figure, and the errors in words."""
     (x, error), colours = _finite_points(colours, x, error)
     figure = Figure(figsize=(5.4, 3.4))
     axes, side = figure.subplots(1, 2, sharey=True, width_ratios=(3.2, 1))
@@ -362,14 +330,13 @@ def _error_figure(
     _points(axes, x, error, x_limits, limits, bar_beside=side, colours=colours)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set(xlim=x_limits, ylim=limits, xlabel=x_label, ylabel=label)
-    side.hist(error, bins=_bins(len(error)), range=limits, orientation="horizontal", color=_BLUE)
+    _histogram(side, error, limits, "horizontal")
     side.set_xlabel("Number")
     if len(error) > 100:
         side.set_xscale("log")
         _plain_ticks(side.xaxis)
         side.set_xlim(left=0.7)
-    axes.set_title(_summary(error, unit, ", ", norm=not signed), loc="left")
-    return figure
+    return figure, _summary(error, unit, ", ", norm=not signed)
 
 
 def _points(
@@ -387,17 +354,23 @@ def _points(
         order = list(range(len(colours.names)))  # small groups last, on top; what is summed up, below all
         for k in (order[-1:] + order[:-1]) if len(order) == len(COLOURS) else order:
             chosen = colours.number == k
-            axes.scatter(x[chosen], y[chosen], s=size, color=COLOURS[k], alpha=0.6, lw=0, rasterized=len(x) > 1000)
+            _draw_points(axes, x[chosen], y[chosen], size, COLOURS[k], len(x) > 1000)
         return
     if len(x) < MANY:
         size = 20 if len(x) < 50 else 9 if len(x) < 500 else 4
-        axes.scatter(x, y, s=size, color=_BLUE, alpha=0.55, lw=0, rasterized=len(x) > 1000)
+        _draw_points(axes, x, y, size, _BLUE, len(x) > 1000)
         return
     cells = axes.hexbin(
         x, y, gridsize=90, extent=(*x_limits, *y_limits), bins="log", mincnt=1, cmap="viridis", lw=0.1, rasterized=True
     )
-    bar = axes.figure.colorbar(cells, ax=bar_beside or axes, pad=0.02, shrink=0.9 if bar_beside else 0.75, aspect=30)
+    width, pad, shrink = (0.12, 0.12, 0.9) if bar_beside else (0.05, 0.02, 0.75)
+    bar = axes.figure.colorbar(cells, ax=bar_beside or axes, aspect=30, fraction=width, pad=pad, shrink=shrink)
     bar.set_label("points per cell")
+
+
+def _draw_points(axes: Axes, x: np.ndarray, y: np.ndarray, size: float, colour: str, as_bitmap: bool) -> None:
+    """Points of so many square points of area; a line of markers takes a tenth of the time of a scatter."""
+    axes.plot(x, y, "o", ms=size**0.5, mew=0, color=colour, alpha=0.6, rasterized=as_bitmap)
 
 
 def _plain_ticks(axis: Axis) -> None:
@@ -454,6 +427,12 @@ def _limits(values: np.ndarray, around_zero: bool = False, from_zero: bool = Fal
     return (0.0 if from_zero else low - 0.04 * width), high + 0.04 * width
 
 
+def _histogram(axes: Axes, values: np.ndarray, limits: tuple[float, float], orientation: str = "vertical") -> None:
+    """Numbers of values between the limits, drawn as one shape."""
+    counts, edges = np.histogram(values, _bins(len(values)), limits)
+    axes.stairs(counts, edges, orientation=orientation, fill=True, color=_BLUE)
+
+
 def _bins(n: int) -> int:
     return int(np.clip(2 * n ** (1 / 3), 10, 100)) | 1  # odd: a single value stands in the middle
 
@@ -469,20 +448,3 @@ def _summary(error: np.ndarray, unit: str, separator: str = "\n", norm: bool = F
 
 def _number(value: float) -> str:
     return f"{value:.2f}" if 0.1 <= value < 1e4 or value == 0 else f"{value:.3g}"
-
-
-@contextmanager
-def styled() -> Iterator[None]:
-    with matplotlib.rc_context(_STYLE):
-        yield
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    """Written beside and renamed, so that a viewer never sees half a figure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as beside:
-        if path.suffix == ".png":
-            FigureCanvasAgg(figure).print_png(beside)  # `savefig` draws everything twice, first for the layout
-        else:
-            figure.savefig(beside, format=path.suffix[1:])
-    return path

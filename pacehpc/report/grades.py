@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from pacehpc.replacing import replacing
 from pacehpc.report.colours import COLOURS, Colours
-from pacehpc.report.figures import draw_legend, styled
+from pacehpc.report.layout import lay_out, save_figure, styled
 
 LIMITS = (1.01, 10.0)  # of grades that the table counts
 
@@ -29,7 +28,6 @@ def save_grades(
         groups: of the atoms, (n_atoms,) of str.
     """
     path = Path(folder) / f"{prefix}_F-grade.png"
-    path.parent.mkdir(exist_ok=True)
     colours = Colours.of(groups)
     with styled():
         figure = Figure(figsize=(5.0, 4.0))
@@ -41,13 +39,10 @@ def save_grades(
             for number, colour in zip(range(len(colours.names)), COLOURS, strict=False):
                 mine = known & (colours.number == number)
                 axes.scatter(grades[mine], 1000 * errors[mine], s=4, color=colour, alpha=0.6, lw=0, rasterized=True)
-            draw_legend(figure, colours)
         axes.axvline(1.0, color="0.5", lw=0.7)
         axes.set(xscale="log", yscale="log", xlabel="extrapolation grade γ", ylabel="|ΔF| (meV/Å)")
-        axes.set_title(f"{prefix}, {len(grades)} atoms")
-        with replacing(path) as beside:
-            figure.savefig(beside, format="png")
-    return path
+        lay_out(figure, f"{prefix}, {len(grades)} atoms", colours)
+        return save_figure(figure, path)
 
 
 def grade_table(grades: np.ndarray, groups: np.ndarray, errors: np.ndarray | None = None) -> list[str]:

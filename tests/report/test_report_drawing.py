@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pacehpc.errors import PacehpcError
-from pacehpc.report.drawing import Drawing, shared_out
+from pacehpc.report.drawing import Drawing
 
 ENERGIES, FORCES = np.linspace(-4, -3, 20), np.random.default_rng(0).normal(size=(60, 3))
 
@@ -60,7 +60,7 @@ def test_who_ends_without_a_word_leaves_no_process_behind(tmp_path):
     code += "print(*(process.pid for process, _ in d._processes), flush=True); os._exit(1)"
     ended = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False, timeout=60)
     pids, deadline = [int(pid) for pid in ended.stdout.split()], time.monotonic() + 60
-    assert len(pids) == 3
+    assert len(pids) == 2
     while any(_runs(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -77,14 +77,3 @@ def _runs(pid: int) -> bool:
 def test_a_run_does_not_load_what_only_the_root_and_figures_need():
     code = "import sys, pacehpc.cli, pacehpc.fit.run; sys.exit('matplotlib' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_two_processes_share_the_figures():
-    jobs = [("save_predictions", ("train",)), ("save_distributions", ("train",)), ("save_groups", ("train",)),
-            ("save_stress", ("train",)), ("save_learning_curve", ())]  # fmt: skip
-    first, second = shared_out(jobs)
-    assert first == jobs[:1]
-    assert second == jobs[1:]
-    both = shared_out([*jobs[:4], ("save_predictions", ("test",)), *jobs[4:]])
-    assert sorted(job for part in both for job in part) == sorted([*jobs, ("save_predictions", ("test",))])
-    assert [part[0][0] for part in both] == ["save_predictions"] * 2
