@@ -47,15 +47,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Under `pytest -n 3 --dist loadgroup`, keep the tests of a file in one worker, where they share their fixtures.
 
-    All tests that start ranks go to one worker. They come first and files with slow tests next, so that no long file is
-    left for the end.
+    All tests that start ranks go to one worker, and those of callers, which share an environment. The former come first
+    and files with slow tests next, so that no long file is left for the end.
     """
     if not config.pluginmanager.hasplugin("xdist"):
         return
     group, slow = {}, set()
     for item in items:
         name = item.path.relative_to(Path(__file__).parent).as_posix()
-        group[item] = "ranks" if name.startswith(RANKS) else name
+        group[item] = "ranks" if name.startswith(RANKS) else "callers" if name.startswith("callers/") else name
         item.add_marker(pytest.mark.xdist_group(group[item]))
         if item.get_closest_marker("slow"):
             slow.add(group[item])

@@ -12,28 +12,12 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import write
-from caller_environments import environ, from_index
+from caller_environments import environ
 
 from pacehpc.report.tables import read_table
 
 pytestmark = pytest.mark.slow
 
-# What the function imports; all that autoplex asks for would bring several GB of GPU libraries.
-PACKAGES = (
-    ("--no-deps", "autoplex==0.3.2", "quippy-ase==0.9.14", "f90wrap==0.2.16", "atomate2==0.1.5"),
-    (
-        "numpy<2",
-        "ase",
-        "pandas",
-        "pymatgen",
-        "matplotlib",
-        "threadpoolctl",
-        "pydantic-settings",
-        "hiphive",
-        "ruamel.yaml",
-        "pyyaml",
-    ),
-)
 CALL = """
 import json, sys
 from autoplex.fitting.common.utils import pace_fitting
@@ -62,15 +46,14 @@ def write_data(folder: Path) -> None:
     write(folder / "test.extxyz", frames[20:])
 
 
-def test_its_fit_function_reads_our_errors(environment, tmp_path):
-    python = from_index(tmp_path / "autoplex", *PACKAGES)
+def test_its_fit_function_reads_our_errors(environment, callers, tmp_path):
     data, work = tmp_path / "data", tmp_path / "work"
     data.mkdir()
     work.mkdir()
     write_data(data)
     path = os.pathsep.join([str(environment), os.environ["PATH"]])
     done = subprocess.run(
-        [python, "-c", CALL, data], cwd=work, env=environ() | {"PATH": path}, text=True, capture_output=True
+        [callers, "-c", CALL, data], cwd=work, env=environ() | {"PATH": path}, text=True, capture_output=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

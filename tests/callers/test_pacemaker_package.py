@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from caller_environments import ROOT, SHIM, call, with_package
+from caller_environments import ROOT, SHIM, call, pip, with_package
 
 POTENTIAL = ROOT / "tests" / "golden" / "potentials" / "alni_mixed.yaml"
 
@@ -85,7 +85,7 @@ def test_python_ace_goes_first_and_uninstalling_leaves_nothing(tmp_path):
     said = call(environment / "pacemaker", "-v", cwd=tmp_path, code=1).stderr
     assert said.startswith("ERROR: python-ace 0.3.0 is installed") and "pip uninstall pacehpc-pacemaker" in said
 
-    call(environment / "python", "-m", "pip", "uninstall", "--yes", "--quiet", "pacehpc-pacemaker", cwd=tmp_path)
+    call(*pip(environment / "python", "uninstall", "--yes", "pacehpc-pacemaker"), cwd=tmp_path)
     assert not (environment / "pacemaker").exists() and (environment / "pace_yaml2yace").exists()
     assert not [path for path in packages.iterdir() if "pacemaker" in path.name]
     (original / "__init__.py").unlink()

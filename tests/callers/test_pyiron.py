@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from caller_environments import ROOT, call, from_index
+from caller_environments import ROOT, call
 
 from pacehpc.report.tables import read_table
 
@@ -40,11 +40,10 @@ json.dump([tables, job._parse_time()], open("parsed.json", "w"))
 TABLES = ("metrics", "test_metrics", "ladder_metrics", "test_ladder_metrics")
 
 
-def test_its_parser_finds_every_iteration(environment, tmp_path):
+def test_its_parser_finds_every_iteration(environment, callers, tmp_path):
     (tmp_path / "input.yaml").write_text(INPUT)
     call(environment / "pacemaker", "--no-predict", "input.yaml", cwd=tmp_path)
-    python = from_index(tmp_path / "pyiron", ("pyiron-potentialfit==0.3.15",))
-    parse(python, tmp_path)
+    parse(callers, tmp_path)
 
 
 def parse(python: Path, folder: Path) -> None:

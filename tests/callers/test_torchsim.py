@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sysconfig
-from pathlib import Path
 
 import pytest
-from caller_environments import ROOT, environ, from_index
+from caller_environments import ROOT, TORCHSIM, environ, install
 
 pytestmark = pytest.mark.slow
 
@@ -62,17 +60,17 @@ print("as expected")
 """
 
 
-def test_energies_forces_and_stresses_are_those_of_the_calculator(tmp_path):
+def test_energies_forces_and_stresses_are_those_of_the_calculator(callers, tmp_path):
     if os.environ.get("CI") != "true":
         pytest.skip("installs PyTorch, which is several GB on most machines; CI=true runs it")
-    python = from_index(tmp_path / "torchsim", ("torch==2.13.0",), ("torch-sim-atomistic==0.3.0",))
-    own = sysconfig.get_path(
-        "purelib", vars={"base": str(tmp_path / "torchsim"), "platbase": str(tmp_path / "torchsim")}
-    )
-    Path(own, "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
+    install(callers, *TORCHSIM)
     potential = ROOT / "examples" / "ase" / "al_ni.yace"
     done = subprocess.run(
-        [python, "-c", PROGRAM, potential], cwd=tmp_path, env=environ(), text=True, capture_output=True
+        [callers, "-c", PROGRAM, potential],
+        cwd=tmp_path,
+        env=environ() | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
     )
     assert done.returncode == 0 and "as expected" in done.stdout, done.stdout + done.stderr
 
