@@ -172,7 +172,7 @@ def test_a_test_set_has_tables_and_figures(fit):
     assert train["w_energy"].sum() == pytest.approx(1) and test["w_energy"].sum() == pytest.approx(1)
     assert len(test) == round(0.2 * (len(train) + len(test)))
     page = (folder / "report" / "index.html").read_bytes()
-    # from the files, the same page; in a process of its own, as all that a process draws is numbered
+    # from the files, the same page; in a process of its own, as Bokeh numbers all that a process has drawn
     again = subprocess.run(
         [sys.executable, "-m", "pacehpc", "report", "--page", folder], text=True, capture_output=True
     )

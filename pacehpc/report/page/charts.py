@@ -1,4 +1,4 @@
-"""Figures of the page, drawn by BokehJS."""
+"""Figures of the page, made with Bokeh."""
 
 from __future__ import annotations
 
@@ -7,8 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from bokeh.embed import json_item
+from bokeh.models import (
+    ColumnDataSource,
+    CustomJSHover,
+    CustomJSTicker,
+    CustomJSTickFormatter,
+    FactorRange,
+    HoverTool,
+    Label,
+    LogAxis,
+    NumeralTickFormatter,
+    Range1d,
+    Span,
+)
+from bokeh.plotting import figure
 
-from pacehpc.report.page.bokehjs import Model, Plot, column, mapping, model, source, value
 from pacehpc.report.page.rows import set_name
 
 BLUE, ORANGE, GREY, TEXT = "#1f5a94", "#d1600a", "#7f7f7f", "#333333"
@@ -79,44 +93,43 @@ MORE = {
 }
 
 
-_AXIS = {
-    "axis_line_color": GREY, "major_tick_line_color": GREY, "minor_tick_line_color": None,
-    "axis_label_text_font": FONT, "axis_label_text_font_style": "normal", "axis_label_text_font_size": "13px",
-    "axis_label_text_color": TEXT,
-    "major_label_text_font": FONT, "major_label_text_font_size": "12px", "major_label_text_color": TEXT,
-}  # fmt: skip
-_LEGEND = {
-    "orientation": "horizontal", "click_policy": "hide", "border_line_color": None, "padding": 2, "margin": 0,
-    "label_text_font": FONT, "label_text_font_size": "12px", "label_text_color": TEXT,
-}  # fmt: skip
-
-
-def chart(key: str, plot: Plot, caption: str, description: str) -> Chart:
-    """A finished figure as the page embeds it; the legend stands above, where it hides no point."""
-    return Chart(key, plot.item(_LEGEND), caption, description)
+def chart(key: str, plot: Any, caption: str, description: str) -> Chart:
+    """A finished figure as the page embeds it."""
+    return Chart(key, json_item(plot), caption, description)
 
 
 def plot(
-    x_label: str, y_label: str, height: int = 300, square: bool = False, kinds: tuple[str, str] = ("linear", "linear"),
-    **attributes: Any,
-) -> Plot:  # fmt: skip
-    """An empty figure in the page's style; it takes the width that there is. kinds: of its axes, see `Plot`."""
+    x_label: str, y_label: str, height: int = 300, square: bool = False, tooltips: bool = True, **options: Any
+) -> Any:
+    """An empty figure in the page's style; it takes the width that there is."""
     sizes = {"width": 420, "height": 420, "sizing_mode": "scale_width"} if square else {
         "height": height, "sizing_mode": "stretch_width"
     }  # fmt: skip
-    p = Plot(
-        kinds, (x_label, y_label), _AXIS, {"grid_line_color": "#e6e6e6"}, outline_line_color="#bbbbbb",
-        **sizes, **attributes,
+    p = figure(
+        tools="pan,box_zoom,wheel_zoom,reset,save", active_drag="box_zoom", active_scroll=None,
+        toolbar_location="above", x_axis_label=x_label, y_axis_label=y_label, **{**sizes, **options},
     )  # fmt: skip
-    for kind, axis in zip(kinds, p.axes, strict=True):
-        if kind == "log":
-            axis["attributes"]["ticker"] = model("CustomJSTicker", major_code=_LOG_TICKS)
-            axis["attributes"]["formatter"] = model("CustomJSTickFormatter", code=_PLAIN)
+    p.toolbar.logo = None
+    p.outline_line_color = "#bbbbbb"
+    p.grid.grid_line_color = "#e6e6e6"
+    p.axis.axis_line_color = p.axis.major_tick_line_color = GREY
+    p.axis.minor_tick_line_color = None
+    for axis in p.axis:
+        if isinstance(axis, LogAxis):
+            axis.ticker = CustomJSTicker(major_code=_LOG_TICKS)
+            axis.formatter = CustomJSTickFormatter(code=_PLAIN)
+    for grid, axis in zip(p.grid, (p.xaxis[0], p.yaxis[0]), strict=True):
+        grid.ticker = axis.ticker
+    p.axis.axis_label_text_font = p.axis.major_label_text_font = FONT
+    p.axis.axis_label_text_font_style = "normal"
+    p.axis.axis_label_text_font_size = "13px"
+    p.axis.major_label_text_font_size = "12px"
+    p.axis.axis_label_text_color = p.axis.major_label_text_color = TEXT
     return p
 
 
 def scattered(
-    p: Plot, points: Points, colours: Sequence[str], quantities: tuple[str, str], unit: str, error_unit: str
+    p: Any, points: Points, colours: Sequence[str], quantities: tuple[str, str], unit: str, error_unit: str
 ) -> None:
     """Draw points, a renderer for each colour, and say on hover what they are.
 
@@ -136,14 +149,13 @@ def scattered(
         if not chosen.any():
             continue
         columns = {"x": points.x, "y": points.y, "error": points.error, "structure": points.structure, **points.more}
-        columns["group"] = points.structure
-        renderers.append(
-            p.draw(
-                "Scatter", {name: values[chosen] for name, values in columns.items()}, name=f"group {k}",
-                x=column("x"), y=column("y"), size=value(size), marker=value(SET_MARKERS[points.which]),
-                fill_color=value(colours[k]), fill_alpha=value(0.6), line_color=value(None),
-            )
+        source = ColumnDataSource({name: values[chosen] for name, values in columns.items()})
+        source.data["group"] = source.data["structure"]
+        shown = p.scatter(
+            "x", "y", source=source, size=size, marker=SET_MARKERS[points.which], fill_color=colours[k],
+            fill_alpha=0.6, line_color=None, name=f"group {k}",
         )  # fmt: skip
+        renderers.append(shown)
     tooltips = [("structure", "@structure{custom}"), ("group", "@group{custom}")]
     tooltips += [MORE[name] for name in points.more if name in MORE]
     tooltips += [
@@ -156,37 +168,37 @@ def scattered(
     add_hover(p, points.which, tooltips, renderers)
 
 
-def add_hover(p: Plot, which: str, tooltips: Sequence[tuple[str, str]], renderers: Sequence[Model]) -> None:
+def add_hover(p: Any, which: str, tooltips: Sequence[tuple[str, str]], renderers: Sequence[Any]) -> None:
     """Say on hover what `tooltips` name; structure, group and element are looked up in the page."""
     formatters = {
-        "@structure": model("CustomJSHover", code=_OF_STRUCTURE.format(which=which, what="text")),
-        "@group": model("CustomJSHover", code=_OF_STRUCTURE.format(which=which, what="group")),
-        "@element": model("CustomJSHover", code=_SYMBOL),
+        "@structure": CustomJSHover(code=_OF_STRUCTURE.format(which=which, what="text")),
+        "@group": CustomJSHover(code=_OF_STRUCTURE.format(which=which, what="group")),
+        "@element": CustomJSHover(code=_SYMBOL),
     }
-    used = {key: found for key, found in formatters.items() if any(f"{key}{{" in text for _, text in tooltips)}
-    p.hover(tooltips, renderers, formatters=mapping(used), limit=3)
+    used = {key: value for key, value in formatters.items() if any(f"{key}{{" in text for _, text in tooltips)}
+    p.add_tools(HoverTool(tooltips=list(tooltips), formatters=used, renderers=list(renderers), limit=3, visible=False))
 
 
-def parity(points: Points, colours: Sequence[str], what: str, unit: str, error_unit: str) -> Plot:
+def parity(points: Points, colours: Sequence[str], what: str, unit: str, error_unit: str) -> Any:
     """Predicted over reference values, with the diagonal."""
     p = plot(f"{what}, reference ({unit})", f"{what}, predicted ({unit})", square=True, match_aspect=True)
     low, high = limits(np.concatenate([points.x, points.y]))
-    p.x_range, p.y_range = span(low, high), span(low, high)
-    line(p, [low, high], [low, high], line_color=GREY)
+    p.x_range, p.y_range = Range1d(low, high), Range1d(low, high)
+    p.line([low, high], [low, high], color=GREY, line_width=1)
     scattered(p, points, colours, ("reference", "predicted"), unit, error_unit)
     return p
 
 
-def error_over(points: Points, colours: Sequence[str], x_label: str, y_label: str, unit: str) -> Plot:
+def error_over(points: Points, colours: Sequence[str], x_label: str, y_label: str, unit: str) -> Any:
     """|Errors| over a measure of uncertainty, both on logarithmic axes."""
-    p = plot(x_label, y_label, height=360, kinds=("log", "log"))
+    p = plot(x_label, y_label, height=360, x_axis_type="log", y_axis_type="log")
     low, high = np.quantile(points.y, 0.002), points.y.max()  # errors of nearly nothing would take half the panel
-    p.y_range = span(low / 1.3, 1.3 * high)
+    p.y_range = Range1d(low / 1.3, 1.3 * high)
     scattered(p, points, colours, (x_label, y_label), "", unit)
     return p
 
 
-def histogram(values: Mapping[str, np.ndarray], label: str, y_label: str) -> Plot:
+def histogram(values: Mapping[str, np.ndarray], label: str, y_label: str) -> Any:
     """Histograms of the data sets on common bins."""
     known = {which: found[np.isfinite(found)] for which, found in values.items()}
     everything = np.concatenate(list(known.values()))
@@ -196,15 +208,19 @@ def histogram(values: Mapping[str, np.ndarray], label: str, y_label: str) -> Plo
     p = plot(label, y_label, height=230)
     for which, found in known.items():
         counts, _ = np.histogram(found, edges)
-        shown = p.draw(
-            "Quad", {"top": counts.astype(float), "left": edges[:-1], "right": edges[1:]},
-            legend=set_name(which) if len(known) > 1 else "",
-            top=column("top"), bottom=value(0), left=column("left"), right=column("right"),
-            fill_color=value(SET_COLOURS[which]), fill_alpha=value(0.55),
-            line_color=value("white"), line_width=value(0.5),
+        shown = p.quad(
+            top=counts, bottom=0, left=edges[:-1], right=edges[1:], fill_color=SET_COLOURS[which], fill_alpha=0.55,
+            line_color="white", line_width=0.5, legend_label=set_name(which),
         )  # fmt: skip
-        p.hover([("set", set_name(which)), (label, "@left{0.000} to @right{0.000}"), (y_label, "@top{0,0}")], [shown])
-    p.y_range["attributes"]["start"] = 0
+        p.add_tools(
+            HoverTool(
+                visible=False,
+                renderers=[shown],
+                tooltips=[("set", set_name(which)), (label, "@left{0.000} to @right{0.000}"), (y_label, "@top{0,0}")],
+            )
+        )
+    p.y_range.start = 0
+    finish_legend(p, len(known) > 1)
     return p
 
 
@@ -213,7 +229,7 @@ def learning_curve(
     starts: Mapping[tuple[int, int], float],
     label: str,
     logarithmic: bool,
-) -> Plot:
+) -> Any:
     """A quantity over all iterations.
 
     Args:
@@ -222,34 +238,39 @@ def learning_curve(
         label: of the quantity.
         logarithmic: also the axis of iterations, which then begins at 1.
     """
-    p = plot("iteration", label, height=260, kinds=("log" if logarithmic else "linear", "log"))
+    p = plot("iteration", label, height=260, x_axis_type="log" if logarithmic else "linear", y_axis_type="log")
     later, last = [], 1.0
     for which, (x, y, own) in curves.items():
         shown = np.isfinite(x) & (y > 0) & ((x > 0) | (not logarithmic))
         later += y[shown & (own > 0)].tolist()
         last = max(last, float(np.nanmax(x, initial=1.0)))
-        legend, colour = set_name(which) if len(curves) > 1 else "", SET_COLOURS[which]
-        places = {"x": column("x"), "y": column("y")}
-        columns = source({"x": np.asarray(x[shown], float), "y": np.asarray(y[shown], float)})
-        p.draw("Line", columns, legend=legend, line_color=colour, line_width=1.6, **places)
-        marks = p.draw(
-            "Scatter", columns, legend=legend, size=value(5), marker=value(SET_MARKERS[which]),
-            line_color=value(colour), fill_color=value(colour), **places,
-        )  # fmt: skip
-        p.hover([("set", set_name(which)), ("iteration", "@x{0,0}"), (label, "@y{0.000}")], [marks])
-    p.x_range = span(1, last * 1.05) if logarithmic else span(-0.01 * last, last * 1.02)
+        source = ColumnDataSource({"x": x[shown], "y": y[shown]})
+        colour = SET_COLOURS[which]
+        p.line("x", "y", source=source, color=colour, line_width=1.6, legend_label=set_name(which))
+        marks = p.scatter(
+            "x", "y", source=source, color=colour, size=5, marker=SET_MARKERS[which], legend_label=set_name(which)
+        )
+        p.add_tools(
+            HoverTool(
+                visible=False,
+                renderers=[marks],
+                tooltips=[("set", set_name(which)), ("iteration", "@x{0,0}"), (label, "@y{0.000}")],
+            )
+        )
+    p.x_range = Range1d(1, last * 1.05) if logarithmic else Range1d(-0.01 * last, last * 1.02)
     if len(later) > 3:  # the starting points, far above the rest, leave the panel
         low, high = min(later), max(later)
         margin = 1.1 * (high / low) ** 0.06
-        p.y_range = span(low / margin, high * margin)
+        p.y_range = Range1d(low / margin, high * margin)
     _mark_starts(p, starts, logarithmic)
     if not logarithmic:
-        p.axes[0]["attributes"]["formatter"] = model("NumeralTickFormatter", format="0,0")
-        p.axes[0]["attributes"]["ticker"] = model("BasicTicker", min_interval=1)
+        p.xaxis.formatter = NumeralTickFormatter(format="0,0")
+        p.xaxis[0].ticker.min_interval = 1
+    finish_legend(p, len(curves) > 1)
     return p
 
 
-def _mark_starts(p: Plot, starts: Mapping[tuple[int, int], float], logarithmic: bool) -> None:
+def _mark_starts(p: Any, starts: Mapping[tuple[int, int], float], logarithmic: bool) -> None:
     """Solid, numbered lines where ladder steps begin, dotted ones where cycles do."""
     steps = sorted({step for step, _ in starts})
     numbered = steps[:: max(1, len(steps) // 15)]
@@ -258,49 +279,53 @@ def _mark_starts(p: Plot, starts: Mapping[tuple[int, int], float], logarithmic: 
         if x == 0 and (logarithmic or len(steps) == 1):
             continue
         begins = cycle == first[step] and len(steps) > 1
-        p.add(upright(x, GREY, "solid" if begins else "dotted"))
+        p.add_layout(Span(location=x, dimension="height", line_color=GREY, line_dash="solid" if begins else "dotted"))
         if begins and step in numbered:
             text = {"text": str(step), "text_font_size": "11px", "text_font": FONT, "text_color": TEXT}
-            p.add(model("Label", x=x, y=2, y_units="screen", x_offset=3, text_baseline="bottom", **text))
+            p.add_layout(Label(x=x, y=2, y_units="screen", x_offset=3, text_baseline="bottom", **text))
 
 
-def bars(groups: Sequence[str], values: Mapping[str, Sequence[float]], label: str) -> Plot:
+def bars(groups: Sequence[str], values: Mapping[str, Sequence[float]], label: str) -> Any:
     """Horizontal bars, one for each group and set."""
-    p = plot(label, "", height=70 + (18 * len(values) + 8) * len(groups), kinds=("linear", "names"))
-    p.y_range["attributes"]["factors"] = list(reversed(groups))
-    p.grids[1]["attributes"]["grid_line_color"] = None
+    p = plot(label, "", height=70 + (18 * len(values) + 8) * len(groups), y_range=FactorRange(*reversed(groups)))
     width = 0.8 / len(values)
     for k, (which, found) in enumerate(values.items()):
-        known = np.flatnonzero(np.isfinite(found)).tolist()
-        columns = {
-            "group": [groups[j] for j in known],
-            "y": [[groups[j], 0.4 - width * (k + 0.5)] for j in known],
-            "value": [float(found[j]) for j in known],
-        }
-        shown = p.draw(
-            "HBar", columns, legend=set_name(which) if len(values) > 1 else "",
-            y=column("y"), right=column("value"), height=value(0.9 * width), fill_color=value(SET_COLOURS[which]),
-            line_color=value(None),
+        known = [j for j, value in enumerate(found) if np.isfinite(value)]
+        source = ColumnDataSource(
+            {
+                "group": [groups[j] for j in known],
+                "y": [(groups[j], 0.4 - width * (k + 0.5)) for j in known],
+                "value": [found[j] for j in known],
+            }
+        )
+        shown = p.hbar(
+            y="y", right="value", height=0.9 * width, source=source, color=SET_COLOURS[which], line_color=None,
+            legend_label=set_name(which),
         )  # fmt: skip
-        p.hover([("group", "@group"), ("set", set_name(which)), (label, "@value{0.00}")], [shown])
-    p.x_range["attributes"]["start"] = 0
-    p.axes[1]["attributes"]["formatter"] = model("CustomJSTickFormatter", code=_SHORTENED)
+        p.add_tools(
+            HoverTool(
+                visible=False,
+                renderers=[shown],
+                tooltips=[("group", "@group"), ("set", set_name(which)), (label, "@value{0.00}")],
+            )
+        )
+    p.x_range.start = 0
+    p.yaxis.formatter = CustomJSTickFormatter(code=_SHORTENED)
+    p.ygrid.grid_line_color = None
+    finish_legend(p, len(values) > 1)
     return p
 
 
-def line(p: Plot, x: Sequence[float], y: Sequence[float], glyph: str = "Line", **attributes: Any) -> None:
-    """Draw a line through points."""
-    p.draw(glyph, {"x": x, "y": y}, x=column("x"), y=column("y"), **attributes)
-
-
-def upright(x: float, colour: str, dash: str) -> Model:
-    """A line across the figure."""
-    return model("Span", location=x, dimension="height", line_color=colour, line_dash=dash)
-
-
-def span(start: float, end: float) -> Model:
-    """A range of values that an axis shows."""
-    return model("Range1d", start=float(start), end=float(end))
+def finish_legend(p: Any, shown: bool) -> None:
+    """The legend above the figure, where its points cannot be hidden by it; none where there is one set."""
+    if not p.legend:
+        return
+    legend = p.legend[0]
+    legend.visible = shown
+    legend.orientation, legend.click_policy = "horizontal", "hide"
+    legend.label_text_font, legend.label_text_font_size, legend.label_text_color = FONT, "12px", TEXT
+    legend.border_line_color, legend.padding, legend.margin = None, 2, 0
+    p.add_layout(legend, "above")
 
 
 def limits(values: np.ndarray) -> tuple[float, float]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from bokeh.core.properties import value
+from bokeh.models import ColumnDataSource, LabelSet
 
 from pacehpc.report.page import charts
-from pacehpc.report.page.bokehjs import column, model, reference, source, value
 from pacehpc.report.page.charts import Chart
 from pacehpc.report.page.html import write_html
 from pacehpc.report.page.rows import Table, front_of
@@ -58,25 +59,24 @@ def write_comparison(
 def _front(key: str, names: Sequence[str], speed: np.ndarray, errors: np.ndarray, label: str) -> Chart:
     known = np.isfinite(speed) & np.isfinite(errors)
     front = front_of(np.column_stack([speed, errors]))
-    plot = charts.plot("µs/atom, energies and forces on one core", label, 380, kinds=("log", "log"))
+    plot = charts.plot("µs/atom, energies and forces on one core", label, 380, x_axis_type="log", y_axis_type="log")
     order = np.flatnonzero(front)[np.argsort(speed[front], kind="stable")]
-    charts.line(plot, speed[order], errors[order], "Step", mode="after", line_color=charts.GREY, line_dash="dashed")
+    plot.step(speed[order], errors[order], mode="after", line_color=charts.GREY, line_dash="dashed")
     for chosen, colour, kind in ((known & front, charts.BLUE, "yes"), (known & ~front, charts.ORANGE, "no")):
-        found = source({"x": speed[chosen], "y": errors[chosen], "name": [names[k] for k in np.flatnonzero(chosen)]})
-        places = {"x": column("x"), "y": column("y")}
-        marks = plot.draw("Scatter", found, size=value(9), fill_color=value(colour), line_color=value(None), **places)
+        source = ColumnDataSource(
+            {"x": speed[chosen], "y": errors[chosen], "name": [names[k] for k in np.flatnonzero(chosen)]}
+        )
+        marks = plot.scatter("x", "y", source=source, size=9, fill_color=colour, line_color=None)
         tooltips = [("fit", "@name"), ("speed", "@x{0.00} µs/atom"), (label, "@y{0.00}"), ("on the front", kind)]
         charts.add_hover(plot, "", tooltips, [marks])
         if len(names) <= 30:
-            plot.add(
-                model(
-                    "LabelSet", source=reference(found), text=column("name"), x_offset=value(6), y_offset=value(4),
-                    text_font_size=value("11px"), text_font=value(charts.FONT), text_color=value(charts.TEXT),
-                    **places,
+            plot.add_layout(
+                LabelSet(
+                    x="x", y="y", text="name", source=source, x_offset=6, y_offset=4, text_font_size="11px",
+                    text_font=value(charts.FONT), text_color=charts.TEXT,
                 )
             )  # fmt: skip
-    for shown in (plot.x_range, plot.y_range):
-        shown["attributes"]["range_padding"] = 0.15
+    plot.x_range.range_padding = plot.y_range.range_padding = 0.15
     best = ", ".join(names[k] for k in order)
     caption = f"{label}; on the front: {best}"
     return charts.chart(f"front-{key}", plot, caption, f"Scatter of {label} over the time per atom. {caption}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.data import chemical_symbols
+from bokeh.models import Span
 
 from pacehpc.potential import Potential
 from pacehpc.report.colours import COLOURS, Colours
@@ -170,7 +171,7 @@ class _Page:
             self._atoms(one, atoms, grade=False),
         )  # fmt: skip
         plot = charts.error_over(points, self._palette, "extrapolation grade γ", "|ΔF| (meV/Å)", "meV/Å")
-        plot.add(charts.upright(1, charts.TEXT, "dashed"))
+        plot.add_layout(Span(location=1, dimension="height", line_color=charts.TEXT, line_dash="dashed"))
         above = np.count_nonzero(one.grades > 1)
         return [
             charts.chart(
@@ -212,7 +213,7 @@ class _Page:
         )
         low, high = max(std.min(), errors.min()), min(std.max(), errors.max())
         if low < high:
-            charts.line(plot, [low, high], [low, high], line_color=charts.TEXT, line_width=1.5)
+            plot.line([low, high], [low, high], color=charts.TEXT, line_width=1.5)
         inside = np.mean(errors < std)
         return [
             charts.chart(

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bokeh.resources import INLINE
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from pacehpc.replacing import replace_file
-from pacehpc.report.page.bokehjs import library
 from pacehpc.report.page.charts import Chart
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ def write_html(path: Path, template: str, charts: Sequence[Chart], known: Mappin
     text = environment.get_template(template).render(
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
-        library=Markup(library()),
+        library=Markup("\n".join(INLINE.js_raw[:1])),
         data=Markup(script_json(data)),
         **content,
     )

@@ -5,9 +5,7 @@ const hidden = new Set(); // groups that are switched off
 function draw(element) {
   if (element.dataset.drawn) return;
   element.dataset.drawn = "yes";
-  const item = PACEHPC.charts[element.dataset.chart];
-  item.doc.version = Bokeh.version;
-  Bokeh.embed.embed_item(item, element.id).then(showGroups);
+  Bokeh.embed.embed_item(PACEHPC.charts[element.dataset.chart], element.id).then(showGroups);
 }
 
 function drawVisible(root) {

@@ -24,7 +24,7 @@ class PyPacehpc(PythonPackage):
 
     with default_args(type=("build", "run")):
         depends_on("py-ase@3.23:")
-        depends_on("py-bokeh@3.8:3")
+        depends_on("py-bokeh@3.8:")
         depends_on("py-h5py@3.11:")
         depends_on("py-jinja2@3.1:")
         depends_on("py-matplotlib@3.9:")
