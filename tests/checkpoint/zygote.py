@@ -10,15 +10,22 @@ call. sync_always: growing files are brought to the disk after each write, not o
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import sys
 import traceback
 
+import mpi4py  # noqa: F401
 import pandas  # noqa: F401
+import threadpoolctl  # noqa: F401
+import vesin  # noqa: F401
 
+import pacehpc.backends.cpu_rows  # noqa: F401
 import pacehpc.calculator  # noqa: F401
 import pacehpc.fit.run  # noqa: F401
+import pacehpc.utilities.clean  # noqa: F401
+from pacehpc.backends.compile import made_with
 from pacehpc.checkpoint import files
 from pacehpc.cli import main
 
@@ -52,6 +59,8 @@ def child(job: dict) -> int:
 
 
 if __name__ == "__main__":
+    made_with()  # asks the compiler for its version and macros, once for all runs
+    gc.freeze()  # else the first collection of each run copies the memory of all that is imported
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
