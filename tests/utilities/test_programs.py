@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from pacehpc import cli
+from pacehpc.backends.compile import compile_library
+from pacehpc.backends.shape import make_shape
 from pacehpc.machine import processor
 from pacehpc.potential import Potential, build_potential, export_yace
 from pacehpc.utilities import compile as compile_ahead
@@ -136,25 +138,15 @@ def test_compile_fills_the_cache(folder, capsys, monkeypatch, ladder):
     assert "for cpu" in capsys.readouterr().out
 
 
-def test_compile_leaves_nothing_for_the_fit(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("PACEHPC_CACHE", str(tmp_path / "cache"))
-    (folder / "input.yaml").write_text(INPUT.replace("kappa: 0.3}", "kappa: 0.3}, optimizer: GN-BFGS"))
-    assert compile_ahead.main([]) == 0
-    from pacehpc.backends.compile import compile_library
-    from pacehpc.backends.shape import make_shape
-
-    potential = build_potential(compile_ahead.load_settings("input.yaml").potential)
-    for program in ("evaluate", "program", "rows"):
-        assert compile_library(make_shape(potential, stress=False).header, program)[1] == 0.0
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("repulsion", ["", "  repulsion: auto\n"])
 def test_fit_needs_no_compiler_after_compile(folder, tmp_path, monkeypatch, repulsion):
-    """On data with stresses, up to the last line: predictions and a repulsion are part of a fit."""
+    """On data with stresses, up to the last line: renewals, predictions and a repulsion are part of a fit. Nor does the
+    calculator need one."""
     data = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
     text = INPUT.replace("[Al]", "[Al, Ni]").replace("absent.pckl.gzip", str(data))
-    text = text.replace("fit: {loss: {kappa: 0.3}}\n", "fit:\n  loss: {kappa: 0.3}\n  maxiter: 2\n" + repulsion)
+    keys = "  loss: {kappa: 0.3}\n  maxiter: 3\n  optimizer: GN-BFGS\n  options: {start: 1, renew: 2}\n"
+    text = text.replace("fit: {loss: {kappa: 0.3}}\n", f"fit:\n{keys}{repulsion}")
     text = text.replace(f"data: {data}", f"data: {{filename: {data}, reference_energy: auto}}")
     (folder / "input.yaml").write_text(text)
     environment = {**os.environ, "PACEHPC_CACHE": str(tmp_path / "cache")}
@@ -167,6 +159,11 @@ def test_fit_needs_no_compiler_after_compile(folder, tmp_path, monkeypatch, repu
 
     run("compile")
     assert "Stress (train): RMSE" in run("input.yaml", CXX="/absent")
+    assert "renewed" in (folder / "log.txt").read_text()
+
+    monkeypatch.setenv("PACEHPC_CACHE", environment["PACEHPC_CACHE"])
+    shape = make_shape(Potential.load(folder / "output_potential.yaml"), stress=False)
+    assert compile_library(shape.header, "program")[1] == 0.0
 
 
 def test_timing(folder, capsys, monkeypatch):
