@@ -150,7 +150,7 @@ def test_weights_from_a_file(tmp_path):
     text = (ROOT / "examples" / "strategies" / "external_weights.yaml").read_text().replace("../al_ni", str(EXAMPLE))
     script = (ROOT / "examples" / "strategies" / "make_weights.py").read_text().replace("../al_ni", str(EXAMPLE))
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
-    fit(tmp_path, text, maxiter=3)
+    fit(tmp_path, text, "--no-predict", maxiter=3)
     used = pd.read_pickle(tmp_path / "fitting_data_info.pckl.gzip", compression="gzip")
     crystals = np.array([atoms.pbc.all() for atoms in used.ase_atoms])
     assert 0 < crystals.sum() < len(used)
@@ -163,6 +163,7 @@ def test_a_callback_of_the_user_stops_the_fit(tmp_path):
     shutil.copy(strategies / "stop_when_steady.py", tmp_path / "stop_when_steady.py")
     script = tmp_path / "stop_when_steady.py"
     script.write_text(script.read_text().replace("< 0.01", "< 1e9"))
-    log = fit(tmp_path, (strategies / "callbacks.yaml").read_text().replace("../al_ni", str(EXAMPLE)), maxiter=30)
+    text = (strategies / "callbacks.yaml").read_text().replace("../al_ni", str(EXAMPLE))
+    log = fit(tmp_path, text, "--no-predict", maxiter=30)
     assert "a callback asked to stop" in log
     assert pd.read_csv(tmp_path / "cycle_metrics.txt", sep=r"\s+").iter_num.iloc[-1] == 11

@@ -60,7 +60,7 @@ def test_wheel_holds_one_package_with_the_kernels(packages):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
-def test_installed_package_fits_outside_the_checkout(packages, kind, tmp_path):
+def test_installed_package_fits_outside_the_checkout(packages, kind, tmp_path, tmp_path_factory):
     python = make_environment(tmp_path / "environment")
     pip = [
         sys.executable,
@@ -77,8 +77,9 @@ def test_installed_package_fits_outside_the_checkout(packages, kind, tmp_path):
 
     # MPI comes from the environment of the tests; nothing else of the shell may help.
     libraries = os.pathsep.join(filter(None, [f"{sys.prefix}/lib", os.environ.get("LD_LIBRARY_PATH")]))
+    cache = tmp_path_factory.getbasetemp() / "kernels"  # of both: the same sources give the same kernels
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PACEHPC"))}
-    environment |= {"LD_LIBRARY_PATH": libraries, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment |= {"LD_LIBRARY_PATH": libraries, "XDG_CACHE_HOME": str(cache)}
     work = tmp_path / "work"
     work.mkdir()
     (work / "input.yaml").write_text(INPUT)

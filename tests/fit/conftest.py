@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -28,20 +29,36 @@ backend: {{evaluator: cpu, display_step: 4}}
 """
 
 
+def go(folder: Path, tasks: Tasks | None = None, **changes):
+    """Fit in the current folder; see `fit`."""
+    Path("input.yaml").write_text(INPUT)
+    settings = load_settings("input.yaml", {key.replace("__", "."): value for key, value in changes.items()})
+    parallel.setup_logging(Ranks(), "log.txt")
+    try:
+        return run(settings, Ranks(), tasks or Tasks(predict=False), Path("input.yaml")), folder
+    finally:
+        parallel.close_logging()
+
+
 @pytest.fixture
 def fit(tmp_path, monkeypatch):
     """fit(**overrides by dotted path, dots as __) runs the fit in tmp_path; returns (exit code, folder).
 
     Without `tasks` there are no predictions and figures, which take most of the time."""
     monkeypatch.chdir(tmp_path)
+    return functools.partial(go, tmp_path)
 
-    def go(tasks: Tasks | None = None, **changes):
-        (tmp_path / "input.yaml").write_text(INPUT)
-        settings = load_settings("input.yaml", {key.replace("__", "."): value for key, value in changes.items()})
-        parallel.setup_logging(Ranks(), "log.txt")
-        try:
-            return run(settings, Ranks(), tasks or Tasks(predict=False), Path("input.yaml")), tmp_path
-        finally:
-            parallel.close_logging()
 
-    return go
+_plain = []
+
+
+@pytest.fixture
+def plain(tmp_path_factory, monkeypatch):
+    """(exit code, folder) of the fit as it is, with predictions and figures, made once; tests only look at it.
+
+    Not a fixture of the module: what a fit does with signals and loggers ends with the test that makes it."""
+    if not _plain:
+        folder = tmp_path_factory.mktemp("plain")
+        monkeypatch.chdir(folder)
+        _plain.append(go(folder, Tasks()))
+    return _plain[0]

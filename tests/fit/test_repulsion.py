@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from ase.neighborlist import neighbor_list
 
 from pacehpc.errors import PacehpcError
-from pacehpc.fit.plan import Tasks
 from pacehpc.fit.repulsion import with_zbl
 from pacehpc.potential import Potential
 from pacehpc.report.tables import read_table
@@ -18,12 +18,13 @@ DATA = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
 
 
 def test_repulsion_auto_is_put_in_after_the_fit(fit):
-    _, folder = fit(Tasks(), fit__repulsion="auto", fit__maxiter=3)
+    _, folder = fit(fit__repulsion="auto", fit__maxiter=3)
     before, after = (Potential.load(folder / name) for name in ("interim_potential_0.yaml", "output_potential.yaml"))
     np.testing.assert_array_equal(before.parameters, after.parameters)
-    predicted = pd.read_pickle(folder / "train_pred.pckl.gzip", compression="gzip")
+    fitted = pd.read_pickle(folder / "fitting_data_info.pckl.gzip", compression="gzip")["ase_atoms"]
+    within = [neighbor_list("d", atoms, after.cutoff) for atoms in fitted]
     shortest = min(bond.r_in for bond in after.bonds.values())
-    assert shortest == pytest.approx(predicted["nn_min"].min(), abs=1e-9)
+    assert shortest == pytest.approx(min(d.min() for d in within if len(d)), abs=1e-9)
     assert {bond.inner_cutoff_type for bond in after.bonds.values()} == {"zbl"}
     # no atoms are closer: energies and forces of the data stay as they were fitted
     table = read_table(folder / "cycle_metrics.txt")

@@ -23,8 +23,8 @@ from pacehpc.report.tables import COLUMNS, read_table
 DATA = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
 
 
-def test_outputs_of_a_plain_fit(fit):
-    code, folder = fit(Tasks())
+def test_outputs_of_a_plain_fit(plain):
+    code, folder = plain
     assert code == 0
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     figures = ("EF-pairplots", "E-dE-dist", "F-dF-dist", "Fi-dFi-dist", "E-dE-nn", "ef-distributions", "S-pairplot")
@@ -68,8 +68,8 @@ def test_outputs_of_a_plain_fit(fit):
     assert text.count("left of this minimisation") == 1 and "Time of the optimizer itself" in text
 
 
-def test_final_errors_are_those_of_the_file(fit):
-    _, folder = fit(Tasks())
+def test_final_errors_are_those_of_the_file(plain):
+    _, folder = plain
     potential = Potential.load(folder / "output_potential.yaml")
     data = load_dataset(str(DATA), potential.elements, reference_energy={"Al": 3.28, "Ni": 4.44})
     objective = Objective(potential, data, {"kappa": 0.3, "L2_coeffs": 1e-8}, backend="cpu")
