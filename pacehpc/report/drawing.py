@@ -22,7 +22,7 @@ Job = tuple[str, tuple[Any, ...]]
 
 
 class Drawing:
-    """Processes that draw: one for the figures, one for the page, which take as long. They load what they need at once.
+    """Processes that draw: two for the figures, one for the page. They load what they need at once.
 
     Each file is written beside and renamed: where a process is killed, no file is left incomplete. Where this process
     ends before it says what to draw, they end, too.
@@ -81,8 +81,17 @@ class Drawing:
 def main() -> None:
     """Do the jobs that stdin holds with the functions of the module that the command line names."""
     module = import_module(sys.argv[1])
-    for name, arguments in pickle.load(sys.stdin.buffer):
+    jobs = pickle.load(sys.stdin.buffer)
+    # numbers of jobs, which this process and, where there are several jobs, its copy take out one by one
+    numbers, filled = os.pipe()
+    os.write(filled, bytes(range(len(jobs))))
+    os.close(filled)
+    copy = os.fork() if len(jobs) > 1 else None
+    while taken := os.read(numbers, 1):
+        name, arguments = jobs[taken[0]]
         getattr(module, name)(*arguments)
+    if copy and os.waitpid(copy, 0)[1]:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

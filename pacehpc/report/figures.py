@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator, NullLocator
 
 from pacehpc.report.colours import COLOURS, Colours
 from pacehpc.report.iterations import global_iterations, starts_of
@@ -182,10 +182,13 @@ def save_groups(
             lengths[::2] = np.nan_to_num(1000 * np.asarray(values))
             edges = np.arange(len(names))[:, None] + [-0.4, 0.4]
             axes.stairs(lengths, edges.ravel(), orientation="horizontal", fill=True, color=_BLUE)
-            axes.set(xlabel=label, yticks=np.arange(len(names)), yticklabels=names, xlim=(0, None))
-            axes.tick_params(axis="y", length=0)
+            axes.set(xlabel=label, yticks=[], xlim=(0, None))
         panels[0].set_ylim(len(names) - 0.4, -0.6)
-        lay_out(figure, data_title(prefix, n_structures), left=0.12 + text_width(figure, names))
+        beside = panels[0].get_yaxis_transform()
+        texts = [
+            panels[0].text(-0.02, k, name, transform=beside, ha="right", va="center") for k, name in enumerate(names)
+        ]
+        lay_out(figure, data_title(prefix, n_structures), left=0.15 + text_width(figure, texts))
         return save_figure(figure, Path(folder) / f"{prefix}_groups.{imagetype}")
 
 
@@ -223,7 +226,7 @@ def save_distributions(
             axes.xaxis.set_major_locator(MaxNLocator(5))
             if len(values) > 100:
                 axes.set_yscale("log")
-                _plain_ticks(axes.yaxis)
+                _plain_ticks(axes.yaxis, minor=False)
                 axes.set_ylim(bottom=0.7)
             axes.set_title(f"{len(values):,} {unit}")
         lay_out(figure, data_title(prefix, len(np.ravel(energy))), top=0.5, between=0.7)
@@ -271,8 +274,7 @@ def save_learning_curve(
                 axes.plot(x, y, color=colour, lw=1.1, marker=marker, ms=2.5, label=kind)
             if positive:
                 axes.set_yscale("log")
-                if name != "loss":  # plain numbers: 300, not 3 × 10²
-                    _plain_ticks(axes.yaxis)
+                _plain_ticks(axes.yaxis)
             if len(later) > 3:  # the starting points, far above the rest, leave the panel
                 low, high = min(later), max(later)
                 axes.set_ylim(low / (high / low) ** 0.08 / 1.05, high * (high / low) ** 0.08 * 1.05)
@@ -334,7 +336,7 @@ def _error_figure(
     side.set_xlabel("Number")
     if len(error) > 100:
         side.set_xscale("log")
-        _plain_ticks(side.xaxis)
+        _plain_ticks(side.xaxis, minor=False)
         side.set_xlim(left=0.7)
     return figure, _summary(error, unit, ", ", norm=not signed)
 
@@ -373,10 +375,13 @@ def _draw_points(axes: Axes, x: np.ndarray, y: np.ndarray, size: float, colour: 
     axes.plot(x, y, "o", ms=size**0.5, mew=0, color=colour, alpha=0.6, rasterized=as_bitmap)
 
 
-def _plain_ticks(axis: Axis) -> None:
-    """Plain numbers on a logarithmic axis, which take a tenth of the time of powers of ten."""
+def _plain_ticks(axis: Axis, minor: bool = True) -> None:
+    """Plain numbers on a logarithmic axis, a tenth of the time of powers of ten; minor: and ticks between these."""
     axis.set_major_formatter(LogFormatter())
-    axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+    if minor:
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+    else:
+        axis.set_minor_locator(NullLocator())
 
 
 def _mark_starts(panels: np.ndarray, starts: Mapping[tuple[int, int], float]) -> None:

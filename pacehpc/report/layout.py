@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from PIL import Image
 
 from pacehpc.replacing import replacing
@@ -98,9 +99,8 @@ def lay_out(
     )
 
 
-def text_width(figure: Figure, lines: Sequence[str]) -> float:
-    """Inches of the longest line, at most half of the figure."""
-    text = figure.text(0, 0, "\n".join(lines))
-    width = text.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width / figure.dpi
-    text.remove()
+def text_width(figure: Figure, texts: Sequence[Text]) -> float:
+    """Inches of the widest text, at most half of the figure."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    width = max(text.get_window_extent(renderer).width for text in texts) / figure.dpi
     return min(width, figure.get_size_inches()[0] / 2)

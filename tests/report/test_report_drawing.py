@@ -37,6 +37,19 @@ def test_a_failure_is_reported_and_leaves_no_half_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_failure_of_one_of_several_is_reported(tmp_path, place):
+    """Whichever of the two processes meets it; the other figures are drawn."""
+    kinds = ["png", "png", "png"]
+    kinds.insert(place, "no such format")
+    drawing = Drawing()
+    jobs = [("save_distributions", (str(tmp_path), ENERGIES, FORCES, f"set{k}", kind)) for k, kind in enumerate(kinds)]
+    drawing.draw(jobs)
+    with pytest.raises(PacehpcError, match=r"figures could not be drawn: .*no such format"):
+        drawing.wait()
+    assert len(list(tmp_path.iterdir())) >= place  # those before it, at least
+
+
 def test_a_page_that_fails_is_a_warning(tmp_path, caplog):
     figure = ("save_distributions", (str(tmp_path), ENERGIES, FORCES, "train", "png"))
     one = fits.compared("train", 4)
