@@ -98,7 +98,7 @@ STAGE void add_base_tangent_of_bonds(const Problem& P, index_t slot, int n, bool
   add_base_products<L, N>(rows, P.row_size, angular, true, bonds, n, dA);
 }
 
-template <int J, int L, int N>
+template <int J, int L, int N, bool VIRIALS>
 STAGE void add_forces_of_bonds(const Problem& P, index_t slot, int n, LanesIn rows, LanesIn A_bar, const lanes* dF,
                                lanes embedding_energy, ForceSum& sum) {
   constexpr int N_LM = (L + 1) * (L + 1);
@@ -120,7 +120,7 @@ STAGE void add_forces_of_bonds(const Problem& P, index_t slot, int n, LanesIn ro
           dS[q] += dR * a;
         }
       }
-    add_force_of_bond<L>(P, slot + b, S, dS, embedding_energy, sum);
+    add_force_of_bond<L, VIRIALS>(P, slot + b, S, dS, embedding_energy, sum);
   }
 }
 
@@ -197,18 +197,19 @@ STAGE lanes make_base_tangent_of_bonds(const Problem& P, index_t tile, bool movi
   return dcutoff;
 }
 
-// reads bonds, rows, A_bar, dF, core_slope; adds to atom_forces, atom_virials
+// reads bonds, rows, A_bar, dF, core_slope; adds to atom_forces and, with VIRIALS, to atom_virials
+template <bool VIRIALS>
 STAGE void make_forces_of_bonds(const Problem& P, index_t tile, LanesIn rows, LanesIn A_bar, const lanes* dF,
                                 lanes embedding_energy) {
   ForceSum sum = no_force();
 #define CASE(id, J, L, N)                                                                                             \
   case id:                                                                                                            \
-    add_forces_of_bonds<J, L, N>(P, slot, n, rows + slots_before(P, tile, slot) * P.row_size, A_bar + pair.leaf_offset, dF, \
-                                 embedding_energy, sum);                                                                  \
+    add_forces_of_bonds<J, L, N, VIRIALS>(P, slot, n, rows + slots_before(P, tile, slot) * P.row_size,                \
+                                          A_bar + pair.leaf_offset, dF, embedding_energy, sum);                       \
     break;
-  FOR_NEIGHBOURS_OF_TILE(P, tile, CASE, add_cutoff_forces(P, slot, n, embedding_energy, sum))
+  FOR_NEIGHBOURS_OF_TILE(P, tile, CASE, add_cutoff_forces<VIRIALS>(P, slot, n, embedding_energy, sum))
 #undef CASE
-  add_force_to_centres(P, tile, sum);
+  add_force_to_centres<VIRIALS>(P, tile, sum);
 }
 
 // reads bonds, angular, X, Z, alpha, beta; adds to gradient, gradient_first

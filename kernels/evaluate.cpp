@@ -13,6 +13,14 @@
 #include <omp.h>
 #endif
 
+// forces, in either way: see make_forces_of_bonds and make_forces
+template <bool VIRIALS>
+FN void make_forces_of_tile(const Problem& P, index_t tile, bool bondwise, LanesIn rows, LanesIn Phi_bar, const lanes* dF,
+                            LanesIn w, lanes F) {
+  if (bondwise) make_forces_of_bonds<VIRIALS>(P, tile, rows, Phi_bar, dF, F);
+  else make_forces<VIRIALS>(P, tile, w, F);
+}
+
 // energies and forces: reads G or bonds; writes t, rows (radial functions of the tile's bonds, where it goes bond by bond) and
 // atom_energies; adds to atom_forces and atom_virials
 static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, Lanes rows, double* stages) {
@@ -24,8 +32,8 @@ static void first_pass(const Problem& P, index_t tile, TileState t, Scratch s, L
   make_adjoints(P, tile, t, dF, clock);
   if (!bondwise) make_moment_adjoint(P, e, t.Phi_bar, dF, s.w);
   clock.finish(MOMENT_ADJOINT);
-  if (bondwise) make_forces_of_bonds(P, tile, rows, t.Phi_bar, dF, F);
-  else make_forces(P, tile, s.w, F);
+  if (STRESS || P.with_virials) make_forces_of_tile<true>(P, tile, bondwise, rows, t.Phi_bar, dF, s.w, F);
+  else make_forces_of_tile<false>(P, tile, bondwise, rows, t.Phi_bar, dF, s.w, F);
   clock.finish(FORCES);
 }
 
@@ -141,16 +149,13 @@ static void add_shard_gradient(const Problem& P, index_t thread, const double* f
 
 // writes atom_forces and atom_virials: those of the core repulsion, or zeros
 static void start_forces(const Problem& P, index_t first, index_t last) {
+  const bool virials = STRESS || P.with_virials;
 #if CORE
   memcpy(P.atom_forces + ROW * first, P.core_forces + ROW * first, sizeof(double) * ROW * (last - first));
-#if STRESS
-  memcpy(P.atom_virials + 6 * first, P.core_virials + 6 * first, sizeof(double) * 6 * (last - first));
-#endif
+  if (virials) memcpy(P.atom_virials + 6 * first, P.core_virials + 6 * first, sizeof(double) * 6 * (last - first));
 #else
   memset(P.atom_forces + ROW * first, 0, sizeof(double) * ROW * (last - first));
-#if STRESS
-  memset(P.atom_virials + 6 * first, 0, sizeof(double) * 6 * (last - first));
-#endif
+  if (virials) memset(P.atom_virials + 6 * first, 0, sizeof(double) * 6 * (last - first));
 #endif
 }
 

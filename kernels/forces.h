@@ -37,36 +37,35 @@ FN ForceSum no_force() {
   return sum;
 }
 
-FN void add_force_to_centres(const Problem& P, index_t tile, const ForceSum& sum) {
+template <bool VIRIALS> FN void add_force_to_centres(const Problem& P, index_t tile, const ForceSum& sum) {
   const int* atoms = P.tile_atoms + tile * LANES;
   subtract_from_rows(P.atom_forces, atoms, -sum.x, -sum.y, -sum.z);
-#if STRESS
-  for (int q = 0; q < 6; q++) add_to_atoms(P.atom_virials + q, 6, atoms, P.tile_count[tile], sum.virial[q]);
-#endif
+  if constexpr (VIRIALS)
+    for (int q = 0; q < 6; q++) add_to_atoms(P.atom_virials + q, 6, atoms, P.tile_count[tile], sum.virial[q]);
 }
 
 // the force of a bond on its other end, and its part of the virial
+template <bool VIRIALS>
 FN void give_force(const Problem& P, index_t slot, LanesIn bond, lanes fx, lanes fy, lanes fz, ForceSum& sum) {
   sum.x += fx; sum.y += fy; sum.z += fz;
-#if STRESS
-  add_virial(sum.virial, bond, fx, fy, fz);
-#endif
+  if constexpr (VIRIALS) add_virial(sum.virial, bond, fx, fy, fz);
   subtract_from_rows(P.atom_forces, P.bond_atoms + slot * LANES, fx, fy, fz);
 }
 
 // bonds that no function uses: only the cutoff factor of the core repulsion depends on them
+template <bool VIRIALS>
 STAGE void add_cutoff_forces(const Problem& P, index_t slot, index_t n_slots, lanes embedding_energy, ForceSum& sum) {
 #if CORE
   for (const index_t end = slot + n_slots; slot < end; slot++) {
     const LanesIn bond = bond_record(P, slot);
     const lanes along = embedding_energy * core_slope(P, slot);
-    give_force(P, slot, bond, along * bond[UX], along * bond[UY], along * bond[UZ], sum);
+    give_force<VIRIALS>(P, slot, bond, along * bond[UX], along * bond[UY], along * bond[UZ], sum);
   }
 #endif
 }
 
 // f_ij of one bond from S_lm = ∂E/∂(env Y_lm) and dS_lm, the same of its slope
-template <int L>
+template <int L, bool VIRIALS>
 FN void add_force_of_bond(const Problem& P, index_t slot, const lanes* S, const lanes* dS, lanes embedding_energy,
                           ForceSum& sum) {
   const LanesIn bond = bond_record(P, slot);
@@ -102,26 +101,28 @@ FN void add_force_of_bond(const Problem& P, index_t slot, const lanes* S, const 
 #if CORE
   along += embedding_energy * core_slope(P, slot);
 #endif
-  give_force(P, slot, bond, along * ux + across * gx, along * uy + across * gy, along * uz + across * gz, sum);
+  give_force<VIRIALS>(P, slot, bond, along * ux + across * gx, along * uy + across * gy, along * uz + across * gz, sum);
 }
 
 // f_ij of bonds of one class: reads bonds, w, core_slope; adds to sum, atom_forces of the other ends
-template <int J, int L>
+template <int J, int L, bool VIRIALS>
 STAGE void add_bond_forces(const Problem& P, index_t slot, index_t n_slots, LanesIn w, lanes embedding_energy, ForceSum& sum) {
   constexpr int N_LM = (L + 1) * (L + 1);
   for (index_t end = slot + n_slots; slot < end; slot++) {
     lanes T[J], D[J], S[N_LM], dS[N_LM];
     chebyshev<J>(T, D, bond_record(P, slot)[CHEB_X]);
     contract_radial<J, N_LM, 0>(w, T, D, S, dS);
-    add_force_of_bond<L>(P, slot, S, dS, embedding_energy, sum);
+    add_force_of_bond<L, VIRIALS>(P, slot, S, dS, embedding_energy, sum);
   }
 }
 
-// of all bonds of a tile: reads bonds, w, core_slope; adds to atom_forces, atom_virials
+// of all bonds of a tile: reads bonds, w, core_slope; adds to atom_forces and, with VIRIALS, to atom_virials
+template <bool VIRIALS>
 STAGE void make_forces(const Problem& P, index_t tile, LanesIn w, lanes embedding_energy) {
   ForceSum sum = no_force();
-#define CASE(id, J, L, N) case id: add_bond_forces<J, L>(P, slot, n, w + pair.moment_offset, embedding_energy, sum); break;
-  FOR_NEIGHBOURS_OF_TILE(P, tile, CASE, add_cutoff_forces(P, slot, n, embedding_energy, sum))
+#define CASE(id, J, L, N) \
+  case id: add_bond_forces<J, L, VIRIALS>(P, slot, n, w + pair.moment_offset, embedding_energy, sum); break;
+  FOR_NEIGHBOURS_OF_TILE(P, tile, CASE, add_cutoff_forces<VIRIALS>(P, slot, n, embedding_energy, sum))
 #undef CASE
-  add_force_to_centres(P, tile, sum);
+  add_force_to_centres<VIRIALS>(P, tile, sum);
 }

@@ -106,6 +106,7 @@ struct Problem {
   double kappa, stress_weight;
   double energy_delta, force_delta;  // of Huber's loss, for energies per atom and lengths of forces; 0: squares
   index_t radial_fixed;        // 1: nobody asks for the gradient of the radial coefficients
+  index_t with_virials;        // 1: virials are asked for, whether the loss needs them (STRESS) or not
   // moments
   double* moments;             // [tile][n_moments][lane] at moment_start, or null: made anew for each batch
   const index_t* moment_start; // [n_tiles]

@@ -287,10 +287,10 @@ void evaluate_tile(PaceProgram& p, const Tile& tile, const double* x, Worker& w,
   adjoint_by_right_nodes(p.rights[e], element, Phi, Phi_bar, dF, y);
   couple_adjoint(element, Phi, Phi_bar);
   if (bondwise) {
-    make_forces_of_bonds(P, 0, rows, Phi_bar, dF, F);
+    make_forces_of_bonds<false>(P, 0, rows, Phi_bar, dF, F);
   } else {
     make_moment_adjoint(P, e, Phi_bar, dF, moment_bar);
-    make_forces(P, 0, moment_bar, F);
+    make_forces<false>(P, 0, moment_bar, F);
   }
   if (by_bond) distribute(p, tile, x, real, P, out);
 }

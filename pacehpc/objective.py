@@ -106,9 +106,9 @@ class Objective:
         if self.backend != "reference" and not self.trainable[:n_radial].any():
             options = replace(options, radial_gradient=False)  # saves up to half of an evaluation
         start = time.perf_counter()
-        made = replace(weights, stress=weights.stress or float(options.virials or 0.0))
-        self._row_kernels, self._rows_with_stress = False, made.stress > 0
-        compile_on_nodes(self.backend, self.potential, ranks, made)
+        virials = bool(options.virials)
+        self._row_kernels, self._rows_with_stress = False, virials or weights.stress > 0
+        compile_on_nodes(self.backend, self.potential, ranks, weights, virials)
         self._evaluators = {
             name: part.evaluator(self.backend, self.potential, weights, options) for name, part in self.shards.items()
         }
@@ -361,13 +361,15 @@ def agreed_backend(name: str, ranks: Ranks) -> str:
     return ranks.broadcast(name)
 
 
-def compile_on_nodes(backend: str, potential: Potential, ranks: Ranks, loss: LossWeights) -> None:
+def compile_on_nodes(
+    backend: str, potential: Potential, ranks: Ranks, loss: LossWeights, virials: bool = False
+) -> None:
     """Compile the kernels of evaluators on one rank of each node: all of its ranks would start a compiler each.
 
-    Called by all ranks together, before evaluators are made.
+    Called by all ranks together, before evaluators are made; virials: which make them whatever the loss.
     """
     if ranks.node_rank == 0:
-        backends.prepare_kernels(backend, potential, loss)
+        backends.prepare_kernels(backend, potential, loss, virials)
     ranks.barrier()
 
 

@@ -104,8 +104,11 @@ def prepare_kernels_ahead(name: str, potential: Potential, stress: bool) -> None
         prepare_ahead(potential, stress)
 
 
-def prepare_kernels(name: str, potential: Potential, loss: LossWeights) -> None:
-    """Compile the kernels of a backend into the cache (on one rank of each node, before evaluators are made)."""
+def prepare_kernels(name: str, potential: Potential, loss: LossWeights, virials: bool = False) -> None:
+    """Compile the kernels of a backend into the cache (on one rank of each node, before evaluators are made).
+
+    virials: of evaluators that make them whatever the loss.
+    """
     if name == "cpu":
         from pacehpc.backends.cpu import prepare
 
@@ -113,7 +116,7 @@ def prepare_kernels(name: str, potential: Potential, loss: LossWeights) -> None:
     elif name == "cuda":
         from pacehpc.backends.source import prepare as prepare_cuda
 
-        prepare_cuda(potential, loss)
+        prepare_cuda(potential, virials or loss.stress > 0)
 
 
 def prepare_row_kernels(name: str, potential: Potential, stress: bool) -> None:

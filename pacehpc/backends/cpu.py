@@ -24,7 +24,7 @@ from pacehpc.backends.interface import (
 from pacehpc.backends.layout import Layout, make_layout
 from pacehpc.backends.memory import default_batch_atoms, keeps_moments, tile_numbers
 from pacehpc.backends.records import record
-from pacehpc.backends.shape import Coefficients, make_shape
+from pacehpc.backends.shape import Coefficients, make_shape, with_stress
 from pacehpc.backends.tables import BOND_RECORD, put_tables, structure_arrays
 from pacehpc.machine import kernel_threads
 from pacehpc.potential import Potential
@@ -62,12 +62,13 @@ class CpuEvaluator:
         self.structures = structures
         self.loss = loss
         self.with_virials = predicts_virials(loss, structures, options)
-        self.shape = make_shape(potential, stress=self.with_virials)
+        self.shape = make_shape(potential, stress=loss.stress > 0)
         self.coefficients = Coefficients(potential, self.shape)
         self._library = load_library(self.shape.header)
         self._threads = options.threads or kernel_threads()
         self._problem = np.zeros(1, record("Problem"))
         self._problem["radial_fixed"] = not options.radial_gradient
+        self._problem["with_virials"] = self.with_virials
         self._kept: dict[str, np.ndarray] = {}  # arrays that the kernels point to
         self._build_tables(potential)
         self._build_structures(potential, options)
@@ -136,8 +137,9 @@ class CpuEvaluator:
 
     @cached_property
     def _rows(self) -> CpuRows:
+        shape = with_stress(self.shape, self.with_virials)
         given = Given(
-            self.structures, self.layout, self.shape, self.coefficients, self._problem, self._orders,
+            self.structures, self.layout, shape, self.coefficients, self._problem, self._orders,
             self._bond_counts(), self._threads, self.with_virials,
         )  # fmt: skip
         return CpuRows(given)

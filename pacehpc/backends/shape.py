@@ -6,8 +6,9 @@ x. Coefficients go in, and gradients come out, through the constant matrices of 
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -110,7 +111,7 @@ _recent: deque[tuple[list, Shape]] = deque(maxlen=2)  # with what they were made
 
 
 def make_shape(potential: Potential, stress: bool) -> Shape:
-    """Shape and tables of a potential; stress: with virials (and their gradient). Shared by whoever asks again."""
+    """Shape and tables of a potential; stress: with the gradient of virials. Shared by whoever asks again."""
     functions = [(block.elements, list(block.functions)) for block in potential.blocks]
     sizes = {pair: c.shape for pair, c in potential.radcoefficients.items()}
     source = [stress, potential.elements, dict(potential.embeddings), dict(potential.bonds), sizes, functions]
@@ -120,6 +121,11 @@ def make_shape(potential: Potential, stress: bool) -> Shape:
     shape = _make_shape(potential, stress)
     _recent.append((source, shape))
     return shape
+
+
+def with_stress(shape: Shape, stress: bool) -> Shape:
+    """The same shape for kernels with or without the gradient of virials."""
+    return replace(shape, header=re.sub(r"(?<=#define STRESS )\d", str(int(stress)), shape.header))
 
 
 def _make_shape(potential: Potential, stress: bool) -> Shape:

@@ -8,7 +8,6 @@ from typing import Any
 
 from pacehpc.backends.compile import kernel_folder
 from pacehpc.backends.device import load_cupy, text_of
-from pacehpc.backends.interface import LossWeights
 from pacehpc.backends.shape import make_shape
 from pacehpc.potential import Potential
 
@@ -55,9 +54,9 @@ def made_with() -> str:
     return f"{', '.join(devices)}, NVRTC {nvrtc}, {hashlib.sha256(cuda_source('').encode()).hexdigest()[:8]}"
 
 
-def prepare(potential: Potential, loss: LossWeights) -> None:
+def prepare(potential: Potential, stress: bool) -> None:
     """Compile the kernels of a potential for this process's device into CuPy's cache (CUPY_CACHE_DIR)."""
-    module_of(load_cupy(), make_shape(potential, stress=loss.stress > 0).header).get_function("sizes")
+    module_of(load_cupy(), make_shape(potential, stress=stress).header).get_function("sizes")
 
 
 def module_of(cupy: Any, header: str) -> Any:

@@ -31,7 +31,7 @@ def evaluator_maker(potential: Potential, backend: str, virials: bool = False) -
     options = EvaluatorOptions(virials=virials)
 
     def make(structures: Structures) -> Evaluator:
-        return create_evaluator(backend, potential, structures, LossWeights(stress=float(virials)), options)
+        return create_evaluator(backend, potential, structures, LossWeights(), options)
 
     return make
 

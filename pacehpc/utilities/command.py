@@ -97,7 +97,7 @@ def ready_backend(name: str, potential: Potential, ranks: Ranks, rows: bool = Fa
     from pacehpc.objective import agreed_backend, compile_on_nodes, compile_rows_on_nodes
 
     backend = agreed_backend(name, ranks)
-    compile_on_nodes(backend, potential, ranks, LossWeights(stress=1.0))
+    compile_on_nodes(backend, potential, ranks, LossWeights(), virials=True)
     if rows:
         compile_rows_on_nodes(backend, potential, ranks, stress=True)
     return backend

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if settings.fit.repulsion == "auto":
             final = with_zbl(potential, {})
             prepare_kernels(backend, final, losses[-1])
-        prepare_kernels(backend, final, LossWeights(stress=1.0))
+        prepare_kernels(backend, final, LossWeights(), True)
         steps += 1
     if backend == "cpu":
         prepare_program(final)
