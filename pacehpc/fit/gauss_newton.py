@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
@@ -24,6 +24,9 @@ from scipy.linalg.lapack import dpotrf, dpotrs
 from pacehpc.errors import PacehpcError
 from pacehpc.fit.bfgs import InverseHessian, Iterate
 from pacehpc.fit.line_search import Function
+
+if TYPE_CHECKING:
+    from pacehpc.config.models import Fit
 
 log = logging.getLogger("pacehpc")
 
@@ -63,6 +66,11 @@ def split_options(options: Mapping[str, Any]) -> tuple[Method, dict[str, Any]]:
     own = {field.name for field in fields(Method)}
     method = Method(**{key: value for key, value in options.items() if key in own})
     return method, {key: value for key, value in options.items() if key not in own}
+
+
+def renews(stage: Fit) -> bool:
+    """Whether a minimisation with these settings is long enough for a renewal."""
+    return stage.optimizer == "GN-BFGS" and stage.maxiter > split_options(stage.options)[0].start
 
 
 class Damped(Protocol):

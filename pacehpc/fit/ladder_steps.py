@@ -10,7 +10,7 @@ from pacehpc.config.models import Backend, Fit
 from pacehpc.fit import outputs
 from pacehpc.fit.cycles import run_cycles
 from pacehpc.fit.evaluations import Checkpoints, Interrupted
-from pacehpc.fit.gauss_newton import split_options
+from pacehpc.fit.gauss_newton import renews
 from pacehpc.fit.plan import Plan, next_potential
 from pacehpc.fit.record import Record, Seconds
 from pacehpc.fit.resources import make_objective
@@ -59,7 +59,7 @@ def fit_ladder_steps(
             objective = make_objective(
                 stage, backend, ranks, potential, weighted, stop=checkpoints.stop, profile=profile
             )
-            if stage.optimizer == "GN-BFGS" and stage.maxiter > split_options(stage.options)[0].start:
+            if renews(stage):
                 objective.compile_rows_ahead()  # for the first renewal, in the time of the iterations before it
         if ranks.root:
             interrupted = not _run_ladder_step(objective, stage, plan, state, record, checkpoints)

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from pacehpc.backends import prepare_kernels_ahead
+from pacehpc.backends import prepare_kernels_ahead, prepare_row_kernels_ahead
 from pacehpc.config.models import Fit, Settings
 from pacehpc.dataset import Dataset
 from pacehpc.errors import PacehpcError
 from pacehpc.fit import outputs
 from pacehpc.fit.data import prepare, warn_of_elements
+from pacehpc.fit.gauss_newton import renews
 from pacehpc.fit.optimizers import check_memory
 from pacehpc.fit.query import queried
 from pacehpc.fit.repulsion import check_dcut, without_core
@@ -114,11 +115,8 @@ def make_plan(settings: Settings, tasks: Tasks, input_file: Path | None, started
     if tasks.predict and Path("report").is_file():
         raise PacehpcError("report: figures go into a folder of this name, and here it is a file: rename it.")
     callbacks = load_callbacks(settings.fit.callbacks) if tasks.fit else []
-    _compile_ahead(settings.fit, settings.backend.evaluator, target, start)
+    _compile_ahead(settings.fit, settings.backend.evaluator, target, start, tasks.fit and not tasks.dry_run)
     train, test, stores = prepare(settings, target, tasks.rebuild)
-    has_stress = any(data is not None and data.stress is not None for data in (train, test))
-    if has_stress and tasks.predict and not tasks.dry_run and settings.fit.repulsion != "auto":
-        prepare_kernels_ahead(settings.backend.evaluator, target, stress=True)  # for predictions
     if tasks.fit:
         warn_of_elements(target, train)
         target.metadata = outputs.metadata_that_lasts(target.metadata)
@@ -144,11 +142,14 @@ def _compare_with_asked(section: Any, target: Potential) -> None:
         )  # fmt: skip
 
 
-def _compile_ahead(fit: Fit, backend: str, target: Potential, start: Potential | None) -> None:
+def _compile_ahead(fit: Fit, backend: str, target: Potential, start: Potential | None, fits: bool) -> None:
     """Compile the kernels of the first potential while the data are prepared."""
     if fit.ladder_step is not None:
         target = next_ladder_potential(start, target, fit.ladder_step, fit.ladder_type) or target
-    prepare_kernels_ahead(backend, target, fit.stages[0].loss.stress > 0)
+    stress = fit.stages[0].loss.stress > 0
+    prepare_kernels_ahead(backend, target, stress)
+    if fits and renews(fit.stages[0]):  # a core may be idle now; while evaluations run, none is
+        prepare_row_kernels_ahead(backend, target, stress)
 
 
 def next_potential(plan: Plan, fit: Fit, state: FitState) -> Potential | None:
