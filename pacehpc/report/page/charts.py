@@ -19,11 +19,15 @@ from bokeh.models import (
     LogAxis,
     NumeralTickFormatter,
     Range1d,
+    Scatter,
     Span,
 )
 from bokeh.plotting import figure
+from bokeh.settings import settings
 
 from pacehpc.report.page.rows import set_name
+
+settings.perform_document_validation = False  # of figures that are made here alone: a sixth of their time
 
 BLUE, ORANGE, GREY, TEXT = "#1f5a94", "#d1600a", "#7f7f7f", "#333333"
 SET_COLOURS = {"train": BLUE, "test": ORANGE}
@@ -151,11 +155,10 @@ def scattered(
         columns = {"x": points.x, "y": points.y, "error": points.error, "structure": points.structure, **points.more}
         source = ColumnDataSource({name: values[chosen] for name, values in columns.items()})
         source.data["group"] = source.data["structure"]
-        shown = p.scatter(
-            "x", "y", source=source, size=size, marker=SET_MARKERS[points.which], fill_color=colours[k],
-            fill_alpha=0.6, line_color=None, name=f"group {k}",
-        )  # fmt: skip
-        renderers.append(shown)
+        glyph = Scatter(
+            size=size, marker=SET_MARKERS[points.which], fill_color=colours[k], fill_alpha=0.6, line_color=None
+        )
+        renderers.append(p.add_glyph(source, glyph, name=f"group {k}"))  # `scatter` would make two more glyphs of each
     tooltips = [("structure", "@structure{custom}"), ("group", "@group{custom}")]
     tooltips += [MORE[name] for name in points.more if name in MORE]
     tooltips += [
