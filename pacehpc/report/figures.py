@@ -286,7 +286,7 @@ def save_learning_curve(
         last = global_iterations(train, starts)[-1]
         panels[-1].set_xlim(0, 1.015 * max(last, 1))
         panels[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True))
-        lay_out(figure, left=0.8)
+        lay_out(figure, left=0.95, top=0.42)
         return save_figure(figure, Path(folder) / f"learning_curve.{imagetype}")
 
 

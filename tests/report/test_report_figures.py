@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from pacehpc.report import figures
 from pacehpc.report.figures import save_distributions, save_learning_curve, save_predictions
@@ -36,16 +37,19 @@ def test_names_and_formats(tmp_path, imagetype, magic):
     assert len(list((tmp_path / "report").iterdir())) == 6  # nothing left beside
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        Predictions(np.array([-3.7]), np.array([-3.7]), np.zeros((1, 3)), np.zeros((1, 3)), np.array([np.inf])),
-        Predictions(np.array([0.0, 0.0]), np.array([np.nan, 1e-3]), np.zeros((4, 3)), np.ones((4, 3)), np.ones(2)),
-        Predictions(np.zeros(0), np.zeros(0), np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)),
-        Predictions(np.array([-1e6, 1e6]), np.array([-1e6, 1e-9]), np.ones((2, 3)), np.ones((2, 3)), np.ones(2)),
-    ],
-    ids=["one structure", "nan and zero forces", "nothing", "huge"],
-)
+AWKWARD = {
+    "one structure": Predictions(
+        np.array([-3.7]), np.array([-3.7]), np.zeros((1, 3)), np.zeros((1, 3)), np.array([np.inf])
+    ),
+    "nan and zero forces": Predictions(
+        np.array([0.0, 0.0]), np.array([np.nan, 1e-3]), np.zeros((4, 3)), np.ones((4, 3)), np.ones(2)
+    ),
+    "nothing": Predictions(np.zeros(0), np.zeros(0), np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)),
+    "huge": Predictions(np.array([-1e6, 1e6]), np.array([-1e6, 1e-9]), np.ones((2, 3)), np.ones((2, 3)), np.ones(2)),
+}
+
+
+@pytest.mark.parametrize("data", AWKWARD.values(), ids=AWKWARD)
 def test_awkward_data(tmp_path, data, recwarn):
     assert len(save_predictions(tmp_path, data)) == 5
     assert save_distributions(tmp_path, data.energy, data.forces).exists()
@@ -90,6 +94,52 @@ def test_learning_curve(tmp_path):
     one = {name: values[:1] for name, values in train.items()}
     assert save_learning_curve(tmp_path, one, {}, "pdf").exists()
     assert save_learning_curve(tmp_path, {}) is None
+
+
+LADDER = {
+    "ladder_step": np.repeat(np.arange(6), 10),
+    "cycle_step": np.tile(np.repeat([0, 1], 5), 6),
+    "iter_num": np.tile(np.arange(0, 50, 10), 12),
+    "loss": np.geomspace(1, 1e-6, 60),
+    "rmse_epa": np.geomspace(1, 1e-4, 60),
+    "rmse_f_comp": np.geomspace(1, 0.5, 60),
+}
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda folder: save_learning_curve(folder, LADDER, LADDER),
+        lambda folder: save_predictions(folder, predictions(200, 800)),
+        lambda folder: save_predictions(folder, predictions(6000, 6000)),
+        lambda folder: save_predictions(folder, AWKWARD["huge"]),
+        lambda folder: save_distributions(folder, predictions(9, 9).energy, predictions(9, 9).forces),
+        lambda folder: figures.save_groups(folder, ["a", "some_longer_name"], np.ones(2), np.ones(2)),
+        lambda folder: figures.save_stress(
+            folder, 1e3 * np.ones((3, 6)), np.ones((3, 6)), groups=np.array(list("abc"))
+        ),
+    ],
+    ids=["ladder", "predictions", "many", "huge", "distributions", "groups", "stress"],
+)
+def test_all_texts_are_inside_and_apart(tmp_path, monkeypatch, draw):
+    """Margins are fixed: labels must fit into them, and titles must not lie over each other."""
+    drawn = []
+    save = figures.save_figure
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: (drawn.append(figure), save(figure, path))[1])
+    draw(tmp_path)
+    assert drawn
+    for figure in drawn:
+        texts = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+        above = []
+        for axes in figure.axes:  # axis labels stand beside the numbers
+            texts += [axes.xaxis.label, axes.yaxis.label, axes.title, axes._right_title, *axes.texts]
+            above += [axes.title, axes.yaxis.get_offset_text()]
+        for text in filter(Text.get_text, texts):
+            box = text.get_window_extent()
+            assert min(box.x0, box.y0, figure.bbox.x1 - box.x1, figure.bbox.y1 - box.y1) > -1, text.get_text()
+        for title in figure.texts:
+            for text in filter(Text.get_text, above):
+                assert not text.get_window_extent().overlaps(title.get_window_extent()), text.get_text()
 
 
 def test_pyplot_is_never_imported():
