@@ -24,8 +24,11 @@ def run_python(folder: Path, *arguments: object, ranks: int = 1, fails: bool = F
 
 
 def counting_compiler(folder: Path) -> tuple[dict[str, str], Path]:
-    """Environment with an empty kernel cache, and the file that gets a line for each call of the compiler."""
+    """Environment with an empty kernel cache, and the file that gets a line for each call of the compiler.
+
+    It does not optimise: what it is called for counts, not how fast the kernels are.
+    """
     compiler, log = folder / "c++", folder / "compiled"
-    compiler.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {shutil.which("g++") or shutil.which("c++")} "$@"\n')
+    compiler.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {shutil.which("g++") or shutil.which("c++")} "$@" -O0\n')
     compiler.chmod(0o755)
     return {"CXX": str(compiler), "PACEHPC_CACHE": str(folder / "cache")}, log
