@@ -25,7 +25,12 @@ class Lammps:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "in.lammps").write_text(commands)
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "OMPI", "PMI", "MPI"))}
-        environment |= {"PATH": f"{self.bin}{os.pathsep}{environment['PATH']}", "OMP_NUM_THREADS": "1"}
+        # more ranks than cores: who waits lets another one go on
+        environment |= {
+            "PATH": f"{self.bin}{os.pathsep}{environment['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "MPIR_CVAR_POLLS_BEFORE_YIELD": "1",
+        }
         start = [] if ranks == 1 else [self.bin / "mpirun", "-n", str(ranks)]
         done = subprocess.run(
             [*start, self.bin / "lmp", "-in", "in.lammps", "-nocite", "-log", "none"],
