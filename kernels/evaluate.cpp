@@ -118,8 +118,7 @@ static void second_pass(const Problem& P, index_t tile, TileState t, Scratch s, 
     beta[p] = -dF[p];
   }
   clock.finish(DENSITY_TANGENTS);
-  gradient_by_right_nodes<OVER_TILE>(P.rights[e], element, t.Phi, s.dPhi, s.dPhi_bar, dF, dF_dot, alpha, beta, t.y, s.dy,
-                                     functions);
+  gradient_by_right_nodes(P.rights[e], element, t.Phi, s.dPhi, s.dPhi_bar, dF, dF_dot, alpha, beta, t.y, s.dy, functions);
   clock.finish(DENSITY_GRADIENT);
   if (!P.radial_fixed) {
     couple_adjoint_tangent(element, t.Phi, s.dPhi, t.Phi_bar, s.dPhi_bar);

@@ -424,7 +424,7 @@ KERNEL(128, 3) make_density_gradient(const Problem P, const Work W) {
       alpha[p] = state[ALPHA + p];
       beta[p] = -dF[p];
     }
-    gradient_by_right_nodes<OVER_TILE>(P.rights[e], element, of_tile(W.Phi, P.max_components, tile),
+    gradient_by_right_nodes(P.rights[e], element, of_tile(W.Phi, P.max_components, tile),
                             of_tile(W.dPhi, P.max_components, tile), of_tile(W.dPhi_bar, P.max_components, tile), dF,
                             dF_dot, alpha, beta, of_tile(W.y, P.max_y, tile), of_tile(W.dy, P.max_y, tile),
                             W.rows + row * W.columns + W.element_columns[e].functions);

@@ -15,7 +15,7 @@
 // operands in local arrays, which the compiler knows no result to overlap
 template <int M> struct Operand {
   lanes value[M];
-  FN_MEMBER explicit Operand(LanesIn from) { UNROLL for (int i = 0; i < M; i++) value[i] = from[i]; }
+  template <class In> FN_MEMBER explicit Operand(In from) { UNROLL for (int i = 0; i < M; i++) value[i] = from[i]; }
   FN_MEMBER const lanes& operator[](int i) const { return value[i]; }
 };
 
@@ -38,7 +38,7 @@ STAGE void couple(const ElementTable& element, Lanes Phi) {
 }
 
 // Φ̇_c = g (Φ̇_a Φ_b + Φ_a Φ̇_b): reads Phi and the leaves of dPhi; writes the other nodes of dPhi
-STAGE void couple_tangent(const ElementTable& element, LanesIn Phi, Lanes dPhi) {
+template <class In> STAGE void couple_tangent(const ElementTable& element, In Phi, Lanes dPhi) {
   for (index_t k = 0; k < element.n_nodes; k++) {
     const Node& node = element.nodes[k];
     const Lanes c = dPhi + node.result;
@@ -94,10 +94,12 @@ STAGE void couple_adjoint(const ElementTable& element, LanesIn Phi, Lanes Phi_ba
     to_a[i] += dg * b[j] + g * db[j];      \
     to_b[j] += dg * a[i] + g * da[i];      \
   }
-STAGE void couple_adjoint_tangent(const ElementTable& element, LanesIn Phi, LanesIn dPhi, LanesIn Phi_bar, Lanes dPhi_bar) {
+template <class In>
+STAGE void couple_adjoint_tangent(const ElementTable& element, In Phi, LanesIn dPhi, In Phi_bar, Lanes dPhi_bar) {
   for (index_t k = element.n_nodes - 1; k >= 0; k--) {
     const Node& node = element.nodes[k];
-    const LanesIn a = Phi + node.a, b = Phi + node.b, da = dPhi + node.a, db = dPhi + node.b, c_bar = Phi_bar + node.result;
+    const In a = Phi + node.a, b = Phi + node.b, c_bar = Phi_bar + node.result;
+    const LanesIn da = dPhi + node.a, db = dPhi + node.b;
     const Lanes a_bar = dPhi_bar + node.a, b_bar = dPhi_bar + node.b, dc_bar = dPhi_bar + node.result;
     switch (node.type) {
 #define CASE(t, na, nb, nc)                                            \

@@ -59,11 +59,8 @@ STAGE void adjoint_by_right_nodes(const RightTable& rights, const ElementTable& 
   }
 }
 
-// how sums over atoms are kept: added up over the tile, or lane by lane, which the first of several tiles starts
-enum SumsOverAtoms { OVER_TILE, STARTED_BY_LANE, BY_LANE };
-
-// the tangent of Φ̄_b, and alpha_p B + beta_p Ḃ of the node's functions, added to gradient[entry][p] or [entry][p][lane]
-template <SumsOverAtoms SUMS, int M>
+// the tangent of Φ̄_b, and alpha_p B + beta_p Ḃ of the node's functions, summed over the tile, added to gradient[entry][p]
+template <int M>
 FN void gradient_of_right_node(LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, int right, const Entry* entry, index_t n,
                                const double* c, const lanes* dF, const lanes* dF_dot, const lanes* alpha,
                                const lanes* beta, double* gradient) {
@@ -92,11 +89,7 @@ FN void gradient_of_right_node(LanesIn Phi, LanesIn dPhi, Lanes dPhi_bar, int ri
         }
         UNROLL for (int p = 0; p < ND; p++) v[r * ND + p] = alpha[p] * B + beta[p] * dB;
       }
-    if constexpr (SUMS != OVER_TILE) {
-      const Lanes sums = lane_array(gradient) + k * ND;
-      UNROLL for (int q = 0; q < AT_ONCE * ND; q++)
-        if (q < count * ND) sums[q] = SUMS == BY_LANE ? sums[q] + v[q] : v[q];
-    } else if constexpr (ND <= SUMS_AT_ONCE) {
+    if constexpr (ND <= SUMS_AT_ONCE) {
       add_sums_over_lanes(gradient + k * ND, v, count * ND);
     } else {
       UNROLL for (int p = 0; p < ND; p++) add_once(gradient + k * ND + p, sum_over_lanes(v[p]));
@@ -116,8 +109,7 @@ FN void tangent_of_left_node(Lanes a_bar, const lanes* dF, const lanes* dF_dot, 
 }
 
 // gradient of the functions' coefficients, and d(Φ̄)/dt as far as the densities give it: reads Phi, dPhi, y, dy and what is
-// of each density; writes dPhi_bar; adds to gradient (or starts it)
-template <SumsOverAtoms SUMS>
+// of each density; writes dPhi_bar; adds to gradient
 STAGE void gradient_by_right_nodes(const RightTable& rights, const ElementTable& element, LanesIn Phi, LanesIn dPhi,
                                    Lanes dPhi_bar, const lanes* dF, const lanes* dF_dot, const lanes* alpha,
                                    const lanes* beta, LanesIn y, LanesIn dy, double* gradient) {
@@ -125,12 +117,12 @@ STAGE void gradient_by_right_nodes(const RightTable& rights, const ElementTable&
   for (index_t k = 0; k < rights.n_nodes; k++) {
     const RightNode& node = rights.nodes[k];
     const Entry* entries = rights.entries + node.first;
-    double* sums = gradient + (index_t)node.first * ND * (SUMS == OVER_TILE ? 1 : LANES);
+    double* sums = gradient + (index_t)node.first * ND;
     switch (node.size) {
-#define CASE(M)                                                                                                   \
-  case M:                                                                                                         \
-    gradient_of_right_node<SUMS, M>(Phi, dPhi, dPhi_bar, node.right, entries, node.count, element.c, dF, dF_dot,  \
-                                    alpha, beta, sums);                                                           \
+#define CASE(M)                                                                                                      \
+  case M:                                                                                                            \
+    gradient_of_right_node<M>(Phi, dPhi, dPhi_bar, node.right, entries, node.count, element.c, dF, dF_dot, alpha, beta, \
+                              sums);                                                                                 \
     break;
       NODE_SIZES(CASE)
 #undef CASE

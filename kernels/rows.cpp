@@ -1,8 +1,10 @@
 // Rows of the linearised model: gradients of each structure's energy and of combinations of its forces, and B values.
 //
-// The first pass goes tile by tile as in evaluate.cpp, without forces. In the second pass lanes are rows instead of atoms:
-// the state of one atom per lane is gathered from the tiles, moved along the lane's row, and every sum stays in its lane.
+// The first pass goes tile by tile as in evaluate.cpp, without forces, and leaves the state of each atom. In the pass of rows
+// lanes are rows instead of atoms: the lane's atom is moved along the lane's row, and every sum stays in its lane. Where all
+// lanes are rows of one structure, they have the same atom, whose state is broadcast; else it is gathered lane by lane.
 #include "rows.h"
+#include "row_functions.h"
 #include "tile.h"
 
 #ifdef _OPENMP
@@ -56,19 +58,60 @@ STAGE void gather_lanes(int n, const double* const* from, const lane_mask* mask,
   }
 }
 
-// memory of one thread: tiles of the first pass as in evaluate.cpp, then one row tile and the sums of a group
+// to[item] = number `item` of each lane's array
+STAGE void gather_arrays(const double* const* from, index_t n, Lanes to) {
+  index_t k = 0;
+  for (; k + LANES <= n; k += LANES) {
+    lanes v[LANES];
+    for (int l = 0; l < LANES; l++) memcpy(&v[l], from[l] + k, sizeof(lanes));
+    transpose_lanes(v);
+    for (int i = 0; i < LANES; i++) to[k + i] = v[i];
+  }
+  for (; k < n; k++) for (int l = 0; l < LANES; l++) to[k][l] = from[l][k];
+}
+
+// the reverse
+STAGE void spread_lanes(LanesIn from, index_t n, double* const* to) {
+  index_t k = 0;
+  for (; k + LANES <= n; k += LANES) {
+    lanes v[LANES];
+    for (int i = 0; i < LANES; i++) v[i] = from[k + i];
+    transpose_lanes(v);
+    for (int l = 0; l < LANES; l++) memcpy(to[l] + k, &v[l], sizeof(lanes));
+  }
+  for (; k < n; k++) for (int l = 0; l < LANES; l++) to[l][k] = from[k][l];
+}
+
+// where the parts of an atom's state stand
+struct StatePlaces {
+  index_t Phi, Phi_bar, slopes, dF, ddF, G, size;
+  StatePlaces(const Problem& P) {
+    const auto padded = [](index_t n) { return (n + LANES - 1) / LANES * LANES; };
+    Phi = 0;
+    Phi_bar = Phi + padded(P.max_components);
+    slopes = Phi_bar + padded(P.max_components);
+    dF = slopes + padded(ND * P.max_components);
+    ddF = dF + padded(ND);
+    G = ddF + padded(ND);
+    size = G + padded(P.max_moments);
+  }
+};
+
+// memory of one thread: a tile of the first pass, the states of a batch's atoms, then one row tile and the sums of a group
 struct RowMemory {
-  double *scratch, *rows, *tiles;
-  double *tile, *row_scratch, *row_rows, *bonds, *core_slope;
+  double *scratch, *rows, *first_tile, *first_slopes, *states;
+  double *tile, *row_scratch, *row_rows, *bonds, *core_slope, *factors;
   double *sums, *transformed;  // [element][functions, radial, rank 1], then sums in the basis of the parameters
   int* bond_atoms;
   index_t sums_of_element;
   RowMemory(const Problem& P, const RowPlan& R, double* memory, index_t most_tiles) {
     scratch = memory;
     rows = scratch + Scratch::size(P) * LANES;
-    tiles = rows + P.most_rows * P.row_size * LANES;
-    tile = tiles + most_tiles * P.tile_workspace;
-    row_scratch = tile + (2 * P.max_components + P.max_y + 2 * ND + P.max_moments) * LANES;
+    first_tile = rows + P.most_rows * P.row_size * LANES;
+    first_slopes = first_tile + P.tile_workspace;
+    states = first_slopes + ND * P.max_components * LANES;
+    tile = states + most_tiles * LANES * StatePlaces(P).size;
+    row_scratch = tile + StatePlaces(P).size * LANES;
     row_rows = row_scratch + (2 * P.max_moments + 2 * P.max_components + P.max_y + R.max_slots * P.angular_size) * LANES;
     bonds = row_rows + R.max_slots * P.row_size * LANES;
     core_slope = bonds + R.max_slots * BOND_RECORD * LANES;
@@ -76,6 +119,7 @@ struct RowMemory {
     sums = core_slope + 2 * R.max_slots * LANES;
     sums_of_element = (P.max_functions * ND + P.n_radial_gradient + P.n_first_gradient) * LANES;
     transformed = sums + P.n_elements * sums_of_element;
+    factors = transformed + (R.n_transformed + 1) * LANES;
   }
   double* functions(index_t e) const { return sums + e * sums_of_element; }
   double* radial(const Problem& P, index_t e) const { return functions(e) + P.max_functions * ND * LANES; }
@@ -146,23 +190,51 @@ STAGE void gather_bonds(const Problem& P, const RowPlan& R, const Sources& sourc
   Q.core_slope = M.core_slope;
 }
 
-// the second pass of one atom per lane: reads what the first pass kept in M.tiles and M.rows, and the lanes' motions; adds to
-// the sums of its element (start: writes those of its functions)
-static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t* atom, const index_t* row, index_t first_tile,
-                        const RowMemory& M, bool start) {
+// the state of the lanes' atoms: of each its own, or of the one that all have
+template <class In> struct States {
+  In Phi, Phi_bar, slopes, dF, ddF;
+};
+
+// gradient of an element's functions along the lanes' rows, and dΦ̄/dt of leaves: reads the states, the factors a of
+// energies, and dPhi of leaves; adds to drho and sums (start: writes sums); writes dPhi, dPhi_bar, alpha, beta
+template <class In, class Factors>
+static void make_function_rows(const Problem& P, int e, const States<In>& of, Factors factors, lanes a, lanes* drho, Lanes dPhi,
+                               Lanes dPhi_bar, lanes* alpha, lanes* beta, Lanes sums, bool start) {
+  const ElementTable& element = P.elements[e];
+  lanes dF_dot[ND];
+  couple_tangent(element, of.Phi, dPhi);
+  add_density_rates(element, of.slopes, dPhi, drho);
+  for (int p = 0; p < ND; p++) {
+    dF_dot[p] = of.ddF[p] * drho[p];
+    alpha[p] = a * of.dF[p] - dF_dot[p];
+    beta[p] = -of.dF[p];
+  }
+  const auto make = start ? make_row_gradient<true, In, Factors> : make_row_gradient<false, In, Factors>;
+  make(P.rights[e], element, of.Phi, of.slopes, dPhi, dPhi_bar, factors, dF_dot, alpha, beta, sums);
+  if (!P.radial_fixed) couple_adjoint_tangent(element, of.Phi, dPhi, of.Phi_bar, dPhi_bar);
+}
+
+// the pass of one atom per lane: reads what the first pass kept in M.states and M.rows, and the lanes' motions; adds to the
+// sums of its element (start: writes those of its functions). moving: whether the rows move atoms
+static void pass_of_rows(const Problem& P, const RowPlan& R, int e, const index_t* atom, const index_t* row, index_t first_tile,
+                         const RowMemory& M, bool moving, bool start) {
   index_t place[LANES];
   for (int l = 0; l < LANES; l++) place[l] = atom[l] < 0 ? -1 : R.atom_place[atom[l]];
   const Sources sources(place);
   const ElementTable& element = P.elements[e];
   bool bondwise = true, moments = true;
-  const double *state[LANES], *G[LANES];
+  const double* state[LANES] = {};
+  const StatePlaces at(P);
+  bool same = true;
   for (int s = 0; s < sources.n; s++) {
-    const index_t tile = sources.place[s] / LANES, lane = sources.place[s] % LANES;
-    const TileState from(P, M.tiles + (tile - first_tile) * P.tile_workspace, tile);
-    state[s] = (const double*)from.Phi + lane;
-    G[s] = (const double*)from.G + lane;
-    (P.tile_rows[tile] < 0 ? bondwise : moments) = false;
+    (P.tile_rows[sources.place[s] / LANES] < 0 ? bondwise : moments) = false;
+    for (int l = 0; l < LANES; l++)
+      if (sources.mask[s][l]) state[l] = M.states + (sources.place[s] - first_tile * LANES) * at.size;
+      else if (s == 0) same = false;
   }
+  same = same && sources.n == 1;
+  for (int l = 0; l < LANES; l++)  // an unused lane moves nothing and counts nothing, whatever its state
+    if (!state[l]) state[l] = M.states + (sources.place[0] - first_tile * LANES) * at.size;
   // a problem of one tile: the lanes' atoms, as they move along their rows
   Problem Q = P;
   int slots[P.n_elements], tile_atoms[LANES];
@@ -175,28 +247,27 @@ static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t
   Q.residuals = (double*)R.motions; Q.strain_residuals = (double*)R.strains;
   Q.moments = 0;
 
-  TileState t(Q, M.tile, 0);
-  const auto gather = [&](index_t first, index_t n) {
+  const auto gather = [&](index_t place, index_t n) {
     const double* part[LANES];
-    for (int s = 0; s < sources.n; s++) part[s] = state[s] + first * LANES;
-    gather_lanes(sources.n, part, sources.mask, n, t.Phi + first);
+    for (int l = 0; l < LANES; l++) part[l] = state[l] + place;
+    const Lanes to = lane_array(M.tile) + place;
+    if (same) for (index_t k = 0; k < n; k++) to[k] = broadcast(part[0][k]);
+    else gather_arrays(part, n, to);
+    return to;
   };
-  gather(0, element.n_components);
-  gather(P.max_components, element.n_components);
-  gather(2 * P.max_components, element.n_y);
-  gather(2 * P.max_components + P.max_y, 2 * ND);
+  const Lanes dF = gather(at.dF, ND);
+  const Lanes G = lane_array(M.tile) + at.G;
   if (!bondwise) {
-    if (moments) gather_lanes(sources.n, G, sources.mask, element.n_moments, t.G);
-    else make_moments(Q, 0, false, t.G);  // lanes from tiles of both kinds
+    if (moments) gather(at.G, element.n_moments);
+    else make_moments(Q, 0, false, G);  // lanes from tiles of both kinds
   }
   const Scratch scratch(P, M.row_scratch);
-  const Lanes dG = scratch.dG, dPhi = scratch.dPhi, dPhi_bar = scratch.dPhi_bar, X = scratch.X, dy = scratch.dy;
-  const Lanes angular = scratch.angular;
+  const Lanes dG = scratch.dG, dPhi = scratch.dPhi, dPhi_bar = scratch.dPhi_bar, X = scratch.X, angular = scratch.angular;
   const LanesIn rows = lane_array((const double*)M.row_rows);
-  lanes drho[ND], dF[ND], dF_dot[ND], alpha[ND], beta[ND], a, dcutoff = broadcast(0);
+  lanes drho[ND], alpha[ND], beta[ND], a, dcutoff = broadcast(0);
   for (int l = 0; l < LANES; l++) a[l] = atom[l] < 0 ? 0 : R.motions[ROW * (index_t)tile_atoms[l] + ENERGY_FACTOR];
-  if (bondwise) dcutoff = make_base_tangent_of_bonds(Q, 0, R.moving, rows, angular, dPhi, drho);
-  else if (R.moving) dcutoff = make_moments(Q, 0, true, dG);
+  if (bondwise) dcutoff = make_base_tangent_of_bonds(Q, 0, moving, rows, angular, dPhi, drho);
+  else if (moving) dcutoff = make_moments(Q, 0, true, dG);
   else for (index_t k = 0; k < element.n_moments; k++) dG[k] = broadcast(0);
 #if CORE
   lanes cutoff = broadcast(0);
@@ -204,24 +275,32 @@ static void second_pass(const Problem& P, const RowPlan& R, int e, const index_t
   const lanes zero = broadcast(0), one = broadcast(1);
   a -= select(cutoff > zero, dcutoff / select(cutoff > zero, cutoff, one), zero);
 #endif
-  if (!bondwise) make_atomic_base(Q, e, dG, dPhi, drho);
-  couple_tangent(element, t.Phi, dPhi);
-  make_density_tangents(element, t.Phi, dPhi, t.y, drho, dy);
-  for (int p = 0; p < ND; p++) {
-    dF[p] = t.dF[p];
-    dF_dot[p] = t.ddF[p] * drho[p];
-    alpha[p] = a * dF[p] - dF_dot[p];
-    beta[p] = -dF[p];
-  }
-  const auto add_gradient = start ? gradient_by_right_nodes<STARTED_BY_LANE> : gradient_by_right_nodes<BY_LANE>;
-  add_gradient(P.rights[e], element, t.Phi, dPhi, dPhi_bar, dF, dF_dot, alpha, beta, t.y, dy, M.functions(e));
-  if (!P.radial_fixed) {
-    couple_adjoint_tangent(element, t.Phi, dPhi, t.Phi_bar, dPhi_bar);
-    for (index_t k = 0; k < element.n_leaves; k++) X[k] = a * t.Phi_bar[k] - dPhi_bar[k];
+  if (!bondwise && moving) make_atomic_base(Q, e, dG, dPhi, drho);
+  const Lanes sums = lane_array(M.functions(e));
+  const Lanes Phi_bar = gather(at.Phi_bar, same || !moving ? element.n_leaves : element.n_components);
+  if (!moving) {
+    for (int p = 0; p < ND; p++) {
+      alpha[p] = a * dF[p];
+      beta[p] = -dF[p];
+    }
+    (start ? make_row_values<true> : make_row_values<false>)(P.rights[e], gather(at.Phi, element.n_components), alpha, sums);
+    for (index_t k = 0; k < element.n_leaves; k++) X[k] = a * Phi_bar[k];
+  } else {
+    if (same) {
+      const Same from{state[0]};
+      const States<Same> of{from + at.Phi, from + at.Phi_bar, from + at.slopes, from + at.dF, from + at.ddF};
+      make_same_factors(element.c, element.n_functions, of.dF.at, M.factors);
+      make_function_rows(P, e, of, SameFactors{M.factors}, a, drho, dPhi, dPhi_bar, alpha, beta, sums, start);
+    } else {
+      const LanesIn Phi = gather(at.Phi, element.n_components), slopes = gather(at.slopes, ND * element.n_components);
+      const States<LanesIn> of{Phi, Phi_bar, slopes, dF, gather(at.ddF, ND)};
+      make_function_rows(P, e, of, OwnFactors{element.c, dF}, a, drho, dPhi, dPhi_bar, alpha, beta, sums, start);
+    }
+    if (!P.radial_fixed) for (index_t k = 0; k < element.n_leaves; k++) X[k] = a * Phi_bar[k] - dPhi_bar[k];
   }
   const Lanes radial = lane_array(M.radial(P, e)), rank1 = lane_array(M.rank1(P, e));
-  if (bondwise) add_radial_gradient_of_tile(Q, 0, angular, X, t.Phi_bar, alpha, beta, radial, rank1);
-  else add_radial_gradient(Q, e, X, t.Phi_bar, t.G, dG, alpha, beta, radial, rank1);
+  if (bondwise) add_radial_gradient_of_tile(Q, 0, angular, X, Phi_bar, alpha, beta, radial, rank1);
+  else add_radial_gradient(Q, e, X, Phi_bar, G, dG, alpha, beta, radial, rank1);
 }
 
 // sums of radial coefficients and of rank 1 from the elementary basis to that of the parameters: reads M.radial, M.rank1 of
@@ -257,12 +336,18 @@ STAGE void write_rows(const RowPlan& R, const index_t* structure, const index_t*
   for (int l = 0; l < LANES; l++)
     to[l] = structure[l] < 0 ? 0 : R.values + ((structure[l] - R.first_structure) * R.n_rows + row[l]) * R.n_parameters;
   const LanesIn sums = lane_array((const double*)M.sums);
+  constexpr index_t AHEAD = 8 * LANES;  // what is read and written is far apart: asked for early
   for (index_t first = 0; first < R.n_parameters; first += LANES) {
     const int n = R.n_parameters - first < LANES ? R.n_parameters - first : LANES;
     lanes v[LANES];
+    if (first + AHEAD + LANES <= R.n_parameters)
+      UNROLL for (int i = 0; i < LANES; i++) {
+        __builtin_prefetch(sums + R.sums[first + AHEAD + i]);
+        if (to[i]) __builtin_prefetch(to[i] + first + AHEAD, 1);
+      }
     for (int i = 0; i < LANES; i++) v[i] = i < n ? sums[R.sums[first + i]] * R.factors[first + i] : broadcast(0);
     transpose_lanes(v);
-    for (int l = 0; l < LANES; l++) {
+    UNROLL for (int l = 0; l < LANES; l++) {
       if (!to[l]) continue;
       double* place = to[l] + first;
       if (starts[l] && n == LANES) memcpy(place, &v[l], sizeof(lanes));
@@ -271,22 +356,42 @@ STAGE void write_rows(const RowPlan& R, const index_t* structure, const index_t*
   }
 }
 
+// the first pass of a tile: reads bonds and moments; writes M.rows, and the states of its atoms to M.states
+static void first_pass_of_rows(const Problem& P, index_t tile, index_t place, const RowMemory& M) {
+  const int e = P.tile_element[tile];
+  const ElementTable& element = P.elements[e];
+  const TileState t(P, M.first_tile, tile);
+  const Lanes slopes = lane_array(M.first_slopes);
+  const StatePlaces at(P);
+  lanes dF[ND];
+  Clock clock(0);
+  make_energies(P, tile, t, Scratch(P, M.scratch), rows_of(P, tile, M.rows), dF, clock);
+  make_slopes(P.rights[e], element, t.Phi, dF, t.y, slopes, t.Phi_bar);
+  couple_adjoint(element, t.Phi, t.Phi_bar);
+  const auto keep = [&](LanesIn from, index_t n, index_t to) {
+    double* part[LANES];
+    for (int l = 0; l < LANES; l++) part[l] = M.states + (place * LANES + l) * at.size + to;
+    spread_lanes(from, n, part);
+  };
+  keep(t.Phi, element.n_components, at.Phi);
+  keep(t.Phi_bar, element.n_components, at.Phi_bar);
+  keep(slopes, ND * element.n_components, at.slopes);
+  keep(t.dF, ND, at.dF);
+  keep(t.ddF, ND, at.ddF);
+  if (P.tile_rows[tile] < 0) keep(t.G, element.n_moments, at.G);
+}
+
 // all rows of a batch: reads bonds and moments; writes R.values
 static void rows_of_batch(const Problem& P, const RowPlan& R, index_t batch, double* memory, index_t most_tiles) {
   const RowMemory M(P, R, memory, most_tiles);
   const Batch& b = P.batches[batch];
-  const Scratch scratch(P, M.scratch);
-  for (index_t tile = b.first_tile; tile < b.end_tile; tile++) {
-    Clock clock(0);
-    const TileState t(P, M.tiles + (tile - b.first_tile) * P.tile_workspace, tile);
-    lanes dF[ND];
-    make_energies(P, tile, t, scratch, rows_of(P, tile, M.rows), dF, clock);
-    make_adjoints(P, tile, t, dF, clock);
-  }
+  index_t done[b.end_tile - b.first_tile];  // tiles of which the first pass is made: when rows first need them
+  memset(done, 0, sizeof(done));
   for (index_t group = R.batch_groups[batch]; group < R.batch_groups[batch + 1]; group++) {
     const index_t *structure = R.lane_structure + group * LANES, *part = R.lane_part + group * LANES;
     const index_t *parts = R.lane_parts + group * LANES, *row = R.lane_row + group * LANES;
-    bool present[P.n_elements];
+    bool present[P.n_elements], moving = false;
+    for (int l = 0; l < LANES; l++) moving = moving || (structure[l] >= 0 && row[l] >= R.n_energies);
     for (index_t e = 0; e < P.n_elements; e++) {
       present[e] = false;
       memset(M.radial(P, e), 0, sizeof(double) * (P.n_radial_gradient + P.n_first_gradient) * LANES);
@@ -298,14 +403,19 @@ static void rows_of_batch(const Problem& P, const RowPlan& R, index_t batch, dou
           if (structure[l] < 0) continue;
           const index_t* start = R.element_start + structure[l] * (P.n_elements + 1) + e;
           const index_t place = start[0] + part[l] + step * parts[l];
-          if (place < start[1]) { atom[l] = R.sorted_atoms[place]; any = true; }
+          if (place >= start[1]) continue;
+          any = true;
+          atom[l] = R.sorted_atoms[place];
+          const index_t tile = R.atom_place[atom[l]] / LANES, own = tile - b.first_tile;
+          if (!done[own]) first_pass_of_rows(P, tile, own, M);
+          done[own] = 1;
         }
         if (!any) {
           if (step == 0) memset(M.functions(e), 0, sizeof(double) * P.max_functions * ND * LANES);
           break;
         }
         present[e] = true;
-        second_pass(P, R, e, atom, row, b.first_tile, M, step == 0);
+        pass_of_rows(P, R, e, atom, row, b.first_tile, M, moving, step == 0);
       }
     }
     transform_sums(P, R, M, present);

@@ -33,7 +33,7 @@ struct RowPlan {
   const int* atom_bonds;       // [n_atoms of all][n_elements]: bonds to each neighbour element
   // rows
   index_t n_rows;              // of each structure
-  index_t moving;              // 1: some rows move atoms
+  index_t n_energies;          // of these, 1 or 0: it comes first; the others move atoms, in groups of their own
   const double* motions;       // [n_rows][n_atoms of the piece][ROW]: u, and the factor of the energy
   const double* strains;       // [n_rows][n_atoms of the piece][6] (STRESS)
   double* values;              // [structure of the piece][n_rows][n_parameters]

@@ -61,7 +61,7 @@ class CpuRows:
         self._of = evaluator
         self._library = load_library(evaluator.shape.header, "rows")
         self._kept: list[np.ndarray] = []
-        self._lanes: tuple[int, dict[str, np.ndarray]] | None = None
+        self._lanes: tuple[tuple[int, int], dict[str, np.ndarray]] | None = None
         s, layout, shape = evaluator.structures, evaluator.layout, evaluator.shape
         n = self._n_elements = len(shape.elements)
         species = s.species.astype(np.int64)
@@ -94,7 +94,7 @@ class CpuRows:
         of.coefficients.set(parameters)
         n_rows, n_parameters = n_energies + q, len(parameters)
         plan, width = np.zeros(1, record("RowPlan")), lanes()
-        arrays = self._lanes_for(n_rows) | {
+        arrays = self._lanes_for(n_energies, q) | {
             "pairs": self._pairs,
             "sums": self._sums,
             "factors": self._factors,
@@ -106,17 +106,20 @@ class CpuRows:
         p = of.problem[0]
         most = np.array([of.bond_counts[s.species == e].max(axis=0, initial=0).sum() for e in range(self._n_elements)])
         slots = int(most.max(initial=0)) + 1
-        tile = int(2 * p["max_components"] + p["max_y"] + 2 * of.shape.n_densities + p["max_moments"])
+        nd = of.shape.n_densities
+        parts = np.array([p["max_components"]] * 2 + [nd * p["max_components"], nd, nd, p["max_moments"]])
+        state = int((-(-parts // width)).sum()) * width  # StatePlaces in rows.cpp
         sums = p["max_functions"] * of.shape.n_densities + p["n_radial_gradient"] + p["n_first_gradient"]
-        size = self._first + self._most_tiles * p["tile_workspace"] // width + tile
+        size = self._first + p["tile_workspace"] // width + nd * p["max_components"] + (self._most_tiles + 1) * state
         size += 2 * p["max_moments"] + 2 * p["max_components"] + p["max_y"]
         size += slots * (p["angular_size"] + p["row_size"] + 8 + 2) + self._n_elements * sums + self._n_transformed + 8
+        size += -(-int(p["max_functions"]) // width)
         arrays["workspace"] = aligned(of.n_threads, int(size) * width)
         for name, array in arrays.items():
             plan[name] = array.ctypes.data
         plan["workspace_size"], plan["max_slots"] = size * width, slots
         plan["n_transformed"], plan["n_radial"] = self._n_transformed, self._n_radial
-        plan["n_parameters"], plan["n_rows"], plan["moving"] = n_parameters, n_rows, q > 0
+        plan["n_parameters"], plan["n_rows"], plan["n_energies"] = n_parameters, n_rows, n_energies
         for first, last in self._pieces(8 * n_rows * n_parameters):
             structures = slice(int(of.layout.batches[first, 2]), int(of.layout.batches[last - 1, 3]))
             atoms = slice(int(s.atom_offsets[structures.start]), int(s.atom_offsets[structures.stop]))
@@ -245,35 +248,47 @@ class CpuRows:
             n_columns.append(len(every))
         return columns, rank1, n_columns
 
-    def _lanes_for(self, n_rows: int) -> dict[str, np.ndarray]:
+    def _lanes_for(self, n_energies: int, q: int) -> dict[str, np.ndarray]:
         """Which row of which structure, or part of one, each lane of the groups of each batch takes."""
-        if self._lanes is None or self._lanes[0] != n_rows:
-            self._lanes = n_rows, lane_plan(self._of.layout.batches, self._counts, n_rows, lanes())
+        if self._lanes is None or self._lanes[0] != (n_energies, q):
+            plan = lane_plan(self._of.layout.batches, self._counts, n_energies, q, lanes())
+            self._lanes = (n_energies, q), plan
         return self._lanes[1]
 
 
-def lane_plan(batches: np.ndarray, counts: np.ndarray, n_rows: int, width: int) -> dict[str, np.ndarray]:
+def lane_plan(batches: np.ndarray, counts: np.ndarray, n_energies: int, q: int, width: int) -> dict[str, np.ndarray]:
     """Groups of `width` lanes for the rows of each batch's structures, by the names of RowPlan's fields.
 
-    Lanes with similar numbers of atoms go together. Where a batch has few rows, or structures of different sizes, the
-    atoms of large structures are cut into parts.
+    First groups of one structure with `width` rows that move atoms, whose lanes have the same atom; then the rest of such
+    rows; then energies, which move nothing. In the latter two, lanes with similar numbers of atoms go together. Where a
+    batch has few of their rows, or structures of different sizes, the atoms of large structures are cut into parts.
 
     Args:
         batches: `Layout.batches`.
         counts: atoms of each structure and element, (n_structures, n_elements).
-        n_rows: of each structure.
+        n_energies, q: rows of each structure: of its energy, 0 or 1, and that move atoms.
         width: lanes.
     """
     groups, taken = [0], []
+    every = np.arange(n_energies + q)
+    whole, rest, energies = np.split(every[n_energies:], [q // width * width])[:2] + [every[:n_energies]]
     for first, last in batches[:, 2:].tolist():
         own = counts[first:last]
-        plans = [_grouped(own, np.maximum(1, -(-own.sum(axis=1) // most)), n_rows, width) for most in PART_ATOMS]
-        _, structure, part, parts, row = min(plans, key=lambda plan: plan[0])
+        one = np.ones(len(own), np.int64)
+        found = [_grouped(own, one, whole, width)[1:]] if len(whole) else []
+        for rows in (rest, energies):
+            if len(rows):
+                plans = [_grouped(own, np.maximum(one, -(-own.sum(axis=1) // most)), rows, width) for most in PART_ATOMS]
+                found.append(min(plans, key=lambda plan: plan[0])[1:])
+        structure, part, parts, row = (np.concatenate(field) for field in zip(*found, strict=True))
+        # structure by structure, so that an atom's state is read again while it is in the caches
+        order = np.argsort(structure[::width], kind="stable")[:, None] * width + np.arange(width)
+        structure, part, parts, row = (field[order.ravel()] for field in (structure, part, parts, row))
         taken.append(np.stack([np.where(structure < 0, -1, first + structure), part, parts, row]))
         groups.append(groups[-1] + len(structure) // width)
     structure, part, parts, row = (np.ascontiguousarray(field) for field in np.concatenate(taken, axis=1))
     starts = np.zeros(len(structure), np.int64)
-    starts[np.unique(structure * n_rows + row, return_index=True)[1]] = 1
+    starts[np.unique(structure * len(every) + row, return_index=True)[1]] = 1
     return {
         "batch_groups": np.array(groups, np.int64),
         "lane_structure": structure,
@@ -284,14 +299,17 @@ def lane_plan(batches: np.ndarray, counts: np.ndarray, n_rows: int, width: int) 
     }
 
 
-def _grouped(counts: np.ndarray, parts: np.ndarray, n_rows: int, width: int) -> tuple[float, *tuple[np.ndarray, ...]]:
+def _grouped(
+    counts: np.ndarray, parts: np.ndarray, rows: np.ndarray, width: int
+) -> tuple[float, *tuple[np.ndarray, ...]]:
     """Cost, in atoms, of structures cut into so many parts, and structure, part, parts and row of each lane."""
     structure = np.repeat(np.arange(len(counts)), parts)
     part = np.arange(len(structure)) - np.repeat(np.cumsum(parts) - parts, parts)
     steps = -(-(counts[structure] - part[:, None]).clip(0) // parts[structure, None])
     order = np.lexsort((*steps.T, steps.sum(axis=1)))[::-1]
+    n_rows = len(rows)
     structure, part = np.repeat(structure[order], n_rows), np.repeat(part[order], n_rows)
-    row = np.tile(np.arange(n_rows), len(order))
+    row = np.tile(rows, len(order))
     steps = np.repeat(steps[order], n_rows, axis=0)
     starts = np.arange(0, len(row), width)
     cost = np.maximum.reduceat(steps, starts, axis=0).sum() + WRITING * len(starts)

@@ -236,10 +236,12 @@ def right_nodes(groups: np.ndarray, right: np.ndarray, n_components: int) -> tup
     """
     functions = np.concatenate([np.arange(first, first + n) for _, _, first, n in groups] or [np.zeros(0, np.int64)])
     left, size = np.repeat(groups[:, 0], groups[:, 3]), np.repeat(groups[:, 1], groups[:, 3])
-    order = np.argsort(right[functions], kind="stable")
+    offsets, first, node, count = np.unique(right[functions], return_index=True, return_inverse=True, return_counts=True)
+    ranks = np.lexsort((offsets, count, size[first]))  # loops and branches of one node are those of the next
+    order = np.argsort(np.argsort(ranks)[node], kind="stable")
     entries = np.stack([left, functions], axis=1)[order]
-    offsets, first, count = np.unique(right[functions][order], return_index=True, return_counts=True)
-    nodes = np.stack([offsets, size[order][first], first, count], axis=1)
+    offsets, size, count = offsets[ranks], size[first][ranks], count[ranks]
+    nodes = np.stack([offsets, size, np.cumsum(count) - count, count], axis=1)
     inside = np.zeros(n_components, bool)
     for offset, components in nodes[:, :2]:
         inside[offset : offset + components] = True
