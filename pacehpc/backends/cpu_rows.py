@@ -1,6 +1,6 @@
 """Rows of the linearised model on the cpu backend (kernels/rows.cpp); made when rows are first asked for.
 
-In the second pass a lane is one row of one structure, or of a part of its atoms where a batch has few structures, so
+In the pass of rows a lane is one row of one structure, or of a part of its atoms where a batch has few structures, so
 that every sum stays in its lane. Which lanes go together depends on the batch and on the number of rows alone, and so
 do the bits of a row.
 """
@@ -259,8 +259,8 @@ class CpuRows:
 def lane_plan(batches: np.ndarray, counts: np.ndarray, n_energies: int, q: int, width: int) -> dict[str, np.ndarray]:
     """Groups of `width` lanes for the rows of each batch's structures, by the names of RowPlan's fields.
 
-    First groups of one structure with `width` rows that move atoms, whose lanes have the same atom; then the rest of such
-    rows; then energies, which move nothing. In the latter two, lanes with similar numbers of atoms go together. Where a
+    Of three kinds: `width` rows of one structure that move atoms, whose lanes have the same atom; the rest of such
+    rows; energies, which move nothing. In the latter two, lanes with similar numbers of atoms go together, and where a
     batch has few of their rows, or structures of different sizes, the atoms of large structures are cut into parts.
 
     Args:
@@ -271,14 +271,15 @@ def lane_plan(batches: np.ndarray, counts: np.ndarray, n_energies: int, q: int, 
     """
     groups, taken = [0], []
     every = np.arange(n_energies + q)
-    whole, rest, energies = np.split(every[n_energies:], [q // width * width])[:2] + [every[:n_energies]]
+    energies, whole, rest = np.split(every, [n_energies, n_energies + q // width * width])
     for first, last in batches[:, 2:].tolist():
         own = counts[first:last]
         one = np.ones(len(own), np.int64)
         found = [_grouped(own, one, whole, width)[1:]] if len(whole) else []
         for rows in (rest, energies):
             if len(rows):
-                plans = [_grouped(own, np.maximum(one, -(-own.sum(axis=1) // most)), rows, width) for most in PART_ATOMS]
+                parts = [np.maximum(one, -(-own.sum(axis=1) // most)) for most in PART_ATOMS]
+                plans = [_grouped(own, p, rows, width) for p in parts]
                 found.append(min(plans, key=lambda plan: plan[0])[1:])
         structure, part, parts, row = (np.concatenate(field) for field in zip(*found, strict=True))
         # structure by structure, so that an atom's state is read again while it is in the caches

@@ -232,12 +232,14 @@ def right_nodes(groups: np.ndarray, right: np.ndarray, n_components: int) -> tup
     """The groups of functions by left node (graph.groups, graph.right), turned round.
 
     Returns int32 (n, 4), [offset of the right node, 2L+1, first entry, number of entries], entries (n_functions, 2),
-    [offset of the left node, function], and the components that belong to no right node.
+    [offset of the left node, function], and the components that belong to no right node. Nodes of one size, and with as
+    many entries, follow each other.
     """
     functions = np.concatenate([np.arange(first, first + n) for _, _, first, n in groups] or [np.zeros(0, np.int64)])
     left, size = np.repeat(groups[:, 0], groups[:, 3]), np.repeat(groups[:, 1], groups[:, 3])
-    offsets, first, node, count = np.unique(right[functions], return_index=True, return_inverse=True, return_counts=True)
-    ranks = np.lexsort((offsets, count, size[first]))  # loops and branches of one node are those of the next
+    of = right[functions]
+    offsets, first, node, count = np.unique(of, return_index=True, return_inverse=True, return_counts=True)
+    ranks = np.lexsort((offsets, count, size[first]))  # a processor foresees the loops of the next node
     order = np.argsort(np.argsort(ranks)[node], kind="stable")
     entries = np.stack([left, functions], axis=1)[order]
     offsets, size, count = offsets[ranks], size[first][ranks], count[ranks]

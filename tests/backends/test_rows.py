@@ -96,6 +96,20 @@ def test_rows_are_derivatives(case, name, fake_cupy):
     np.testing.assert_allclose(moved + strained, found[:, 1:], **near)
 
 
+def test_many_rows_are_those_of_few(case):
+    """Eight rows of a structure share the state of its atoms, what is left and energies go with other structures."""
+    potential, s = case
+    x, random = potential.parameters, np.random.default_rng(2)
+    directions, strains = random.normal(size=(19, s.n_atoms, 3)), random.normal(size=(19, s.n_structures, 3, 3))
+    evaluator = create_evaluator("cpu", potential, s, LossWeights(), EvaluatorOptions(virials=True))
+    reference = create_evaluator("reference", potential, s, LossWeights(), EvaluatorOptions(virials=True))
+    expected = rows_of(reference, x, "energy+forces", directions, strains)
+    near = {"rtol": 0, "atol": 1e-12 * np.abs(expected).max()}
+    for q in (7, 8, 9, 19):
+        found = rows_of(evaluator, x, "energy+forces", directions[:q], strains[:q])
+        np.testing.assert_allclose(found, expected[:, : 1 + q], **near)
+
+
 @pytest.mark.parametrize("name", ROWS_BACKENDS)
 def test_atoms_of_a_piece(case, name, fake_cupy):
     """B values are the projections; with the densities' slopes they give the rows of the energy."""
