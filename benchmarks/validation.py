@@ -4,6 +4,7 @@
     python benchmarks/validation.py --pacemaker ENV/bin/pacemaker --starts 1 2  # one cycle of copper from equal starts
     python benchmarks/validation.py --pacemaker ENV/bin/pacemaker --first-cycles 36  # the end of the first cycle
     python benchmarks/validation.py --gn 1 2 3        # this program with GN-BFGS, for the losses already there
+    python benchmarks/validation.py --pacemaker ENV/bin/pacemaker --sooner 1  # time to pacemaker's loss, on one core
     python benchmarks/validation.py --page            # only docs/validation.md and its figure, from the results
 
 pacemaker is used as a black box, in an environment of its own:
@@ -14,6 +15,8 @@ Both programs get the same input file. Each reports its own final loss; the pote
 once more by one program, this one. Where a fit ends depends on its path, and paths part: by their random numbers, and
 by round-off. --starts takes the random numbers out: both programs go on from the same disturbed potentials.
 --first-cycles takes the other program out: this one goes on from the ends of both programs' first cycles.
+--sooner holds both programs on one core of an idle machine: the time of a whole fit by pacemaker, and the time from the
+command until this program, with GN-BFGS, logs a loss as low as the one with which that fit ended.
 Results go to benchmarks/results/validation.json.
 """
 
@@ -45,6 +48,7 @@ SHARED = ROOT.parent / "shared"
 RESULTS = ROOT / "benchmarks" / "results" / "validation.json"
 PAGE, FIGURE = ROOT / "docs" / "validation.md", ROOT / "docs" / "figures" / "validation.png"
 PROGRAMS = ("pacehpc", "pacemaker")
+TO_GN = ("optimizer: BFGS", "optimizer: GN-BFGS")
 COMMAND = [sys.executable, "-m", "pacehpc"]
 START = "start.yaml"  # the potential from which both programs go on
 FIRST_SEEDS = (3, 9)  # medians over these are shown besides those over all
@@ -133,6 +137,7 @@ def main() -> None:
     )
     parser.add_argument("--first-cycles", type=int, metavar="N", help="only fits from both first cycles, N noises each")
     parser.add_argument("--gn", type=int, nargs="+", metavar="SEED", help="only fits of this program with GN-BFGS")
+    parser.add_argument("--sooner", type=int, nargs="+", metavar="SEED", help="only time to pacemaker's final loss")
     parser.add_argument("--page", action="store_true", help="only make the page, from earlier results")
     arguments = parser.parse_args()
     if arguments.gn:
@@ -141,6 +146,9 @@ def main() -> None:
     if not arguments.page:
         if arguments.pacemaker is None:
             parser.error("--pacemaker: name the comparator's command")
+        if arguments.sooner:
+            sooner(arguments.pacemaker, arguments.cases, arguments.sooner, arguments.data, arguments.json)
+            return
         if arguments.starts:
             same_starts(arguments.pacemaker, arguments.starts, arguments.data, arguments.json)
             return
@@ -173,7 +181,7 @@ def gauss_newton(cases: list[str], seeds: list[int], data: Path, path: Path) -> 
     """Fits of this program with GN-BFGS instead of BFGS, everything else as in the other runs."""
     for case in cases:
         for seed in seeds:
-            text = INPUTS[case].format(seed=seed).replace("optimizer: BFGS", "optimizer: GN-BFGS")
+            text = INPUTS[case].format(seed=seed).replace(*TO_GN)
             found = fit(COMMAND, text, data) | {"seed": seed}
             del found["losses"]
             results = read(path)
@@ -183,6 +191,49 @@ def gauss_newton(cases: list[str], seeds: list[int], data: Path, path: Path) -> 
             )
             write(path, results)
             print(f"{case} seed {seed} GN-BFGS loss {found['loss']:.4e} after {found['seconds']:.0f} s", flush=True)
+
+
+def sooner(pacemaker: Path, cases: list[str], seeds: list[int], data: Path, path: Path) -> None:
+    """Time to the loss with which pacemaker ends, start-up included, with both programs on one core."""
+    one_core = ["taskset", "-c", str(max(os.sched_getaffinity(0)))]
+    for case in cases:
+        for seed in seeds:
+            text = INPUTS[case].format(seed=seed)
+            load = os.getloadavg()[0]
+            theirs = fit([*one_core, pacemaker], text, data)
+            row = {"seed": seed, "load": load, "loss": theirs["loss"], "pacemaker": theirs["seconds"]}
+            with tempfile.TemporaryDirectory() as name:
+                for kernels in ("cold", "warm"):  # the first fit fills the cache of the second
+                    folder = Path(name) / kernels
+                    folder.mkdir()
+                    row[kernels] = time_to(
+                        theirs["loss"], [*one_core, *COMMAND], text.replace(*TO_GN), data, folder, Path(name) / "cache"
+                    )
+            results = read(path)
+            found = results.setdefault("sooner", {"date": date.today().isoformat(), "machine": machine(), "cases": {}})
+            rows = [other for other in found["cases"].get(case, []) if other["seed"] != seed]
+            found["cases"][case] = sorted([*rows, row], key=lambda r: r["seed"])
+            write(path, results)
+            print(case, row, flush=True)
+
+
+def time_to(
+    loss: float, command: list[Path | str], text: str, data: Path, folder: Path, cache: Path
+) -> dict[str, float]:
+    """Seconds from the command until this program logs a loss of at most `loss`, and until it has ended."""
+    (folder / "input.yaml").write_text(text)
+    environment = os.environ | {"PACEMAKERDATAPATH": str(data), "PACEHPC_CACHE": str(cache)}
+    start, reached = time.perf_counter(), None
+    with subprocess.Popen(
+        [*map(str, command), "input.yaml"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    ) as fit_now:
+        for line in fit_now.stdout:
+            found = re.search(r"Iteration.*?Loss:\s+(?:Total: )?(\S+)", line)
+            if found and reached is None and float(found[1]) <= loss:
+                reached = time.perf_counter() - start
+    if fit_now.returncode or reached is None:
+        raise SystemExit(f"{command} did not reach {loss}")
+    return {"reached": reached, "ended": time.perf_counter() - start}
 
 
 def store(path: Path, about: dict[str, object], case: str, program: str, found: dict[str, object]) -> None:
@@ -385,6 +436,7 @@ def page(results: dict) -> str:
         parts.append(f"\nThe goal is a ratio of at most {GOAL}, over all seeds.")
         parts += ["", "```yaml", INPUTS[case].format(seed=1).rstrip(), "```"]
     parts += gn_section(results)
+    parts += sooner_section(results.get("sooner", {}))
     parts += starts_section(results.get("same_starts", []))
     parts += first_cycles_section(results.get("first_cycles", {}))
     parts += ["", "## Losses over the iterations", "", f"![losses](figures/{FIGURE.name})"]
@@ -413,6 +465,34 @@ def gn_section(results: dict) -> list[str]:
             f"| {TITLES[case]} | {f'1 to {n}' if n > 1 else 1} | {ours:.4e} | {both['pacehpc']:.4e} | "
             f"{both['pacemaker']:.4e} | {ours / both['pacemaker']:.3f} |"
         )
+    return parts
+
+
+def sooner_section(found: dict) -> list[str]:
+    """Time to pacemaker's loss."""
+    if not found:
+        return []
+    m = found["machine"]
+    parts = [
+        "",
+        "## Time to pacemaker's loss",
+        "",
+        f"Measured on {found['date']}, {m['processor']}, nothing else running, each program on one core of the same "
+        "machine: the time of pacemaker's fit, and the time from the command until pacehpc with `optimizer: GN-BFGS` "
+        "logs a loss as low as that fit's last one, start-up included. Cold: its kernels are compiled in this time; "
+        "warm: an earlier fit has left them in the cache. In brackets: until the command has ended, which goes on to "
+        "lower losses and draws a report.",
+        "",
+        "| fit | seed | loss | pacemaker, s | pacehpc warm, s | times sooner | cold, s | times sooner |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for case, rows in found["cases"].items():
+        for row in rows:
+            cells = [TITLES[case], row["seed"], f"{row['loss']:.4e}", f"{row['pacemaker']:.0f}"]
+            for kernels in ("warm", "cold"):
+                of = row[kernels]
+                cells += [f"{of['reached']:.1f} ({of['ended']:.1f})", f"{row['pacemaker'] / of['reached']:.0f}"]
+            parts.append(f"| {' | '.join(map(str, cells))} |")
     return parts
 
 
