@@ -85,8 +85,8 @@ CASES = {
     "ethanol_756": _bench("ethanol_756", "ethanol.pckl.gzip", (0, 1), (1, 2)),
     "ethanol_4836": _bench("ethanol_4836", "ethanol.pckl.gzip", (0,), (1,)),
     "hea_435": _bench("hea_435", "HEA_randII_example.pckl.gzip", (0, 1), (1, 2)),
-    "zuo_mo": _zuo("Mo", -4.62, (1, 2)),
-    "zuo_si": _zuo("Si", -0.87, (1, 2)),
+    "zuo_mo": _zuo("Mo", -4.62, (1, 2, 3)),
+    "zuo_si": _zuo("Si", -0.87, (1, 2, 3)),
 }
 
 
