@@ -38,7 +38,8 @@ STAGE void couple(const ElementTable& element, Lanes Phi) {
 }
 
 // Φ̇_c = g (Φ̇_a Φ_b + Φ_a Φ̇_b): reads Phi and the leaves of dPhi; writes the other nodes of dPhi
-template <class In> STAGE void couple_tangent(const ElementTable& element, In Phi, Lanes dPhi) {
+template <class In>
+STAGE void couple_tangent(const ElementTable& element, In Phi, Lanes dPhi) {
   for (index_t k = 0; k < element.n_nodes; k++) {
     const Node& node = element.nodes[k];
     const Lanes c = dPhi + node.result;

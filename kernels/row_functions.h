@@ -93,7 +93,8 @@ STAGE void make_slopes(const RightTable& rights, const ElementTable& element, La
 // ---- the pass of rows: lanes are rows ----
 
 // what rank ≥ 2 gives to ρ̇: reads slopes, dPhi; adds to drho
-template <class In> STAGE void add_density_rates(const ElementTable& element, In slopes, LanesIn dPhi, lanes* drho) {
+template <class In>
+STAGE void add_density_rates(const ElementTable& element, In slopes, LanesIn dPhi, lanes* drho) {
   const index_t size = element.n_components;
   constexpr int R = 4;  // sums at once hide the latency of the additions
   lanes sum[ND][R];
