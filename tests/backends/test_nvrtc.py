@@ -1,17 +1,10 @@
-"""All kernels for the golden shapes through NVIDIA's own compiler, for every architecture, without a GPU.
-
-A compilation takes four to ten seconds, so the tests take every shape with every compiler, for one architecture in
-turn, and the shapes with most couplings and most elements for every architecture. `python tests/backends/test_nvrtc.py`
-takes every shape for every architecture: seven minutes.
-"""
+"""All kernels for the golden shapes through NVIDIA's own compiler, for every architecture, without a GPU."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import tempfile
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,8 +19,6 @@ from pacehpc.backends.source import cuda_source, kernel_names
 GOLDEN = Path(__file__).parents[1] / "golden"
 TARGETS = {12: ("sm_70", "sm_80", "sm_90", "sm_100"), 13: ("sm_80", "sm_90", "sm_100")}
 PACKAGES = {12: "nvidia-cuda-nvrtc-cu12==12.9.*", 13: "nvidia-cuda-nvrtc"}
-HARDEST = ("cu_chebpow_dcut", "cuozr_zbl")
-SLOWEST = "sm_100"  # to compile for
 STACK = 256  # bytes
 
 
@@ -51,23 +42,6 @@ def log_of(library: nvrtc.Nvrtc, source: str, arch: str) -> str:
     return path.read_text()
 
 
-def pairs(major: int, names: Iterable[str]) -> list[tuple[str, str]]:
-    """(shape, architecture) that are compiled in the tests."""
-    turns = itertools.cycle(arch for arch in TARGETS[major] if arch != SLOWEST)
-    return [
-        (name, arch)
-        for name, turn in zip(names, turns, strict=False)
-        for arch in (TARGETS[major] if name in HARDEST else [turn])
-    ]
-
-
-@pytest.mark.parametrize("major", [12, 13])
-def test_every_shape_and_every_architecture_are_compiled(major):
-    found = pairs(major, sources())
-    assert {name for name, _ in found} == set(sources()) >= set(HARDEST)
-    assert {arch for _, arch in found} == set(TARGETS[major])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("major", [12, 13])
 def test_kernels_compile_without_spills(major):
@@ -76,16 +50,11 @@ def test_kernels_compile_without_spills(major):
         cannot_run(f"needs pip install '{PACKAGES[major]}'")
     if major == 12:
         assert library.version == (12, 9)
-    faults = faults_of(library, pairs(major, sources()))
-    assert not faults, "\n".join(map(str, faults))
-
-
-def faults_of(library: nvrtc.Nvrtc, jobs: list[tuple[str, str]]) -> list[tuple]:
-    """Warnings, and kernels that spill registers or need much stack."""
-    texts, faults = sources(), []
+    jobs = [(name, arch, source) for name, source in sources().items() for arch in TARGETS[major]]
     with ThreadPoolExecutor(2) as pool:
-        logs = list(pool.map(lambda job: log_of(library, texts[job[0]], job[1]), jobs))
-    for (name, arch), log in zip(jobs, logs, strict=True):
+        logs = list(pool.map(lambda job: log_of(library, job[2], job[1]), jobs))
+    faults = []
+    for (name, arch, _), log in zip(jobs, logs, strict=True):
         kernels, warnings = nvrtc.report(log)
         assert set(kernels) == set(kernel_names()), (name, arch)
         faults += [(name, arch, line) for line in warnings if "deprecated" not in line]
@@ -94,7 +63,7 @@ def faults_of(library: nvrtc.Nvrtc, jobs: list[tuple[str, str]]) -> list[tuple]:
             for kernel, found in kernels.items()
             if found.spill_stores or found.spill_loads or found.stack > STACK
         ]
-    return faults
+    assert not faults, "\n".join(map(str, faults))
 
 
 def test_report_is_read():
@@ -108,9 +77,3 @@ def test_report_is_read():
     )
     kernels, warnings = nvrtc.report(log)
     assert kernels == {"couple": nvrtc.Kernel(88, 40, 12, 16)} and len(warnings) == 1
-
-
-if __name__ == "__main__":
-    for release, targets in TARGETS.items():
-        every = [(name, arch) for name in sources() for arch in targets]
-        print(release, "\n".join(map(str, faults_of(nvrtc.find(release), every))) or "no spills, no warnings")
