@@ -15,7 +15,7 @@ from pacehpc.fit.plan import Plan
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
 from pacehpc.shard import Shard
-from pacehpc.uncertainty.build import build
+from pacehpc.uncertainty.build import build, compile_for_deviations
 from pacehpc.uncertainty.deviations import deviations
 from pacehpc.uncertainty.model import Uncertainty, uq_name
 
@@ -72,6 +72,7 @@ def write_uncertainty(
     made = ranks.broadcast(made)
     if not predict or not made.origin["every_row"]:
         return {}
+    compile_for_deviations(backend, potential, ranks)
     return {
         which: found for which, shard in shards.items() if (found := _spread(made, potential, shard, ranks, backend))
     }

@@ -81,8 +81,9 @@ def build(
     choice = choose_rows(Sizes.added(ranks.gather_everywhere(sizes)), n)
     check_memory(choice.rows(sizes), n, ranks)
     before = ranks.gather_everywhere(s.n_structures)[: ranks.rank]
-    compile_on_nodes(backend, potential, ranks, loss)
-    compile_rows_on_nodes(backend, potential, ranks, loss.stress > 0)
+    stress = loss.stress > 0
+    compile_on_nodes(backend, potential, ranks, LossWeights() if choice.every else loss, virials=stress)
+    compile_rows_on_nodes(backend, potential, ranks, stress)
     with blas_threads_at_most(1):
         given = (potential, shard, backend, loss, columns)
         parts = list(every_part(*given) if choice.every else combined_parts(*given, choice.combinations, sum(before)))
@@ -102,6 +103,12 @@ def build(
         return made
 
     return ranks.on_root(root)
+
+
+def compile_for_deviations(backend: str, potential: Potential, ranks: Ranks) -> None:
+    """Compile what `deviations` needs on one rank of each node. Called by all ranks together, before it."""
+    compile_on_nodes(backend, potential, ranks, LossWeights())
+    compile_rows_on_nodes(backend, potential, ranks)
 
 
 def check_memory(n_rows: int, n: int, ranks: Ranks) -> None:

@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             final = with_zbl(potential, {})
             prepare_kernels(backend, final, losses[-1])
         prepare_kernels(backend, final, LossWeights(), True)
+        if settings.fit.uncertainty:  # rows of its matrix, and those of standard deviations
+            for stress in sorted({losses[-1].stress > 0, False}):
+                prepare_row_kernels(backend, final, stress)
         steps += 1
     if backend == "cpu":
         prepare_program(final)

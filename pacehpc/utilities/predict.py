@@ -15,14 +15,13 @@ from pacehpc.active.active_set import ActiveSet, warn_of_extrapolation
 from pacehpc.active.data_rows import DataRows, Predicted
 from pacehpc.active.distance import load_distances
 from pacehpc.active.structure_files import Candidates, read_structures
-from pacehpc.backends.interface import LossWeights
 from pacehpc.dataset.frames import write_frame
 from pacehpc.dataset.groups import possible_labels
 from pacehpc.errors import PacehpcError
-from pacehpc.objective import compile_on_nodes, compile_rows_on_nodes
 from pacehpc.parallel import Ranks
 from pacehpc.potential import Potential
 from pacehpc.report.grades import grade_table
+from pacehpc.uncertainty.build import compile_for_deviations
 from pacehpc.uncertainty.calibration import LEVELS
 from pacehpc.uncertainty.model import Uncertainty
 from pacehpc.utilities.command import ready_backend, run_on_ranks
@@ -73,9 +72,8 @@ def _predict(arguments: argparse.Namespace, ranks: Ranks) -> int:
     data = ranks.share(lambda: read_structures(arguments.dataset, types))
     graded = active_set is not None or distances is not None
     backend = ready_backend(arguments.backend, potential, ranks, rows=graded)
-    if uncertainty is not None:  # its evaluators make no virials
-        compile_on_nodes(backend, potential, ranks, LossWeights())
-        compile_rows_on_nodes(backend, potential, ranks)
+    if uncertainty is not None:
+        compile_for_deviations(backend, potential, ranks)
     rows = DataRows(data.atoms, potential, backend, ranks.rank, ranks.size)
     parts = ranks.gather(list(rows.predictions(active_set, distances, uncertainty)))
 

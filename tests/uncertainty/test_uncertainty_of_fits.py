@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from on_ranks import counting_compiler
 
 from pacehpc.config import load_settings
 from pacehpc.fit import uncertainties
@@ -39,6 +40,17 @@ def test_the_file_is_that_of_the_command(fitted, command):
     ours, again = (uncertainties_of(fitted, name) for name in ("output_potential.uq.npz", "again.npz"))
     assert again.forces.alpha == pytest.approx(ours.forces.alpha, rel=1e-6)
     assert again.energies.rmse == pytest.approx(ours.energies.rmse, rel=1e-6)
+
+
+def test_ranks_of_a_node_compile_once_with_stresses_in_the_loss(tmp_path, command):
+    """Each library of the fit, of the matrix and of the standard deviations, with and without stresses."""
+    environment, log = counting_compiler(tmp_path)
+    (tmp_path / "input.yaml").write_text(INPUT.replace("kappa: auto}", "kappa: 0.3, stress: 0.1}"))
+    command(tmp_path, "input.yaml", ranks=2, **environment)
+    frame = pd.read_pickle(tmp_path / "train_pred.pckl.gzip", compression="gzip")
+    assert (frame["energy_std"] > 0).all()
+    calls = log.read_text()
+    assert (calls.count("evaluate.cpp"), calls.count("rows.cpp")) == (2, 2)
 
 
 def uncertainties_of(folder, name):

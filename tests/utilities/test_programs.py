@@ -141,11 +141,12 @@ def test_compile_fills_the_cache(folder, capsys, monkeypatch, ladder):
 @pytest.mark.slow
 @pytest.mark.parametrize("repulsion", ["", "  repulsion: auto\n"])
 def test_fit_needs_no_compiler_after_compile(folder, tmp_path, monkeypatch, repulsion):
-    """On data with stresses, up to the last line: renewals, predictions and a repulsion are part of a fit. Nor does the
-    calculator need one."""
+    """On data with stresses, up to the last line: renewals, predictions, uncertainties, a repulsion are part of it. Nor
+    does the calculator need one."""
     data = Path(__file__).parents[2] / "examples" / "al_ni" / "al_ni.pckl.gzip"
     text = INPUT.replace("[Al]", "[Al, Ni]").replace("absent.pckl.gzip", str(data))
     keys = "  loss: {kappa: 0.3}\n  maxiter: 3\n  optimizer: GN-BFGS\n  options: {start: 1, renew: 2}\n"
+    keys += "  uncertainty: true\n"
     text = text.replace("fit: {loss: {kappa: 0.3}}\n", f"fit:\n{keys}{repulsion}")
     text = text.replace(f"data: {data}", f"data: {{filename: {data}, reference_energy: auto}}")
     (folder / "input.yaml").write_text(text)
@@ -159,7 +160,7 @@ def test_fit_needs_no_compiler_after_compile(folder, tmp_path, monkeypatch, repu
 
     run("compile")
     assert "Stress (train): RMSE" in run("input.yaml", CXX="/absent")
-    assert "renewed" in (folder / "log.txt").read_text()
+    assert "renewed" in (folder / "log.txt").read_text() and (folder / "output_potential.uq.npz").exists()
 
     monkeypatch.setenv("PACEHPC_CACHE", environment["PACEHPC_CACHE"])
     shape = make_shape(Potential.load(folder / "output_potential.yaml"), stress=False)
