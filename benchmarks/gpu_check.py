@@ -623,7 +623,7 @@ def kernel_counts(potential: Potential, bonds: float) -> dict[str, tuple[float, 
 
     bonds: per atom. Averages over central elements; bonds spread evenly over neighbour elements; padding not counted.
     """
-    shape = make_shape(potential, stress=False)
+    shape = make_shape(potential)
     rows = []
     for e in range(len(potential.elements)):
         table, graph, nd = shape.elements[e], shape.elements[e].graph, shape.n_densities

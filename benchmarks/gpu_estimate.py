@@ -61,7 +61,7 @@ def main() -> int:
 
 def kernels_text(name: str, potential: object, atoms: int) -> str:
     """Markdown: one row a kernel, and sums."""
-    bonds, shape = NEIGHBOURS.get(name, 57), make_shape(potential, stress=False)
+    bonds, shape = NEIGHBOURS.get(name, 57), make_shape(potential)
     registers = registers_of(shape)
     counts = kernel_counts(potential, bonds) | sums_of_rows(shape, atoms)
     lines = [f"**{name}**, {potential.n_functions} functions, {bonds} bonds per atom, {atoms} atoms:", ""]
@@ -102,7 +102,7 @@ def registers_of(shape: Shape) -> dict[str, int]:
     library = nvrtc.find(13) or nvrtc.find(12)
     if library is None:
         raise SystemExit("needs NVIDIA's compiler: pip install nvidia-cuda-nvrtc")
-    kernels, _ = nvrtc.report(library.compile(cuda_source(shape.header), "sm_90"))
+    kernels, _ = nvrtc.report(library.compile(cuda_source(shape.header(stress=False)), "sm_90"))
     return {name: kernel.registers for name, kernel in kernels.items()}
 
 
@@ -139,7 +139,7 @@ def memory_text(potentials: dict[str, object], atoms: int = 10**6, neighbours: i
     head = "potential", "functions", "bonds, targets, results", "moments", "work, one batch", "sum", "batches in 80 GB"
     lines += [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for name, potential in potentials.items():
-        shape = make_shape(potential, stress=False)
+        shape = make_shape(potential)
         for stored in (True, False):
             resident, moments, work = memory_needs(shape, shards, neighbours * atoms, stored)
             batches = -(-work // int(room - resident - moments))

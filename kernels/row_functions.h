@@ -184,7 +184,10 @@ STAGE void make_row_gradient(const RightTable& rights, const ElementTable& eleme
     const Entry* entries = rights.entries + node.first;
     const Lanes own = sums + (index_t)node.first * ND;
     switch (node.size) {
-#define CASE(M)                                                                                                            case M:                                                                                                                    row_gradient_of_right_node<START, M>(Phi, dPhi, dPhi_bar, node.right, entries, node.count, factors, alpha, beta, own);     break;
+#define CASE(M)                                                                                                        \
+  case M:                                                                                                              \
+    row_gradient_of_right_node<START, M>(Phi, dPhi, dPhi_bar, node.right, entries, node.count, factors, alpha, beta, own); \
+    break;
       NODE_SIZES(CASE)
 #undef CASE
     }
@@ -193,11 +196,36 @@ STAGE void make_row_gradient(const RightTable& rights, const ElementTable& eleme
     const Group& group = element.groups[g];
     const int* right = element.right + group.first;
     switch (group.size) {
-#define CASE(M)   case M: row_tangent_of_left_node<M>(dPhi, right, group.first, group.count, factors, dPhi_bar + group.left); break;
+#define CASE(M) \
+  case M: row_tangent_of_left_node<M>(dPhi, right, group.first, group.count, factors, dPhi_bar + group.left); break;
       NODE_SIZES(CASE)
 #undef CASE
     }
   }
+}
+
+// the state of the lanes' atoms: of each its own, or of the one that all have
+template <class In> struct States {
+  In Phi, Phi_bar, slopes, dF, ddF;
+};
+
+// gradient of an element's functions along the lanes' rows, and dΦ̄/dt of leaves: reads the states, the factors a of
+// energies, and dPhi of leaves; adds to drho and sums (start: writes sums); writes dPhi, dPhi_bar, alpha, beta
+template <class In, class Factors>
+static void make_function_rows(const Problem& P, int e, const States<In>& of, Factors factors, lanes a, lanes* drho, Lanes dPhi,
+                               Lanes dPhi_bar, lanes* alpha, lanes* beta, Lanes sums, bool start) {
+  const ElementTable& element = P.elements[e];
+  lanes dF_dot[ND];
+  couple_tangent(element, of.Phi, dPhi);
+  add_density_rates(element, of.slopes, dPhi, drho);
+  for (int p = 0; p < ND; p++) {
+    dF_dot[p] = of.ddF[p] * drho[p];
+    alpha[p] = a * of.dF[p] - dF_dot[p];
+    beta[p] = -of.dF[p];
+  }
+  const auto make = start ? make_row_gradient<true, In, Factors> : make_row_gradient<false, In, Factors>;
+  make(P.rights[e], element, of.Phi, of.slopes, dPhi, dPhi_bar, factors, dF_dot, alpha, beta, sums);
+  if (!P.radial_fixed) couple_adjoint_tangent(element, of.Phi, dPhi, of.Phi_bar, dPhi_bar);
 }
 
 // alpha_p B of the functions, for rows that move nothing: reads Phi; adds to sums (or starts them)

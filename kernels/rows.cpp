@@ -190,30 +190,6 @@ STAGE void gather_bonds(const Problem& P, const RowPlan& R, const Sources& sourc
   Q.core_slope = M.core_slope;
 }
 
-// the state of the lanes' atoms: of each its own, or of the one that all have
-template <class In> struct States {
-  In Phi, Phi_bar, slopes, dF, ddF;
-};
-
-// gradient of an element's functions along the lanes' rows, and dΦ̄/dt of leaves: reads the states, the factors a of
-// energies, and dPhi of leaves; adds to drho and sums (start: writes sums); writes dPhi, dPhi_bar, alpha, beta
-template <class In, class Factors>
-static void make_function_rows(const Problem& P, int e, const States<In>& of, Factors factors, lanes a, lanes* drho, Lanes dPhi,
-                               Lanes dPhi_bar, lanes* alpha, lanes* beta, Lanes sums, bool start) {
-  const ElementTable& element = P.elements[e];
-  lanes dF_dot[ND];
-  couple_tangent(element, of.Phi, dPhi);
-  add_density_rates(element, of.slopes, dPhi, drho);
-  for (int p = 0; p < ND; p++) {
-    dF_dot[p] = of.ddF[p] * drho[p];
-    alpha[p] = a * of.dF[p] - dF_dot[p];
-    beta[p] = -of.dF[p];
-  }
-  const auto make = start ? make_row_gradient<true, In, Factors> : make_row_gradient<false, In, Factors>;
-  make(P.rights[e], element, of.Phi, of.slopes, dPhi, dPhi_bar, factors, dF_dot, alpha, beta, sums);
-  if (!P.radial_fixed) couple_adjoint_tangent(element, of.Phi, dPhi, of.Phi_bar, dPhi_bar);
-}
-
 // the pass of one atom per lane: reads what the first pass kept in M.states and M.rows, and the lanes' motions; adds to the
 // sums of its element (start: writes those of its functions). moving: whether the rows move atoms
 static void pass_of_rows(const Problem& P, const RowPlan& R, int e, const index_t* atom, const index_t* row, index_t first_tile,

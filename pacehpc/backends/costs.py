@@ -22,7 +22,7 @@ ENTRY, NODE, FUNCTION = 16, 20, 10  # per entry of a coupling, per component of 
 
 def bond_operations(potential: Potential) -> float:
     """Operations of a bond in an evaluation with its gradient, the mean over kinds of bonds of the potential."""
-    shape = make_shape(potential, stress=False)
+    shape = make_shape(potential)
     used = shape.bond_class[shape.bond_class >= 0]
     if not len(used):
         return float(GEOMETRY)
@@ -38,7 +38,7 @@ def evaluation_operations(potential: Potential, n_bonds: int, species: np.ndarra
 
 def atom_costs(potential: Potential) -> dict[str, float]:
     """Cost of an atom of each element, its bonds excluded, in units of the mean cost of a bond of the potential."""
-    shape = make_shape(potential, stress=False)
+    shape = make_shape(potential)
     if not shape.classes:
         return dict.fromkeys(potential.elements, 1.0)
     bond = bond_operations(potential)

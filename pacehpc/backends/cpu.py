@@ -24,7 +24,7 @@ from pacehpc.backends.interface import (
 from pacehpc.backends.layout import Layout, make_layout
 from pacehpc.backends.memory import default_batch_atoms, keeps_moments, tile_numbers
 from pacehpc.backends.records import record
-from pacehpc.backends.shape import Coefficients, make_shape, with_stress
+from pacehpc.backends.shape import Coefficients, make_shape
 from pacehpc.backends.tables import BOND_RECORD, put_tables, structure_arrays
 from pacehpc.machine import kernel_threads
 from pacehpc.potential import Potential
@@ -39,12 +39,12 @@ STAGES = (
 
 def prepare(potential: Potential, loss: LossWeights) -> float:
     """Compile the kernels of a potential into the cache; returns the seconds it took, 0 if they were there."""
-    return compile_library(make_shape(potential, stress=loss.stress > 0).header)[1]
+    return compile_library(make_shape(potential).header(loss.stress > 0))[1]
 
 
 def prepare_ahead(potential: Potential, stress: bool) -> None:
     """Start compiling the kernels of a potential in the background."""
-    compile_ahead(make_shape(potential, stress=stress).header)
+    compile_ahead(make_shape(potential).header(stress))
 
 
 class CpuEvaluator:
@@ -62,9 +62,9 @@ class CpuEvaluator:
         self.structures = structures
         self.loss = loss
         self.with_virials = predicts_virials(loss, structures, options)
-        self.shape = make_shape(potential, stress=loss.stress > 0)
+        self.shape = make_shape(potential)
         self.coefficients = Coefficients(potential, self.shape)
-        self._library = load_library(self.shape.header)
+        self._library = load_library(self.shape.header(loss.stress > 0))
         self._threads = options.threads or kernel_threads()
         self._problem = np.zeros(1, record("Problem"))
         self._problem["radial_fixed"] = not options.radial_gradient
@@ -137,9 +137,8 @@ class CpuEvaluator:
 
     @cached_property
     def _rows(self) -> CpuRows:
-        shape = with_stress(self.shape, self.with_virials)
         given = Given(
-            self.structures, self.layout, shape, self.coefficients, self._problem, self._orders,
+            self.structures, self.layout, self.shape, self.coefficients, self._problem, self._orders,
             self._bond_counts(), self._threads, self.with_virials,
         )  # fmt: skip
         return CpuRows(given)

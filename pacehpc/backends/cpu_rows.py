@@ -46,12 +46,12 @@ class Given:
 
 def prepare(potential: Potential, stress: bool) -> None:
     """Compile the kernels of rows for a potential into the cache."""
-    compile_library(make_shape(potential, stress=stress).header, "rows")
+    compile_library(make_shape(potential).header(stress), "rows")
 
 
 def prepare_ahead(potential: Potential, stress: bool) -> None:
     """Start compiling the kernels of rows in the background."""
-    compile_ahead(make_shape(potential, stress=stress).header, "rows")
+    compile_ahead(make_shape(potential).header(stress), "rows")
 
 
 class CpuRows:
@@ -59,7 +59,7 @@ class CpuRows:
 
     def __init__(self, evaluator: Given) -> None:
         self._of = evaluator
-        self._library = load_library(evaluator.shape.header, "rows")
+        self._library = load_library(evaluator.shape.header(evaluator.virials), "rows")
         self._kept: list[np.ndarray] = []
         self._lanes: tuple[tuple[int, int], dict[str, np.ndarray]] | None = None
         s, layout, shape = evaluator.structures, evaluator.layout, evaluator.shape

@@ -84,7 +84,7 @@ class CudaEvaluator:
         self.device = describe(index)
         self.structures, self.loss = structures, loss
         self.with_virials = predicts_virials(loss, structures, options)
-        self.shape = make_shape(potential, stress=self.with_virials)
+        self.shape = make_shape(potential)
         self.coefficients = Coefficients(potential, self.shape)
         self._potential, self._options = potential, options
         self._elements = potential.elements
@@ -97,7 +97,7 @@ class CudaEvaluator:
             properties = cupy.cuda.runtime.getDeviceProperties(index)
             multiprocessors = properties["multiProcessorCount"]
         with self.on_device():
-            module = module_of(cupy, self.shape.header)
+            module = module_of(cupy, self.shape.header(self.with_virials))
             self._launch = Launcher(cupy, module, self._stream, multiprocessors, options.block, options.profile)
             self._graphs: dict[bool, Any] = {}  # by whether the gradient is made; None: launched once, not yet recorded
             self._records = True

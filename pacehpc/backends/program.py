@@ -53,7 +53,7 @@ class Program:
 
     def __init__(self, potential: Potential, threads: int = 1) -> None:
         shape, tables = potential_tables(potential)
-        self._library = load_library(shape.header, "program")
+        self._library = load_library(shape.header(stress=False), "program")
         self._library.pace_open.restype = ctypes.c_void_p
         self._tables = np.zeros(len(tables) + ALIGNMENT, np.uint8)  # the program reads them as long as it lives
         start = -self._tables.ctypes.data % ALIGNMENT
@@ -107,12 +107,12 @@ class Grades:
 
 def prepare_program(potential: Potential) -> None:
     """Compile what `PaceCalculator` runs into the cache."""
-    compile_library(make_shape(potential, stress=False).header, "program")
+    compile_library(make_shape(potential).header(stress=False), "program")
 
 
 def potential_tables(potential: Potential, grades: dict[str, Grades] | None = None) -> tuple[Shape, bytes]:
     """Shape of a potential and its tables for `pace_open`; grades: of each element."""
-    shape = make_shape(potential, stress=False)
+    shape = make_shape(potential)
     tables, problem = np.zeros(1, record("PotentialTables")), np.zeros(1, record("Problem"))
     block, coefficients = Block(tables.nbytes), Coefficients(potential, shape)
     coefficients.set(potential.parameters)

@@ -6,9 +6,8 @@ x. Coefficients go in, and gradients come out, through the constant matrices of 
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -81,13 +80,18 @@ class ElementTables:
 class Shape:
     """What the kernels are compiled for, and the tables that lead them through the functions."""
 
-    header: str
+    definitions: str
+    """C++ macros, see `shape_definitions`."""
     n_densities: int
     classes: list[tuple[int, int, int]]  # (J, lmax, nradmax) of the bond classes
     bond_class: np.ndarray  # int64 (n_elements, n_elements), −1 where no function uses the bond
     core: bool
     elements: list[ElementTables]
     bases: dict[tuple[int, int], np.ndarray] = field(repr=False)  # (nradbase, J) per ordered pair of species
+
+    def header(self, stress: bool) -> str:
+        """What is compiled before the kernels; stress: with the gradient of virials."""
+        return f"#define STRESS {int(stress)}\n{self.definitions}"
 
     def n_y(self, element: int) -> int:
         """Numbers of y that an atom of an element keeps."""
@@ -110,25 +114,20 @@ class Shape:
 _recent: deque[tuple[list, Shape]] = deque(maxlen=2)  # with what they were made of: 50,000 functions take a second
 
 
-def make_shape(potential: Potential, stress: bool) -> Shape:
-    """Shape and tables of a potential; stress: with the gradient of virials. Shared by whoever asks again."""
+def make_shape(potential: Potential) -> Shape:
+    """Shape and tables of a potential, shared by whoever asks again."""
     functions = [(block.elements, list(block.functions)) for block in potential.blocks]
     sizes = {pair: c.shape for pair, c in potential.radcoefficients.items()}
-    source = [stress, potential.elements, dict(potential.embeddings), dict(potential.bonds), sizes, functions]
+    source = [potential.elements, dict(potential.embeddings), dict(potential.bonds), sizes, functions]
     for known, shape in _recent:
         if known == source:
             return shape
-    shape = _make_shape(potential, stress)
+    shape = _make_shape(potential)
     _recent.append((source, shape))
     return shape
 
 
-def with_stress(shape: Shape, stress: bool) -> Shape:
-    """The same shape for kernels with or without the gradient of virials."""
-    return replace(shape, header=re.sub(r"(?<=#define STRESS )\d", str(int(stress)), shape.header))
-
-
-def _make_shape(potential: Potential, stress: bool) -> Shape:
+def _make_shape(potential: Potential) -> Shape:
     species = {element: mu for mu, element in enumerate(potential.elements)}
     n = len(species)
     n_densities = max(e.ndensity for e in potential.embeddings.values())
@@ -179,7 +178,7 @@ def _make_shape(potential: Potential, stress: bool) -> Shape:
     core = any(b.core_repulsion[0] != 0 or b.inner_cutoff_type == "zbl" for b in potential.bonds.values())
     sizes = sorted({int(size) for table in tables for size in table.graph.groups[:, 1]})
     return Shape(
-        header=shape_header(n_densities, classes, types, sizes, core, stress),
+        definitions=shape_definitions(n_densities, classes, types, sizes, core),
         n_densities=n_densities,
         classes=classes,
         bond_class=bond_class,
@@ -189,19 +188,17 @@ def _make_shape(potential: Potential, stress: bool) -> Shape:
     )
 
 
-def shape_header(
+def shape_definitions(
     n_densities: int,
     classes: list[tuple[int, int, int]],
     couplings: list[tuple[int, int, int]],
     node_sizes: list[int],
     core: bool,
-    stress: bool,
 ) -> str:
     """C++ macros that fix a shape: sizes, bond classes, and the coupling tensors as lists of their entries."""
     lines = [
         f"#define ND {n_densities}",
         f"#define CORE {int(core)}",
-        f"#define STRESS {int(stress)}",
         "#define BOND_CLASSES(X) " + " ".join(f"X({i}, {j}, {l}, {n})" for i, (j, l, n) in enumerate(classes)),
         "#define NODE_SIZES(X) " + " ".join(f"X({size})" for size in node_sizes),
         "#define COUPLINGS(X) "

@@ -56,7 +56,7 @@ def made_with() -> str:
 
 def prepare(potential: Potential, stress: bool) -> None:
     """Compile the kernels of a potential for this process's device into CuPy's cache (CUPY_CACHE_DIR)."""
-    module_of(load_cupy(), make_shape(potential, stress=stress).header).get_function("sizes")
+    module_of(load_cupy(), make_shape(potential).header(stress)).get_function("sizes")
 
 
 def module_of(cupy: Any, header: str) -> Any:

@@ -237,7 +237,7 @@ def read_shard(path: Path, potential: Potential, ranks: Ranks, memory_limit: flo
         room = np.inf if free is None else free / ranks.node_size
         if memory_limit is not None:
             room = min(room, memory_limit - resident_memory())
-        shape = make_shape(potential, stress=False)
+        shape = make_shape(potential)
         room -= memory.evaluator_memory(shape, np.zeros(len(shape.elements)), 0, LANES, store_moments=False)
         if room < SMALLEST_ROOM or BYTES_OF_A_BOND * n_bonds <= room:
             return Shard(store.read_shard(rank, size), store.rows(rank, size))

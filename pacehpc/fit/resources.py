@@ -203,7 +203,7 @@ def cpu_memory(
     """Bytes of these structures and of their evaluators; store_moments: they keep G of every atom (None: as usual)."""
     from pacehpc.backends.compile import lanes
 
-    shape, total = make_shape(potential, stress=stress), 0.0
+    shape, total = make_shape(potential), 0.0
     n = len(shape.elements)
     for s in structures:
         total += memory.structures_memory(s.n_atoms, s.n_bonds, s.n_structures)

@@ -59,7 +59,7 @@ def build_plugin(potential: Potential, name: str, output: Path, target: Target, 
         PacehpcError: the compiler or the linker failed.
     """
     shape, tables = potential_tables(potential, grades)
-    kernels, _ = compile_library(shape.header, "object")
+    kernels, _ = compile_library(shape.header(stress=False), "object")
     pair_style = _compile_pair_style(target)
     with build_folder(cache_folder()) as folder:
         build = Path(folder)

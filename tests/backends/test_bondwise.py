@@ -115,7 +115,7 @@ def test_the_choice_does_not_depend_on_what_else_a_rank_holds(ethanol_and_crysta
 
 
 def test_cost_of_few_and_many_neighbours(ethanol_and_crystal):
-    shape = make_shape(ethanol_and_crystal[0], stress=False)
+    shape = make_shape(ethanol_and_crystal[0])
     elements = np.zeros(3, int)
     slots = np.array([[1, 1, 0], [3, 5, 1], [60, 0, 0]])
     assert prefers_bonds(shape, elements, slots).tolist() == [True, True, False]

@@ -310,7 +310,7 @@ def test_products_are_vector_instructions(golden, monkeypatch, march, lanes, reg
     monkeypatch.setenv("PACEHPC_MARCH", march)
     assert building.lanes() == lanes
     potential = Potential.load(golden / "potentials" / "alni_mixed.yaml")
-    path, _ = building.compile_library(make_shape(potential, stress=LossWeights().stress == 0).header)
+    path, _ = building.compile_library(make_shape(potential).header(stress=LossWeights().stress == 0))
     listing = subprocess.run(["objdump", "-d", "--no-show-raw-insn", path], capture_output=True, text=True, check=True)
     fused = [line for line in listing.stdout.splitlines() if "vfm" in line or "vfn" in line]
     assert len(fused) > 1000

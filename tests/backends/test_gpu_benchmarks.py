@@ -142,7 +142,7 @@ def test_rows_through_a_cache(monkeypatch, golden):
     rows.access("a", [0])  # b 0 goes out, a 0 comes in
     assert rows.moved == 5 and rows.end() == 6
 
-    shape = make_shape(Potential.load(golden / "potentials" / "alni_mixed.yaml"), stress=False)
+    shape = make_shape(Potential.load(golden / "potentials" / "alni_mixed.yaml"))
     graphs = [table.graph for table in shape.elements]
     for kernel in WALKS:
         assert node_bytes(shape, kernel, 5) >= node_bytes(shape, kernel, 50) >= node_bytes(shape, kernel) > 0

@@ -12,7 +12,7 @@ from pacehpc.backends.shape import make_shape
 def test_functions_turned_round(case):
     """By right nodes the bilinear form is that of the groups; a component is in one right node or in none."""
     potential, _ = case("alni_mixed")
-    graph = make_shape(potential, stress=False).elements[0].graph
+    graph = make_shape(potential).elements[0].graph
     rng = np.random.default_rng(0)
     Phi, c = rng.normal(size=graph.n_components), rng.normal(size=len(graph.right))
     expected = 0.0

@@ -25,7 +25,7 @@ STACK = 256  # bytes
 def sources() -> dict[str, str]:
     """CUDA text of every golden shape, with virials."""
     paths = sorted((GOLDEN / "potentials").glob("*.yaml")) + sorted((GOLDEN / "loss").glob("*.yaml"))
-    return {path.stem: cuda_source(make_shape(Potential.load(path), stress=True).header) for path in paths}
+    return {path.stem: cuda_source(make_shape(Potential.load(path)).header(stress=True)) for path in paths}
 
 
 def log_of(library: nvrtc.Nvrtc, source: str, arch: str) -> str:

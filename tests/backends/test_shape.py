@@ -17,23 +17,23 @@ SECTION = {
 
 def test_a_shape_is_shared_by_potentials_that_differ_in_coefficients_alone():
     potential = build_potential(SECTION)
-    shape = make_shape(potential, stress=False)
+    shape = make_shape(potential)
     other = potential.copy()
     other.parameters = 2 * potential.parameters
-    assert make_shape(other, stress=False) is shape
-    assert make_shape(build_potential(SECTION), stress=False) is shape
-    assert "#define STRESS 1" in make_shape(potential, stress=True).header
+    assert make_shape(other) is shape
+    assert make_shape(build_potential(SECTION)) is shape
+    assert "#define STRESS 1" in shape.header(stress=True)
 
 
 def test_another_potential_has_another_shape():
     potential = build_potential(SECTION)
-    shape = make_shape(potential, stress=False)
+    shape = make_shape(potential)
     fewer = potential.copy()
     block = fewer.blocks[-1]
     block.functions, block.coefficients = block.functions[:-1], block.coefficients[:-1]
-    lengths = [len(table.positions) for table in make_shape(fewer, stress=False).elements]
+    lengths = [len(table.positions) for table in make_shape(fewer).elements]
     assert sum(lengths) == sum(len(table.positions) for table in shape.elements) - 1
     potential.bonds = {pair: replace(bond, rcut=4.0) for pair, bond in potential.bonds.items()}
-    assert (make_shape(potential, stress=False).bases[0, 0] != shape.bases[0, 0]).any()
+    assert (make_shape(potential).bases[0, 0] != shape.bases[0, 0]).any()
     potential.embeddings["Al"] = replace(potential.embeddings["Al"], npot="FinnisSinclairShiftedScaled")
-    assert make_shape(potential, stress=False) is not shape
+    assert make_shape(potential) is not shape

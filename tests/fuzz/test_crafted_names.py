@@ -45,7 +45,7 @@ def test_crafted_names_in_a_potential_are_refused(tmp_path, monkeypatch, key, na
 def test_the_compiled_text_is_made_of_numbers_and_known_names():
     potential = POTENTIAL.copy()
     potential.metadata = {name: name for name in CRAFTED}
-    plain, crafted = (make_shape(p, stress=False).header for p in (POTENTIAL, potential))
+    plain, crafted = (make_shape(p).header(stress=False) for p in (POTENTIAL, potential))
     assert plain == crafted
     assert re.fullmatch(r"[\w\s#{}(),.+\-*/\\=<>;:\[\]&|!?]*", plain) and "include" not in plain
 

@@ -163,8 +163,8 @@ def test_fit_needs_no_compiler_after_compile(folder, tmp_path, monkeypatch, repu
     assert "renewed" in (folder / "log.txt").read_text() and (folder / "output_potential.uq.npz").exists()
 
     monkeypatch.setenv("PACEHPC_CACHE", environment["PACEHPC_CACHE"])
-    shape = make_shape(Potential.load(folder / "output_potential.yaml"), stress=False)
-    assert compile_library(shape.header, "program")[1] == 0.0
+    shape = make_shape(Potential.load(folder / "output_potential.yaml"))
+    assert compile_library(shape.header(stress=False), "program")[1] == 0.0
 
 
 def test_timing(folder, capsys, monkeypatch):
