@@ -295,7 +295,7 @@ def finished(tmp_path_factory) -> Path:
     """The folder of the quick start after its fit, of few iterations."""
     folder = tmp_path_factory.mktemp("docs") / "my_fit"
     shutil.copytree(EXAMPLE, folder)
-    text, found = re.subn("maxiter: 250", "maxiter: 4", (folder / "input.yaml").read_text())
+    text, found = re.subn("maxiter: 200", "maxiter: 4", (folder / "input.yaml").read_text())
     assert found
     (folder / "input.yaml").write_text(text)
     pacehpc = [sys.executable, "-m", "pacehpc"]

@@ -80,6 +80,7 @@ def lay_out(
     """
     width, height = figure.get_size_inches()
     bottom, right = 0.52, 0.15
+    # colour bars stand beside panels with axes of their own, or beside the last one
     if any(axes.get_label() == "<colorbar>" for axes in figure.axes):
         right, between = 0.65, 1.3 if between > 0.5 else between
     if title:
