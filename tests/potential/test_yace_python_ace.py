@@ -86,8 +86,7 @@ def structures(elements: tuple[str, ...]) -> list[Atoms]:
 def evaluated(python_ace, folder, cases) -> list[tuple[float, np.ndarray]]:
     """Energies and forces of cases (file, file with structures, whether recursively), structure by structure."""
     command = [python_ace, "-c", EVALUATE, json.dumps(cases)]
-    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    subprocess.run(command, cwd=folder, text=True, check=True)
     return [(energy, np.array(forces)) for energy, forces in json.loads((folder / "results.json").read_text())]
 
 
@@ -135,12 +134,16 @@ def test_elements_that_differ_in_ndensity(python_ace, golden, tmp_path):
     export_bbasis(potential, tmp_path / "b.yaml")
     potential.save(tmp_path / "unequal.yaml")
     write(tmp_path / "b2.traj", bulk("AlNi", "cesiumchloride", a=2.9))
-    cases = [
-        (file, "b2.traj", recursive) for file in ("a.yace", "b.yaml", "unequal.yaml") for recursive in (True, False)
-    ]
+    cases = [(file, "b2.traj", recursive) for file in ("a.yace", "b.yaml") for recursive in (True, False)]
     energies = [energy for energy, _ in evaluated(python_ace, tmp_path, cases)]
-    assert energies[:4] == pytest.approx([6.14500] * 4, abs=5e-6)
-    assert min(abs(energy - 6.145) for energy in energies[4:]) > 1  # if this fails, padding is needed no more
+    assert energies == pytest.approx([6.14500] * 4, abs=5e-6)
+    for recursive in (True, False):
+        try:
+            [(energy, _)] = evaluated(python_ace, tmp_path, [("unequal.yaml", "b2.traj", recursive)])
+        except subprocess.CalledProcessError as error:
+            assert error.returncode < 0  # the library reads numbers that are not there; now and then a signal ends it
+        else:
+            assert abs(energy - 6.145) > 1  # if this fails, padding is needed no more
 
 
 def test_change_of_forces_by_splines(python_ace, golden, tmp_path):
