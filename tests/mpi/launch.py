@@ -8,12 +8,14 @@ import sys
 import textwrap
 from pathlib import Path
 
+from held_fits import WAIT
+
 MPIRUN = Path(sys.executable).parent / "mpirun"
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def mpirun(
-    n_ranks: int, *command: str, cwd=None, timeout: float = 120, **environment: str
+    n_ranks: int, *command: str, cwd=None, timeout: float = WAIT, **environment: str
 ) -> subprocess.CompletedProcess:
     """`mpirun -n N command`; text output is captured."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}

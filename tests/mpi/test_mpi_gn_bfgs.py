@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import test_mpi_restart as restart
+from held_fits import AT_ONCE, WAIT, iterations, let_go
 from launch import pacehpc
 from on_ranks import counting_compiler
 
@@ -35,7 +36,6 @@ FITS = {
         "  min_relative_train_loss_per_iter: 1e-3\n  early_stopping_patience: 15\n",
     ),
 }
-AT_ONCE = "def wait(**keywords):\n    pass\n"
 NAMES = ("metrics", "test_metrics", "cycle_metrics", "ladder_metrics")
 
 
@@ -62,11 +62,10 @@ def test_the_same_bits_on_any_ranks_and_after_kills(tmp_path, name):
     assert ("Woodbury" in log) == name.startswith("rows alone")
     killed = prepared(tmp_path / "killed", FITS[name])
     for ranks, rule in ((2, signal.SIGKILL), (3, signal.SIGTERM)):
-        before, job = restart.iterations(killed), restart.start(killed, ranks)
-        restart.wait_for(lambda: restart.iterations(killed) >= before + 14 or job.poll() is not None)  # noqa: B023
+        job = restart.start_and_hold(killed, iterations(killed) + 14, ranks)
         os.kill(restart.ranks_of(job)[-1], rule)
-        job.wait(timeout=restart.WAIT)
-    (killed / "slow_down.py").write_text(AT_ONCE)
+        let_go(killed)
+        assert (job.wait(timeout=WAIT) == 75) == (rule == signal.SIGTERM)
     done = pacehpc(2, "--no-predict", "--restart", cwd=killed)
     assert done.returncode == 0, done.stderr
     log = (killed / "log.txt").read_text()

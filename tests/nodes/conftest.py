@@ -13,12 +13,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from environments import cannot_run
+from held_fits import WAIT, wait_for
 
 from pacehpc.backends.compile import compiler
 
@@ -81,7 +81,7 @@ class Nodes:
 
     def run(self, name: str, command: list[str], cwd: Path, late: float = 0.0) -> subprocess.CompletedProcess:
         with self.start(name, command, cwd, late, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            text, _ = process.communicate(timeout=240)
+            text, _ = process.communicate(timeout=WAIT)
         return subprocess.CompletedProcess(command, process.returncode, text)
 
     def preload(self) -> str:
@@ -130,7 +130,7 @@ def nodes(tmp_path_factory) -> Iterator[Nodes]:
             for pid in processes_of(node.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            node.wait(timeout=10)
+            node.wait(timeout=WAIT)
 
 
 FLAGS = ("--mount", "--uts", "--ipc", "--net")
@@ -138,12 +138,15 @@ FLAGS = ("--mount", "--uts", "--ipc", "--net")
 
 def processes_of(node: int) -> list[int]:
     """Those with the mounts of a node's first process, that one as well."""
-    mounts, found = os.readlink(f"/proc/{node}/ns/mnt"), []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if os.readlink(path / "ns" / "mnt") == mounts:
-                found.append(int(path.name))
-    return found
+    mounts = mounts_of(node)
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if mounts and mounts_of(pid) == mounts]
+
+
+def mounts_of(pid: int) -> str:
+    """Empty if the process has ended."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    return ""
 
 
 def _connect(work: Path) -> None:
@@ -158,7 +161,4 @@ def _connect(work: Path) -> None:
     for name, pid in (("n1", first), ("n2", second)):
         ip(pid, "address", "add", f"{ADDRESSES[name]}/24", "dev", "eth0")
         ip(pid, "link", "set", "eth0", "up")
-    end = time.time() + 20
-    while not all("state UP" in ip(pid, "link", "show", "eth0") for pid in (first, second)):
-        assert time.time() < end
-        time.sleep(0.05)
+    wait_for(lambda: all("state UP" in ip(pid, "link", "show", "eth0") for pid in (first, second)))

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from held_fits import AT_ONCE, HELD, WAIT, hold, iterations, let_go, ranks_among, wait_for
 from small_fit import SMALL_FIT
 
 from pacehpc import Potential
@@ -28,8 +29,6 @@ INPUT = f"""{SMALL_FIT}\
   callbacks: slow_down.wait
 backend: {{evaluator: cpu, display_step: 2}}
 """
-AT_ONCE = "def wait(**keywords):\n    pass\n"
-SLOW = "import time\ndef wait(**keywords):\n    time.sleep(0.05)\n"
 
 
 def prepare(folder: Path, callback: str) -> Path:
@@ -51,18 +50,6 @@ def uninterrupted(nodes):
     done = nodes.run("n1", [sys.executable, "-m", "pacehpc", "--no-predict"], folder)
     assert done.returncode == 0, done.stdout
     return folder
-
-
-def iterations(folder: Path) -> int:
-    log = folder / "log.txt"
-    return log.read_text().count("Iteration   #") if log.exists() else 0
-
-
-def wait_for(condition, seconds: float = 240.0) -> None:
-    end = time.time() + seconds
-    while not condition():
-        assert time.time() < end
-        time.sleep(0.02)
 
 
 def test_a_fit_on_two_nodes_with_disks_of_their_own(nodes, uninterrupted):
@@ -87,18 +74,19 @@ def test_an_active_set_over_two_nodes(nodes, uninterrupted):
 
 def test_the_other_node_goes_on_at_once_after_a_kill(nodes, uninterrupted):
     """The checkpoint that it cannot see yet is neither lost nor started over."""
-    folder = prepare(nodes.shared / "killed", SLOW)
+    folder = prepare(nodes.shared / "killed", HELD)
+    hold(folder, 24)
     command = [sys.executable, "-m", "pacehpc", "--no-predict"]
     job = nodes.start("n1", command, folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: iterations(folder) >= 12)
+    wait_for(lambda: iterations(folder) >= 24)
     owner = json.loads((folder / NAME).read_text())
     assert owner["host"] == "n1"
     os.kill(owner["pid"], signal.SIGKILL)
-    job.wait()
+    job.wait(timeout=WAIT)
+    let_go(folder)
     refused = nodes.run("n2", command, folder, late=LATE)
     assert refused.returncode == 1 and "process" in refused.stdout and "on n1" in refused.stdout
     (folder / NAME).unlink()  # the user's word, as the message says
-    (folder / "slow_down.py").write_text(AT_ONCE)
     # all of it is as if it had been written just now
     copies = 'for f in checkpoint/* metrics.txt; do cp "$f" "$f.copy" && mv "$f.copy" "$f"; done'
     assert nodes.run("n1", ["sh", "-c", copies], folder, late=LATE).returncode == 0
@@ -108,7 +96,7 @@ def test_the_other_node_goes_on_at_once_after_a_kill(nodes, uninterrupted):
     assert results(folder) == results(uninterrupted)
 
 
-HOLD = """
+TAKE = """
 import sys, time
 from pathlib import Path
 from pacehpc.checkpoint import lock
@@ -131,7 +119,7 @@ def test_of_many_on_two_nodes_one_gets_the_lock(nodes, left):
     if left == "of a dead job":
         body = {"host": "n3", "boot": "", "namespace": "", "pid": 1, "started": "1", "job": "41", "restart": "0"}
         (folder / NAME).write_text(json.dumps({**body, "since": "2026-01-01"}))
-    command = [sys.executable, "-c", HOLD, str(time.time() + 2.5)]
+    command = [sys.executable, "-c", TAKE, str(time.time() + 2.5)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     everyone = [nodes.start(name, command, folder, late=LATE, **pipes) for name in ("n1", "n2") * 3]
     said = [process.stdout.readline() for process in everyone]
@@ -143,14 +131,15 @@ def test_of_many_on_two_nodes_one_gets_the_lock(nodes, left):
 
 
 def test_a_rank_that_is_killed_on_the_other_node_ends_both(nodes, uninterrupted):
-    folder = prepare(nodes.shared / "rank", SLOW)
+    folder = prepare(nodes.shared / "rank", HELD)
+    hold(folder, 16)
     job = nodes.start("n1", nodes.mpirun(1, "--no-predict"), folder, stdout=subprocess.DEVNULL)
-    wait_for(lambda: iterations(folder) >= 8)
-    ranks = [pid for pid in nodes.processes("n2") if b"-m\0pacehpc" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    wait_for(lambda: iterations(folder) >= 16)
+    ranks = ranks_among(nodes.processes("n2"))
     assert len(ranks) == 1
     os.kill(ranks[0], signal.SIGKILL)
-    assert job.wait(timeout=240) not in (0, 75)
-    (folder / "slow_down.py").write_text(AT_ONCE)
+    assert job.wait(timeout=WAIT) not in (0, 75)
+    let_go(folder)
     done = nodes.run("n1", nodes.mpirun(1, "--no-predict"), folder)
     assert done.returncode == 0, done.stdout
     assert "Replayed" in done.stdout and results(folder) == results(uninterrupted)

@@ -8,11 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from held_fits import HELD, WAIT, hold, iterations, let_go, wait_for
 
 from pacehpc.report.summary import read_summary
 
@@ -32,7 +32,7 @@ fit: {loss: {kappa: 0.3, L2_coeffs: 1e-8}, maxiter: 16, callbacks: [slow.wait]}
 backend: {evaluator: cpu, display_step: 1}
 scan: {rcut: [3.8, 4.6], kappa: [0.05, 0.5], trials: 3}
 """
-SLOW = "import time\ndef wait(**_):\n    time.sleep(0.1)\n"  # time for a signal in the middle of a fit
+IN_A_SCAN = HELD.replace('"hold"', '"../../hold"')  # trials' folders are made by the scan
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def folder(tmp_path) -> Path:
     frame = pd.read_pickle(DATA, compression="gzip").iloc[:40]
     frame.to_pickle(tmp_path / "data.pckl.gzip", compression="gzip")
     (tmp_path / "input.yaml").write_text(INPUT)
-    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "slow.py").write_text(IN_A_SCAN)
     return tmp_path
 
 
@@ -49,35 +49,32 @@ def start(folder: Path, *options: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def wait_for_iterations(path: Path, number: int) -> None:
-    end = time.monotonic() + 120
-    while not (path.exists() and path.read_text().count("\n") > number):
-        assert time.monotonic() < end, path
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 def test_a_scan_that_is_killed_and_stopped_goes_on(folder):
     first = folder / "scan" / "trial_0000"
+    hold(folder, 4)
     job = start(folder, "-n", "2")
-    wait_for_iterations(first / "metrics.txt", 3)
+    wait_for(lambda: iterations(first) >= 4)
     job.kill()  # as a node that fails: the worker, and all of its fit
     kill_fit(first)
     job.communicate()
     before = (first / "metrics.txt").read_text().splitlines()
 
+    hold(folder, 6)
     job = start(folder, "-n", "2")
-    wait_for_iterations(first / "metrics.txt", len(before) + 1)
+    wait_for(lambda: iterations(first) >= 6)
     kill_fit(first)  # the worker resumes it
-    wait_for_iterations(first / "metrics.txt", len(before) + 3)
+    hold(folder, 8)
+    wait_for(lambda: iterations(first) >= 8)
     job.send_signal(signal.SIGTERM)
-    said, _ = job.communicate(timeout=120)
+    said, _ = job.communicate(timeout=WAIT)
+    let_go(folder)
     assert said.count("Trial 0: its fit was killed") == 1
     assert job.returncode == 75 and "start the same command again" in said, said
     assert re.search(r"trial_0000 +running", said)
 
     jobs = [start(folder), start(folder)]
-    said = [one.communicate(timeout=240)[0] for one in jobs]
+    said = [one.communicate(timeout=WAIT)[0] for one in jobs]
     assert [one.returncode for one in jobs] == [0, 0], said
     assert "Replayed" in (first / "log.txt").read_text()  # resumed, not begun again
     rows = (first / "metrics.txt").read_text().splitlines()
@@ -109,6 +106,6 @@ def test_a_scan_whose_fits_fail_says_why(folder):
     path = folder / "input.yaml"
     path.write_text(path.read_text().replace("slow.wait", "slow.absent"))
     job = start(folder)
-    said, _ = job.communicate(timeout=240)
+    said, _ = job.communicate(timeout=WAIT)
     assert job.returncode == 1 and "the first 3 trials failed, the last one with: fit.callbacks" in said, said
     assert "slow has no function absent. Mend" in said
