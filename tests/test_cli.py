@@ -36,7 +36,7 @@ def pacehpc(tmp_path):
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
         return subprocess.run(
             [sys.executable, "-m", "pacehpc", *arguments],
-            cwd=tmp_path, env=env, text=True, capture_output=True, timeout=120, check=False,
+            cwd=tmp_path, env=env, text=True, capture_output=True, timeout=600, check=False,
         )  # fmt: skip
 
     return run

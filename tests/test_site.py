@@ -79,7 +79,7 @@ def test_pages_fit_into_the_window_and_the_search_finds(site):
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000", "--dump-dom"]
         address = f"http://127.0.0.1:{server.server_port}/layout.html"
         command = [browser, *options, "--virtual-time-budget=200000", address]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         server.shutdown()
     match = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
     assert match, done.stdout[-500:] + done.stderr[-500:]

@@ -330,7 +330,7 @@ def test_four_ranks_on_two_devices(case, tmp_path):
     script.write_text(text)
     environment = {**os.environ, "FAKE_CUPY_DEVICES": "2", "OMP_NUM_THREADS": "1"}
     command = [mpirun, "-n", "4", sys.executable, str(script)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = np.load(out)
     assert found["devices"].tolist() == [0, 1, 0, 1]

@@ -71,8 +71,8 @@ def test_a_page_that_fails_is_a_warning(tmp_path, caplog):
 def test_who_ends_without_a_word_leaves_no_process_behind(tmp_path):
     code = "import os; from pacehpc.report.drawing import Drawing; d = Drawing(page=True)\n"
     code += "print(*(process.pid for process, _ in d._processes), flush=True); os._exit(1)"
-    ended = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False, timeout=60)
-    pids, deadline = [int(pid) for pid in ended.stdout.split()], time.monotonic() + 60
+    ended = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False, timeout=600)
+    pids, deadline = [int(pid) for pid in ended.stdout.split()], time.monotonic() + 600
     assert len(pids) == 2
     while any(_runs(pid) for pid in pids):
         assert time.monotonic() < deadline
