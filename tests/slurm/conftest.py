@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from environments import cannot_run
+from held_fits import WAIT, wait_for
 
 ROOT = Path(__file__).parents[2]
 CONF = """
@@ -39,8 +40,9 @@ ReturnToService=2
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 MpiDefault=pmi2
-KillWait=5
+KillWait=2
 MinJobAge=300
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=4 Gres=gpu:2 State=UNKNOWN
@@ -59,7 +61,7 @@ class Slurm:
 
     def run(self, *command: str, cwd: Path | None = None) -> str:
         done = subprocess.run(
-            command, cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=WAIT, check=False
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout.strip()
@@ -68,18 +70,23 @@ class Slurm:
         """Of a job (its newest start), such as COMPLETED."""
         return re.search(r"JobState=(\w+)", self.run("scontrol", "show", "job", job))[1]
 
-    def wait_all(self, seconds: float) -> None:
+    def wait_all(self) -> None:
         """Until nothing is queued or running."""
-        end = time.time() + seconds
-        while self.run("squeue", "-h"):
-            assert time.time() < end, self.run("squeue")
-            time.sleep(0.5)
+        wait_for(lambda: not self.run("squeue", "-h"))
 
 
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def _free_ports(n: int) -> list[int]:
+    """Below those that the kernel gives to whoever asks for any."""
+    with contextlib.ExitStack() as stack:
+        ports: list[int] = []
+        for port in random.sample(range(20000, 32000), 1000):
+            taken = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                taken.bind(("", port))
+                ports.append(port)
+            if len(ports) == n:
+                return ports
+    raise AssertionError("no free ports")
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +104,7 @@ def slurm(tmp_path_factory):
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)
     conf = folder / "slurm.conf"
-    ports = {"port": _free_port(), "port1": _free_port(), "port2": _free_port()}
+    ports = dict(zip(("port", "port1", "port2"), _free_ports(3), strict=True))
     conf.write_text(CONF.format(host=socket.gethostname(), folder=folder, **ports))
     (folder / "gres.conf").write_text(GRES)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "PMI", "OMPI"))}
@@ -110,12 +117,8 @@ def slurm(tmp_path_factory):
         subprocess.run(["slurmctld", "-f", str(conf)], check=True, env=environment, capture_output=True)
         for node in ("n1", "n2"):
             subprocess.run(["slurmd", "-N", node, "-f", str(conf)], check=True, env=environment, capture_output=True)
-        end = time.time() + 30
-        while "idle" not in (subprocess.run(
-            ["sinfo", "-h", "-o", "%T"], env=environment, capture_output=True, text=True, check=False
-        ).stdout):  # fmt: skip
-            assert time.time() < end, (folder / "slurmctld.log").read_text()[-2000:]
-            time.sleep(0.2)
+        sinfo = ["sinfo", "-h", "-o", "%T"]
+        wait_for(lambda: b"idle" in subprocess.run(sinfo, env=environment, capture_output=True, check=False).stdout)
         yield Slurm(environment)
     finally:
         subprocess.run(["scancel", "--state=RUNNING"], env=environment, capture_output=True, check=False)

@@ -7,11 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from held_fits import HELD, hold, iterations, let_go, wait_for
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -28,13 +28,18 @@ def example(folder: Path) -> Path:
 def test_generations_in_a_chain_of_jobs(slurm, tmp_path: Path) -> None:
     """Grades and errors fall, and the generation whose job was killed ends as one that was left alone."""
     chain, alone = example(tmp_path / "chain"), example(tmp_path / "alone")
-    first = slurm.run("sbatch", "--parsable", "active_learning.sh", cwd=chain)
-    end = time.time() + 120
-    while not (chain / "gen_0" / "checkpoint").exists():
-        assert time.time() < end, [p.read_text() for p in chain.glob("slurm-*.out")]
-        time.sleep(0.05)
+    text = (chain / "input.yaml").read_text()
+    (chain / "input.yaml").write_text(text.replace("fit:\n", "fit:\n  callbacks: held.wait\n"))
+    (chain / "held.py").write_text(HELD)
+    (chain / "gen_0").mkdir()
+    hold(chain / "gen_0", 20)
+    imports = f"--export=ALL,PYTHONPATH={ROOT}:{chain}"
+    first = slurm.run("sbatch", "--parsable", imports, "active_learning.sh", cwd=chain)
+    wait_for(lambda: iterations(chain / "gen_0") >= 20)
     slurm.run("scancel", "--signal=KILL", "--full", first)
-    slurm.wait_all(900)
+    let_go(chain / "gen_0")
+    slurm.wait_all()
+    assert "Replayed" in (chain / "gen_0" / "log.txt").read_text()
     text = "".join(path.read_text() for path in sorted(chain.glob("slurm-*.out")))
     found = re.findall(r"generation (\d): largest grade ([\d.]+), error of test forces ([\d.]+)", text)
     assert [number for number, *_ in found] == ["0", "1", "2"], text
