@@ -159,7 +159,7 @@ def _group_limits() -> list[tuple[int, int]]:
     """
     found = []
     try:
-        lines = Path(PROCESS_GROUPS).read_text(encoding="utf-8").splitlines()
+        lines = Path(PROCESS_GROUPS).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
     for line in lines:

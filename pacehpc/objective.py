@@ -342,10 +342,10 @@ class SketchedJacobian:
 def agreed_backend(name: str, ranks: Ranks) -> str:
     """The backend that `name` stands for, the same on all ranks: 'auto' is the cpu where one of them has no GPU to use.
 
-    Called by all ranks together. Raises PacehpcError as backends.resolve does.
+    Called by all ranks together. Raises PacehpcError as backends.resolve does, on all of them.
     """
     if ranks.size == 1 or name != "auto":
-        return backends.resolve(name)
+        return ranks.on_each(lambda: backends.resolve(name))
     reason = backends.why_no_gpu()
     reasons = ranks.gather(None if reason is None else (reason.present, str(reason)))
     if ranks.root:

@@ -6,10 +6,14 @@ the login nodes of some sites.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import socket
+import stat
 import sys
+import termios
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PATIENCE, LONGEST_SLEEP = 2e-4, 5e-3  # seconds
+TURN = 0.5  # seconds after which the next rank that failed shows its message, unless the job has ended
 log = logging.getLogger("pacehpc")
 HANDLER = "pacehpc"  # name of the handlers that `setup_logging` sets
 
@@ -88,6 +93,20 @@ class Ranks:
         """Run `function` on the root; its value on every rank. Raises as `on_root` does."""
         value, message = self.broadcast(self._tried(function))
         self._agree(message)
+        return value
+
+    def on_each(self, function: Callable[[], T]) -> T:
+        """Run `function` on every rank; its value there.
+
+        Raises:
+            AgreedError: on all ranks, where it raised a PacehpcError on one or more of them: the first one's.
+        """
+        value, message = None, None
+        try:
+            value = function()
+        except PacehpcError as error:
+            message = str(error)
+        self._agree(next((found for found in self.gather_everywhere(message) if found is not None), None))
         return value
 
     def _tried(self, function: Callable[[], T]) -> tuple[T | None, str | None]:
@@ -224,8 +243,24 @@ class Ranks:
     def abort(self, code: int) -> None:
         """End all ranks that run; this rank alone calls it. Alone it returns."""
         if self._comm is not None:
-            time.sleep(0.3)  # mpirun drops what it has not yet read
+            _wait_for_reader()
+            time.sleep(0.3)  # and for what the reader has to hand on
             self._comm.Abort(code)
+
+
+def _wait_for_reader(longest: float = 10.0) -> None:
+    """Until mpirun has read what this rank wrote, or `longest` seconds have passed: at an abort it drops the rest."""
+    end = time.monotonic() + longest
+    while any(_unread(stream) for stream in (1, 2)) and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def _unread(descriptor: int) -> int:
+    """Bytes in a pipe; 0 of all that is none."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+    return 0
 
 
 def _sleep_until(request: MPI.Request) -> None:
@@ -348,7 +383,7 @@ def run(function: Callable[[], int], ranks: Ranks) -> int:
     except BaseException:
         message, code = traceback.format_exc().rstrip(), 1
     # Ranks often fail together: the lowest shows its message and ends the others before they speak.
-    time.sleep(0.5 * min(ranks.rank, 5))
+    time.sleep(TURN * min(ranks.rank, 5))
     if message:
         _show(message)
     sys.stdout.flush()

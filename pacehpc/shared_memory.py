@@ -65,5 +65,6 @@ def _mapped() -> set[str]:
     found: set[str] = set()
     for path in Path("/proc").glob("[0-9]*/maps"):
         with contextlib.suppress(OSError):
-            found |= {Path(line.rstrip("\n")).name for line in path.open(encoding="utf-8") if "/mpich_shm_" in line}
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")  # names of files are any bytes
+            found |= {Path(line).name for line in lines if "/mpich_shm_" in line}
     return found

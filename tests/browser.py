@@ -76,7 +76,7 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait_for(self, expression: str, seconds: float = 20.0) -> Any:
+    def wait_for(self, expression: str, seconds: float = 120.0) -> Any:
         """Wait until an expression is true; its value."""
         end = time.monotonic() + seconds
         while not (value := self.value(expression)):

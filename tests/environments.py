@@ -34,7 +34,8 @@ def environment(*requirements: str) -> Path:
         if not complete.exists():
             venv.create(folder, clear=True, with_pip=True)
             variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-            command = [python, "-m", "pip", "install", "--quiet", "--pre", "--no-compile", *requirements]
+            options = ["--quiet", "--retries=10", "--pre", "--no-compile"]
+            command = [python, "-m", "pip", "install", *options, *requirements]
             done = subprocess.run(command, env=variables, text=True, capture_output=True)
             if done.returncode:
                 cannot_run(f"{requirements[0]} cannot be installed: {done.stderr[-500:]}")

@@ -67,7 +67,7 @@ def test_every_formula_is_mathml(site):
 
 
 @pytest.mark.slow
-def test_pages_fit_into_the_window_and_the_search_finds(site):
+def test_pages_fit_into_the_window_and_the_search_finds(site, tmp_path):
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"needs one of {', '.join(BROWSERS)}")
@@ -77,6 +77,7 @@ def test_pages_fit_into_the_window_and_the_search_finds(site):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000", "--dump-dom"]
+        options.append(f"--user-data-dir={tmp_path / 'profile'}")
         address = f"http://127.0.0.1:{server.server_port}/layout.html"
         command = [browser, *options, "--virtual-time-budget=200000", address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)

@@ -210,6 +210,6 @@ def _namespace() -> str:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()  # a process is named by any bytes
     except OSError:
         return ""

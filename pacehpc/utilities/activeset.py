@@ -75,9 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _activeset(arguments: argparse.Namespace, ranks: Ranks) -> int:
     start = time.perf_counter()
-    limits = search_limits(arguments)
-    if arguments.distance and arguments.full:
-        raise PacehpcError("--distance is made of B functions; leave -f out.")
+    limits = ranks.share(lambda: _checked_limits(arguments))
     potential = ranks.share(lambda: Potential.load(arguments.potential))
     data = ranks.share(lambda: _queried(read_structures(arguments.dataset), arguments.query))
     backend = ready_backend(arguments.backend, potential, ranks, rows=True)
@@ -150,6 +148,12 @@ def asi_name(potential: str, full: bool = False) -> str:
 def distance_name(potential: str) -> str:
     """Return the name of the file of the distance grade that belongs to a potential file."""
     return str(Path(potential).with_suffix(".distance.npz"))
+
+
+def _checked_limits(arguments: argparse.Namespace) -> Limits:
+    if arguments.distance and arguments.full:
+        raise PacehpcError("--distance is made of B functions; leave -f out.")
+    return search_limits(arguments)
 
 
 def search_limits(arguments: argparse.Namespace) -> Limits:

@@ -58,10 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
     return run_on_ranks(_predict, arguments)
 
 
+def _check_output(name: str) -> None:
+    if not name.endswith((".pckl.gzip", ".pkl.gz", ".pckl.gz", ".pkl.gzip", ".extxyz", ".xyz")):
+        raise PacehpcError(f"-o {name}: the name must end in .pckl.gzip, .pkl.gz or .extxyz.")
+
+
 def _predict(arguments: argparse.Namespace, ranks: Ranks) -> int:
     start = time.perf_counter()
-    if not arguments.output.endswith((".pckl.gzip", ".pkl.gz", ".pckl.gz", ".pkl.gzip", ".extxyz", ".xyz")):
-        raise PacehpcError(f"-o {arguments.output}: the name must end in .pckl.gzip, .pkl.gz or .extxyz.")
+    ranks.on_root(lambda: _check_output(arguments.output))
     potential = ranks.share(lambda: Potential.load(arguments.potential))
     active_set = None
     if arguments.active_set:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from pacehpc.active.active_set import ActiveSet
+from pacehpc.active.choose import Limits
 from pacehpc.active.data_rows import DataRows
 from pacehpc.active.select import select_structures
 from pacehpc.active.structure_files import read_structures, write_structures
@@ -42,10 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_on_ranks(_select, parser().parse_args(argv))
 
 
-def _select(arguments: argparse.Namespace, ranks: Ranks) -> int:
-    limits = search_limits(arguments)
+def _checked_limits(arguments: argparse.Namespace) -> Limits:
     if arguments.most is not None and arguments.most < 1:
         raise PacehpcError(f"-m {arguments.most}: at least one structure is needed.")
+    return search_limits(arguments)
+
+
+def _select(arguments: argparse.Namespace, ranks: Ranks) -> int:
+    limits = ranks.share(lambda: _checked_limits(arguments))
     potential = ranks.share(lambda: Potential.load(arguments.potential))
     active_set = None
     if arguments.active_set:

@@ -165,9 +165,12 @@ def test_another_processor_has_its_own_native_library(folder, monkeypatch):
 
 def test_processes_that_compile_at_once(folder, tmp_path, monkeypatch):
     log = tmp_path / "log"
+    met = tmp_path / "met"
+    met.mkdir()
+    both = f"touch {met}/$$; n=0; while [ $(ls {met} | wc -l) -lt 2 ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n+1)); done"
     slow = program(
         tmp_path / "slow-c++",
-        f'case "$*" in *-shared*) sleep 0.3;; esac\nexec {compiler_of(tmp_path / "c++", log)} "$@"',
+        f'case "$*" in *-shared*) {both};; esac\nexec {compiler_of(tmp_path / "c++", log)} "$@"',
     )
     monkeypatch.setenv("CXX", str(slow))
     with multiprocessing.get_context("fork").Pool(2) as pool:

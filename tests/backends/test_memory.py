@@ -76,7 +76,7 @@ print(predicted / 2**20, (peak() - before) / 2**20)
     ],
 )
 def test_predicted_memory_is_what_the_process_takes(elements, keep, n_atoms, neighbours):
-    for _ in range(3):  # some kernels take pages back while it runs, and count too little
+    for _ in range(3):  # some kernels take pages back while it runs, or count others
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, elements, str(keep), str(n_atoms), str(neighbours)],
             capture_output=True, text=True,
@@ -86,7 +86,7 @@ def test_predicted_memory_is_what_the_process_takes(elements, keep, n_atoms, nei
             pytest.skip("the peak cannot be reset here")
         assert done.returncode == 0, done.stderr
         predicted, measured = map(float, done.stdout.split())
-        if predicted / measured < 1.2:
+        if 0.8 < predicted / measured < 1.2:
             break
     assert measured > 60
     assert 0.8 < predicted / measured < 1.2, (predicted, measured)

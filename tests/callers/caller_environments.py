@@ -59,7 +59,8 @@ def bare(folder: Path) -> Path:
 
 def pip(python: Path, *words: object) -> list[object]:
     """A command of pip for an environment without one."""
-    return [sys.executable, "-m", "pip", "--python", python, "--quiet", "--disable-pip-version-check", *words]
+    options = ["--quiet", "--retries=10", "--disable-pip-version-check"]
+    return [sys.executable, "-m", "pip", "--python", python, *options, *words]
 
 
 def install(python: Path, *packages: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import math
 import os
 import sys
 import traceback
@@ -28,6 +29,7 @@ import pacehpc.utilities.clean  # noqa: F401
 from pacehpc.backends.compile import made_with
 from pacehpc.checkpoint import files
 from pacehpc.cli import main
+from pacehpc.fit import record
 
 
 def install(fault: dict | None, trace: str | None) -> None:
@@ -61,6 +63,7 @@ def child(job: dict) -> int:
 if __name__ == "__main__":
     made_with()  # asks the compiler for its version and macros, once for all runs
     gc.freeze()  # else the first collection of each run copies the memory of all that is imported
+    record.INTERIM_SHARE = math.inf  # interim potentials at every iteration, not as the clock has it
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from launch import ROOT, python
@@ -28,6 +29,8 @@ def program():
     case = sys.argv[1]
     if case == "code":
         return 75
+    if case == "every":
+        parallel.TURN = 60  # however slow the first rank is, no other one speaks
     if case == "last" and rank == size - 1 or case == "every":
         raise ValueError("broken")
     if case == "user" and rank == 1:
@@ -36,9 +39,11 @@ def program():
         ranks.on_root(fail)
     if case == "shared":
         ranks.share(fail)
+    if case == "each":
+        ranks.on_each(fail if rank else lambda: None)
     if case == "share":
         assert ranks.share(lambda: {"rank": rank}) == {"rank": 0}
-        assert ranks.on_root(lambda: 1) == (1 if rank == 0 else None)
+        assert ranks.on_root(lambda: 1) == (1 if rank == 0 else None) and ranks.on_each(lambda: rank) == rank
         assert ranks.sum([rank, 1.0]).tolist() == [size * (size - 1) / 2, size]
         assert ranks.any(rank == 1) and not ranks.any(False)
         assert ranks.gather(rank) == ([0, 1, 2] if rank == 0 else None)
@@ -80,13 +85,29 @@ def test_an_exception_ends_all_ranks_and_is_shown_once(case):
     assert done.stderr.count("Traceback") == 1 and done.stderr.count("ValueError: broken") == 1
 
 
-@pytest.mark.parametrize("case", ["user", "agreed", "shared"])
+@pytest.mark.parametrize("case", ["user", "agreed", "shared", "each"])
 def test_a_users_error_is_one_message_without_traceback(case):
     done = run(case)
     assert done.returncode == 1
     assert done.stderr.count("the input is wrong") == 1 and "Traceback" not in done.stderr
     # mpirun may drop the last words of a rank that aborts: that "user" ends at all shows that it did.
     assert case == "user" or "MPI_Abort" not in done.stderr
+
+
+def test_an_abort_waits_until_the_message_is_read(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from pacehpc import parallel\nprint('message', flush=True)\n"
+        "Path('written').touch(); parallel._wait_for_reader(60.0); Path('read').touch()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path, stdout=subprocess.PIPE) as job:
+        while not (tmp_path / "written").exists():
+            assert job.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert not (tmp_path / "read").exists()
+        assert job.stdout.readline() == b"message\n"
+    assert job.returncode == 0 and (tmp_path / "read").exists()
 
 
 def test_ranks_that_do_not_see_each_other_are_refused():

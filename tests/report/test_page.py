@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,12 +92,15 @@ def test_a_hover_names_the_structure(page, browser, key, which, words):
     browser.open(page)
     browser.wait_for(READY)
     browser.value(f"document.getElementById('chart-{key}').scrollIntoView({{behavior: 'instant'}})")
-    points = browser.value(POINTS.replace("KEY", key).replace("SET", which))
-    point = max(points, key=lambda p: p["x"])  # at the end of the diagonal it stands alone
-    assert which == "test" or fits.HOSTILE in point["text"]
-    browser.move_mouse(point["x"] - 30, point["y"] + 30)
-    browser.move_mouse(point["x"], point["y"])
-    text = browser.wait_for(TOOLTIP)
+    for _ in range(200):  # the page may move until all is drawn
+        points = browser.value(POINTS.replace("KEY", key).replace("SET", which))
+        point = max(points, key=lambda p: p["x"])  # at the end of the diagonal it stands alone
+        assert which == "test" or fits.HOSTILE in point["text"]
+        browser.move_mouse(point["x"] - 30, point["y"] + 30)
+        browser.move_mouse(point["x"], point["y"])
+        if text := browser.value(TOOLTIP):
+            break
+        time.sleep(0.1)
     assert point["text"] in text and all(word in text for word in words), text
     assert browser.value("window.hacked === undefined") and browser.complaints == []
 
@@ -119,7 +123,7 @@ def test_controls(page, browser):
     assert browser.value("document.getElementById('curve-linear').hidden && "
                          "document.querySelector('#curve-log .bk-Figure').offsetWidth > 300")  # fmt: skip
     count = "Bokeh.documents.flatMap(d => [...d.all_models]).filter(m => m.name === 'group 0' && m.visible).length"
-    assert browser.value(count) > 4
+    browser.wait_for(f"{count} > 4")
     browser.value("document.querySelector('input[data-group=\"0\"]').click()")
     assert browser.value(count) == 0 and browser.complaints == []
 
