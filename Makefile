@@ -14,7 +14,7 @@ BIN := $(CURDIR)/.venv/bin
 
 # The environment's own tools and MPI library, whatever else the shell has loaded.
 export PATH := $(BIN):$(PATH)
-unexport MPI4PY_MPIABI MPI4PY_LIBMPI PYTHONPATH PYTHONHOME
+unexport MPI4PY_MPIABI MPI4PY_LIBMPI PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint docs bench clean
 .DEFAULT_GOAL := demo
@@ -31,6 +31,7 @@ unexport MPI4PY_MPIABI MPI4PY_LIBMPI PYTHONPATH PYTHONHOME
 .venv/docs: EXTRAS = docs
 .venv/demo .venv/docs .venv/test-$(EXTRAS): pyproject.toml .venv/made
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@"$(BIN)/python" -m compileall -q pacehpc
 	@touch $@
 
 demo: .venv/demo

@@ -28,7 +28,6 @@ RANKS = (
     "checkpoint/test_resume_matrix.py",
     "uncertainty/test_uncertainty_of_fits.py",
     "uncertainty/test_uq_command.py",
-    "slurm/",
     "backends/test_cuda_program.py",
     "checkpoint/test_other_kernels.py",
     "test_examples.py",
@@ -47,20 +46,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Under `pytest -n 3 --dist loadgroup`, keep the tests of a file in one worker, where they share their fixtures.
 
-    All tests that start ranks go to one worker, and those of callers, which share an environment. The former come first
-    and files with slow tests next, so that no long file is left for the end.
+    All tests that start ranks go to one worker; so do those of callers, which share an environment, and those in Slurm,
+    which wait more than they compute. Long groups come first, so that none is left for the end.
     """
     if not config.pluginmanager.hasplugin("xdist"):
         return
     group, slow = {}, set()
     for item in items:
         name = item.path.relative_to(Path(__file__).parent).as_posix()
-        group[item] = "ranks" if name.startswith(RANKS) else "callers" if name.startswith("callers/") else name
+        alone = next((word for word in ("slurm", "callers") if name.startswith(f"{word}/")), None)
+        group[item] = alone or ("ranks" if name.startswith(RANKS) else name)
         item.add_marker(pytest.mark.xdist_group(group[item]))
         if item.get_closest_marker("slow"):
             slow.add(group[item])
     if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
-        items.sort(key=lambda item: (group[item] != "ranks", group[item] not in slow))
+        items.sort(key=lambda item: (group[item] not in ("ranks", "slurm"), group[item] not in slow))
 
 
 @pytest.fixture(autouse=True)
