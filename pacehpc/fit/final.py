@@ -93,21 +93,25 @@ def finish(
             if tasks.fit:
                 _add_errors(potential, metrics, name, objective)
             labels = dict(zip(plan.data, common_labels([(d.names, d.info) for d in plan.data.values()]), strict=True))
-            compared = []
+            compared, predicted = [], {}
             for which, prediction in predictions.items():
                 name_of_data = plan.name(which)
                 data, groups = plan.data[name_of_data], labels[name_of_data]
-                compared.append(
-                    outputs.save_predictions(
-                        data, name_of_data, groups, prediction, distances[which], spreads.get(which)
-                    )
+                shown, predicted[name_of_data] = outputs.save_tables(
+                    data, name_of_data, groups, prediction, distances[which], spreads.get(which)
                 )
+                compared.append(shown)
         summary = None
         if tasks.fit:
             summary = summarise(settings, course, objective, plan.data, metrics, seconds, name)
             summary.write()
         if drawing is not None:
             _draw(drawing, compared, summary, settings.backend.imagetype)
+        with seconds.spent_on("report"):
+            # while the figures are drawn, as pandas takes its time to load
+            for name_of_data, columns in predicted.items():
+                outputs.save_data(plan.data[name_of_data], f"{name_of_data}_pred", **columns)
+            outputs.save_data_of_fit(plan.data)
         _log_final(objective, course.iterations, metrics, name, tasks.fit)
 
     ranks.on_root(report)

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from pacehpc.config.models import Settings
     from pacehpc.dataset import Dataset
     from pacehpc.objective import Objective
-    from pacehpc.potential import Potential
 
 log = logging.getLogger("pacehpc")
 
@@ -143,9 +142,8 @@ def save_data(data: Dataset, name: str, **columns: Any) -> None:
     write_frame(frame_of(data, columns or None), f"{name}.pckl.gzip")
 
 
-def save_inputs(target: Potential, data: Mapping[str, Dataset]) -> None:
-    """Write the potential at the start, and the data by name with their weights."""
-    target.save("target_potential.yaml")
+def save_data_of_fit(data: Mapping[str, Dataset]) -> None:
+    """Write the data by name with their weights."""
     for name, part in data.items():
         save_data(part, "fitting_data_info" if name == "train" else "test_data_info")
 
@@ -221,15 +219,15 @@ def compare(
     )
 
 
-def save_predictions(
+def save_tables(
     data: Dataset,
     which: str,
     labels: np.ndarray,
     prediction: Prediction,
     nn_min: np.ndarray,
     spread: tuple[np.ndarray, list[np.ndarray]] | None = None,
-) -> Compared:
-    """Write {which}_pred.pckl.gzip and the tables of report/; returns what figures show.
+) -> tuple[Compared, dict[str, Any]]:
+    """Write the tables of report/; returns what figures show, and the columns of {which}_pred.pckl.gzip.
 
     Args:
         data: the set.
@@ -247,7 +245,6 @@ def save_predictions(
         columns["stress_pred"] = list(stress)
     if spread is not None:
         columns |= {"energy_std": spread[0], "forces_std": spread[1]}
-    save_data(data, f"{which}_pred", **columns)
     Path("report").mkdir(exist_ok=True)
     compared = compare(data, which, labels, energies, prediction.forces, stress, nn_min)
     if spread is not None:
@@ -259,7 +256,7 @@ def save_predictions(
         if (known := compared.known_stress).any():
             rmse = np.sqrt(np.mean((compared.stress_pred[known] - compared.stress[known]) ** 2))
             log.info("Stress (%s): RMSE %.4f GPa over %d structures", which, rmse, known.sum())
-    return compared
+    return compared, columns
 
 
 def save_groups(errors: groups.StructureErrors, which: str, folder: Path) -> None:

@@ -75,7 +75,7 @@ def run(
         if any(stage.loss.stress > 0 for stage in fit.stages):
             ranks.on_root(lambda: outputs.log_stress(plan.train, plan.test))
     with seconds.spent_on("report"):
-        ranks.on_root(lambda: outputs.save_inputs(target, plan.data))
+        ranks.on_root(lambda: target.save("target_potential.yaml"))
 
     potential, rank_seconds, code = target, np.zeros(ranks.size), 0
     course = Course(hosts, threads["kernels"], tasks.log)

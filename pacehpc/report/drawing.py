@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -30,7 +31,7 @@ class Drawing:
 
     def __init__(self, page: bool = False) -> None:
         """page: whether there is one."""
-        self._processes = []
+        self._processes, self._senders = [], []
         for module in (FIGURES, PAGE) if page else (FIGURES,):
             process = subprocess.Popen(
                 [*UNSTOPPED, sys.executable, "-m", "pacehpc.report.drawing", module],
@@ -40,18 +41,15 @@ class Drawing:
             self._processes.append((process, module))
 
     def draw(self, jobs: Sequence[Job], page: tuple[Any, ...] = ()) -> None:
-        """Say once what to draw.
+        """Say once what to draw; returns before it has been heard.
 
         Args:
             jobs: the figures.
             page: arguments of `report.page.fit_page.write_page`, where there is a page.
         """
         for (process, _), part in zip(self._processes, (jobs, [("write_page", page)]), strict=False):
-            try:
-                pickle.dump(part, process.stdin)
-                process.stdin.close()
-            except OSError:  # it has ended: `wait` says why
-                process.stdin = None
+            self._senders.append(threading.Thread(target=_send, args=(part, process)))
+            self._senders[-1].start()
 
     def wait(self) -> None:
         """Wait until all is there; a page that could not be written is a warning.
@@ -60,6 +58,8 @@ class Drawing:
             PacehpcError: a figure could not be drawn; the last line of what its process said is in the message.
         """
         failed = []
+        for sender in self._senders:
+            sender.join()
         for process, module in self._processes:
             said = process.stderr.read().decode(errors="replace").strip()
             if process.wait() == 0:
@@ -76,6 +76,14 @@ class Drawing:
                 f"report: figures could not be drawn: {'; '.join(failed)}. All other files are complete: run the same "
                 "command again when the cause is removed, or leave the figures out with `--no-predict`."
             )
+
+
+def _send(jobs: Sequence[Job], process: subprocess.Popen[bytes]) -> None:
+    try:
+        pickle.dump(jobs, process.stdin)
+        process.stdin.close()
+    except OSError:  # it has ended: `wait` says why
+        process.stdin = None
 
 
 def main() -> None:

@@ -108,12 +108,17 @@ def test_a_life_full_of_kills(zygote, uninterrupted, tmp_path):
 
 
 def test_kills_at_random_moments(zygote, uninterrupted, tmp_path):
-    (tmp_path / "input.yaml").write_text(INPUT)
+    for folder in (tmp_path, tmp_path / "whole"):
+        folder.mkdir(exist_ok=True)
+        (folder / "input.yaml").write_text(INPUT)
+    start = time.perf_counter()
+    assert zygote(tmp_path / "whole") == 0
+    whole = time.perf_counter() - start
     rng = random.Random(SEED)
     codes = []
     while len(codes) < 12 and 0 not in codes:
         process = zygote.start(tmp_path)
-        time.sleep(rng.uniform(0.02, 0.5))
+        time.sleep(rng.uniform(0.02, 0.4) * whole)
         with contextlib.suppress(ProcessLookupError):  # it may have ended
             os.kill(process, signal.SIGKILL)
         codes.append(zygote.wait())
