@@ -491,7 +491,7 @@ def sooner_section(found: dict) -> list[str]:
             cells = [TITLES[case], row["seed"], f"{row['loss']:.4e}", f"{row['pacemaker']:.0f}"]
             for kernels in ("warm", "cold"):
                 of = row[kernels]
-                cells += [f"{of['reached']:.1f} ({of['ended']:.1f})", f"{row['pacemaker'] / of['reached']:.0f}"]
+                cells += [f"{of['reached']:.2f} ({of['ended']:.1f})", f"{row['pacemaker'] / of['reached']:.0f}"]
             parts.append(f"| {' | '.join(map(str, cells))} |")
     return parts
 

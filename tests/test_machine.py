@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +86,16 @@ def test_pages_of_this_machine():
     with open("/proc/self/status") as status:
         held = next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
     assert machine.resident_memory() == pytest.approx(1024 * held, rel=0.2)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads in /proc")
+def test_the_command_starts_no_threads_of_blas_before_they_are_asked_for():
+    code = (
+        "import os, pacehpc.__main__, numpy, scipy.linalg\nprint(len(os.listdir('/proc/self/task')))\n"
+        "from threadpoolctl import threadpool_info\nfrom pacehpc.machine import set_blas_threads\nset_blas_threads(2)\n"
+        "print({pool['num_threads'] for pool in threadpool_info() if pool['user_api'] == 'blas'})"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["1", "{2}"]
