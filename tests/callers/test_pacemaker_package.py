@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -88,6 +89,5 @@ def test_python_ace_goes_first_and_uninstalling_leaves_nothing(tmp_path):
     call(*pip(environment / "python", "uninstall", "--yes", "pacehpc-pacemaker"), cwd=tmp_path)
     assert not (environment / "pacemaker").exists() and (environment / "pace_yaml2yace").exists()
     assert not [path for path in packages.iterdir() if "pacemaker" in path.name]
-    (original / "__init__.py").unlink()
-    original.rmdir()
+    shutil.rmtree(original)
     call(environment / "python", "-c", "import pyace", cwd=tmp_path, code=1)
