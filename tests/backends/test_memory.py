@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import ctypes
 import sys
-ctypes.CDLL(None).mlockall(7)  # pages of libraries that nobody has touched for a while would be taken back and not count
+ctypes.CDLL(None).mlockall(7)  # else pages of libraries that wait untouched are taken back and do not count
 import numpy as np
 from ase.build import bulk
 from pacehpc import Potential
