@@ -8,8 +8,8 @@
 PYTHON ?= python3
 # Parts of pacehpc that `make test` installs.
 EXTRAS ?= mpich,test,docs
-# Tests that run at a time (tests/conftest.py says which of them never do): more than two cores, as some of them wait.
-WORKERS ?= 4
+# Tests that run at a time (tests/conftest.py says which of them never do): one more than two cores, as some of them wait.
+WORKERS ?= 3
 BIN := $(CURDIR)/.venv/bin
 
 # The environment's own tools and MPI library, whatever else the shell has loaded.

@@ -44,7 +44,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under `pytest -n 4 --dist loadgroup`, keep the tests of a file in one worker, where they share their fixtures.
+    """Under `pytest -n 3 --dist loadgroup`, keep the tests of a file in one worker, where they share their fixtures.
 
     All tests that start ranks go to one worker; so do those of callers, which share an environment, and those in Slurm,
     which wait more than they compute. Long groups come first, so that none is left for the end.
