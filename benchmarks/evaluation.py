@@ -16,7 +16,7 @@ from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # programs that are started find their modules compiled, as a user's do
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # programs started here keep compiled modules, as a user's do
 
 import numpy as np
 from threadpoolctl import threadpool_limits

@@ -10,8 +10,8 @@ from pacehpc.walltime import Stop
 # before the imports, which take a second: a signal in that time must stop the run cleanly, not kill it
 stop = Stop()
 stop.install()
-# OpenBLAS starts a thread for each core when NumPy is imported, and again for SciPy's copy: on nodes full of ranks they
-# would take the cores from each other. How many calculate is set later (machine.set_blas_threads).
+# The OpenBLAS copies of NumPy and SciPy each start a thread per core when imported: the ranks of a node would take the
+# cores from each other. machine.set_blas_threads sets the number of threads later.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 

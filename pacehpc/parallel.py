@@ -85,13 +85,13 @@ class Ranks:
         Raises:
             AgreedError: on all ranks, where `function` raised a PacehpcError. Other exceptions are left to `run`.
         """
-        value, message = self._tried(function)
+        value, message = self._tried_on_root(function)
         self._agree(self.broadcast(message))
         return value
 
     def share(self, function: Callable[[], T]) -> T:
         """Run `function` on the root; its value on every rank. Raises as `on_root` does."""
-        value, message = self.broadcast(self._tried(function))
+        value, message = self.broadcast(self._tried_on_root(function))
         self._agree(message)
         return value
 
@@ -101,21 +101,12 @@ class Ranks:
         Raises:
             AgreedError: on all ranks, where it raised a PacehpcError on one or more of them: the first one's.
         """
-        value, message = None, None
-        try:
-            value = function()
-        except PacehpcError as error:
-            message = str(error)
+        value, message = _tried(function)
         self._agree(next((found for found in self.gather_everywhere(message) if found is not None), None))
         return value
 
-    def _tried(self, function: Callable[[], T]) -> tuple[T | None, str | None]:
-        if not self.root:
-            return None, None
-        try:
-            return function(), None
-        except PacehpcError as error:
-            return None, str(error)
+    def _tried_on_root(self, function: Callable[[], T]) -> tuple[T | None, str | None]:
+        return _tried(function) if self.root else (None, None)
 
     @staticmethod
     def _agree(message: str | None) -> None:
@@ -248,6 +239,14 @@ class Ranks:
             self._comm.Abort(code)
 
 
+def _tried(function: Callable[[], T]) -> tuple[T | None, str | None]:
+    """The value of `function`, or the message of the PacehpcError that it raised."""
+    try:
+        return function(), None
+    except PacehpcError as error:
+        return None, str(error)
+
+
 def _wait_for_reader(longest: float = 10.0) -> None:
     """Until mpirun has read what this rank wrote, or `longest` seconds have passed: at an abort it drops the rest."""
     end = time.monotonic() + longest
@@ -256,7 +255,7 @@ def _wait_for_reader(longest: float = 10.0) -> None:
 
 
 def _unread(descriptor: int) -> int:
-    """Bytes in a pipe; 0 of all that is none."""
+    """Bytes waiting in a pipe; 0 for anything else."""
     with contextlib.suppress(OSError):
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)

@@ -65,6 +65,6 @@ def _mapped() -> set[str]:
     found: set[str] = set()
     for path in Path("/proc").glob("[0-9]*/maps"):
         with contextlib.suppress(OSError):
-            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")  # names of files are any bytes
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")  # any bytes may be a name
             found |= {Path(line).name for line in lines if "/mpich_shm_" in line}
     return found

@@ -54,8 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     group, slow = {}, set()
     for item in items:
         name = item.path.relative_to(Path(__file__).parent).as_posix()
-        alone = next((word for word in ("slurm", "callers") if name.startswith(f"{word}/")), None)
-        group[item] = alone or ("ranks" if name.startswith(RANKS) else name)
+        room = name.split("/")[0]
+        group[item] = room if room in ("slurm", "callers") else "ranks" if name.startswith(RANKS) else name
         item.add_marker(pytest.mark.xdist_group(group[item]))
         if item.get_closest_marker("slow"):
             slow.add(group[item])

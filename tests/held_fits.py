@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-WAIT = 600.0  # s: against hanging alone, longer than other programs stop a busy machine
-# A callback, called after the iteration's line is in log.txt. It goes on where the file `hold` is gone, or when the
-# root has got a signal: a program between test and root, such as mpirun, may take a while to pass it on.
+WAIT = 600.0  # s: only a hanging program takes longer, even on a busy machine
+# A callback, which runs once the iteration is in log.txt. It returns when the file `hold` is gone or the root has
+# received a signal; a launcher such as mpirun may take a while to pass one on.
 HELD = """
 import os, select, signal
 from pathlib import Path
@@ -29,7 +29,7 @@ AT_ONCE = "def wait(**keywords):\n    pass\n"
 
 
 def hold(folder: Path, iteration: int) -> None:
-    """The fit in this folder is to wait after so many iterations, counted from its very beginning."""
+    """Make the fit in this folder wait after so many iterations, counted over all its starts."""
     (folder / "hold").write_text(str(iteration))
 
 
@@ -44,10 +44,11 @@ def iterations(folder: Path) -> int:
     return text.count("Iteration   #") + text.count("-FIT STATS-")
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = WAIT) -> None:
-    end = time.time() + seconds
+def wait_for(condition: Callable[[], bool], why: Callable[[], object] = str) -> None:
+    """Wait until a condition holds; why: what to say if it never does."""
+    end = time.time() + WAIT
     while not condition():
-        assert time.time() < end
+        assert time.time() < end, why()
         time.sleep(0.02)
 
 
@@ -67,7 +68,7 @@ def command_of(pid: int) -> bytes:
 
 
 def ranks_among(processes: Iterable[int]) -> list[int]:
-    """Those that run pacehpc, without their children, which have the same command until they start their own."""
+    """Those that run pacehpc. A forked child has its parent's command until it starts its own, and is left out."""
     found = {pid for pid in processes if b"-m\0pacehpc" in command_of(pid) and b"mpirun" not in command_of(pid)}
     parents = {pid: int(state[1]) for pid in found if (state := state_of(pid))}
     return sorted(pid for pid, parent in parents.items() if parent not in found)

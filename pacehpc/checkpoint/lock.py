@@ -210,6 +210,6 @@ def _namespace() -> str:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip()  # a process is named by any bytes
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()  # names of processes may be any bytes
     except OSError:
         return ""

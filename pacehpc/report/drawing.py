@@ -41,7 +41,7 @@ class Drawing:
             self._processes.append((process, module))
 
     def draw(self, jobs: Sequence[Job], page: tuple[Any, ...] = ()) -> None:
-        """Say once what to draw; returns before it has been heard.
+        """Say once what to draw, without waiting until the processes have read it.
 
         Args:
             jobs: the figures.

@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import ctypes
 import sys
-ctypes.CDLL(None).mlockall(7)  # else pages of libraries that wait untouched are taken back and do not count
+ctypes.CDLL(None).mlockall(7)  # else unused pages of libraries are reclaimed, and the peak is too low
 import numpy as np
 from ase.build import bulk
 from pacehpc import Potential
@@ -78,7 +78,7 @@ print(predicted / 2**20, (peak() - before) / 2**20)
     ],
 )
 def test_predicted_memory_is_what_the_process_takes(elements, keep, n_atoms, neighbours):
-    for _ in range(3):  # some kernels take pages back while it runs, or count others
+    for _ in range(3):  # some kernels reclaim pages while it runs
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, elements, str(keep), str(n_atoms), str(neighbours)],
             capture_output=True, text=True,
@@ -88,7 +88,7 @@ def test_predicted_memory_is_what_the_process_takes(elements, keep, n_atoms, nei
             pytest.skip("the peak cannot be reset here")
         assert done.returncode == 0, done.stderr
         predicted, measured = map(float, done.stdout.split())
-        if 0.8 < predicted / measured < 1.2:
+        if measured > 60 and 0.8 < predicted / measured < 1.2:
             break
-    assert measured > 30
+    assert measured > 60
     assert 0.8 < predicted / measured < 1.2, (predicted, measured)

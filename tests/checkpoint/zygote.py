@@ -63,7 +63,7 @@ def child(job: dict) -> int:
 if __name__ == "__main__":
     made_with()  # asks the compiler for its version and macros, once for all runs
     gc.freeze()  # else the first collection of each run copies the memory of all that is imported
-    record.INTERIM_SHARE = math.inf  # interim potentials at every iteration, not as the clock has it
+    record.INTERIM_SHARE = math.inf  # at every iteration, whatever the time spent
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -145,7 +145,7 @@ def test_number_of_shards_grows_with_the_data_alone():
 def test_bytes_read_and_memory_fall_with_the_ranks(tmp_path):
     if not os.path.exists("/proc/self/io"):
         pytest.skip("counts bytes in /proc")
-    for compiler in list(compile._ahead.values()):  # it would count what compilers of earlier tests read
+    for compiler in list(compile._ahead.values()):  # what the compilers of earlier tests read would count
         compiler.join()
     data = make_data(tmp_path, 200).subset(np.tile(np.arange(200), 40))
     write_store(tmp_path / "store.h5", data, potential(rcut=6.5, mixed=6.5))

@@ -82,7 +82,7 @@ def test_many_parameters_on_any_ranks_whatever_blas_is_told(tmp_path):
         assert done.returncode == 0, done.stderr
         x = Potential.load(folder / "output_potential.yaml").parameters
         assert len(x) > optimizers.SMALL
-        assert int(re.search(r"Cycle 0 ended after (\d+) iterations", done.stdout)[1]) > 100
+        assert "Cycle 0 ended after 600 iterations" in done.stdout
         found.append(x)
     np.testing.assert_array_equal(found[1], found[0])
     np.testing.assert_array_equal(found[2], found[0])

@@ -30,7 +30,7 @@ def program():
     if case == "code":
         return 75
     if case == "every":
-        parallel.TURN = 60  # however slow the first rank is, no other one speaks
+        parallel.TURN = 60  # even if the first rank is slow, no other one shows its message
     if case == "last" and rank == size - 1 or case == "every":
         raise ValueError("broken")
     if case == "user" and rank == 1:
@@ -90,7 +90,7 @@ def test_a_users_error_is_one_message_without_traceback(case):
     done = run(case)
     assert done.returncode == 1
     assert done.stderr.count("the input is wrong") == 1 and "Traceback" not in done.stderr
-    # mpirun may drop the last words of a rank that aborts: that "user" ends at all shows that it did.
+    # mpirun may lose the last words of an aborting rank; without an abort, "user" would wait for ever
     assert case == "user" or "MPI_Abort" not in done.stderr
 
 

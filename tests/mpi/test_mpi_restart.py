@@ -172,7 +172,7 @@ def test_another_number_of_ranks_and_threads_replays_to_the_same_bits(tmp_path, 
 def test_the_end_of_the_time_stops_in_order_and_more_ranks_go_on(tmp_path, uninterrupted):
     folder = prepare(tmp_path / "fit")
     (folder / "slow_down.py").write_text(SLOW)
-    job = start(folder, 2, SLURM_JOB_END_TIME=str(int(time.time()) + 16))
+    job = start(folder, 2, SLURM_JOB_END_TIME=str(int(time.time()) + 25))
     assert job.wait(timeout=WAIT) == 75
     (folder / "slow_down.py").write_text(AT_ONCE)
     assert "Stopped cleanly (the end of the time)" in (folder / "log.txt").read_text()

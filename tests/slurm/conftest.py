@@ -72,11 +72,11 @@ class Slurm:
 
     def wait_all(self) -> None:
         """Until nothing is queued or running."""
-        wait_for(lambda: not self.run("squeue", "-h"))
+        wait_for(lambda: not self.run("squeue", "-h"), lambda: self.run("squeue"))
 
 
 def _free_ports(n: int) -> list[int]:
-    """Below those that the kernel gives to whoever asks for any."""
+    """Below the range from which the kernel serves programs that ask for any port."""
     with contextlib.ExitStack() as stack:
         ports: list[int] = []
         for port in random.sample(range(20000, 32000), 1000):
@@ -118,7 +118,10 @@ def slurm(tmp_path_factory):
         for node in ("n1", "n2"):
             subprocess.run(["slurmd", "-N", node, "-f", str(conf)], check=True, env=environment, capture_output=True)
         sinfo = ["sinfo", "-h", "-o", "%T"]
-        wait_for(lambda: b"idle" in subprocess.run(sinfo, env=environment, capture_output=True, check=False).stdout)
+        wait_for(
+            lambda: b"idle" in subprocess.run(sinfo, env=environment, capture_output=True, check=False).stdout,
+            lambda: (folder / "slurmctld.log").read_text()[-2000:],
+        )
         yield Slurm(environment)
     finally:
         subprocess.run(["scancel", "--state=RUNNING"], env=environment, capture_output=True, check=False)
